@@ -1,0 +1,21 @@
+"""The run record, its store, and the folder of a study."""
+
+from optiscope.records.run import Measurement, Run, Seconds, Status, summarise
+from optiscope.records.store import DamagedRecord, RunStore, StoreError
+from optiscope.records.study_folder import Entry, StudyFolder
+from optiscope.records.trial import SCHEMA_VERSION, Trial
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "DamagedRecord",
+    "Entry",
+    "Measurement",
+    "Run",
+    "RunStore",
+    "Seconds",
+    "Status",
+    "StoreError",
+    "StudyFolder",
+    "Trial",
+    "summarise",
+]

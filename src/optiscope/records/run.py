@@ -1,0 +1,152 @@
+"""What happened when a trial was executed: one record, whatever the outcome."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from optiscope.records.trial import Trial
+
+__all__ = ["Measurement", "Run", "Seconds", "Status"]
+
+
+class Status(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    STOPPED = "stopped"
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run reached an end of its own: its final values may be compared."""
+        return self in (Status.FINISHED, Status.STOPPED)
+
+
+class Measurement(NamedTuple):
+    """One row of a run's metrics in long form."""
+
+    step: int
+    epoch: float
+    split: str
+    name: str
+    value: float
+
+
+class Seconds(NamedTuple):
+    """Time spent in one phase: wall clock, and CPU summed over threads."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """The record of one trial.
+
+    Attributes:
+        trial: what was asked.
+        status: how it ended.
+        reason: the same in words, with the step where it matters.
+        steps: optimizer steps taken.
+        seconds: per phase: data, forward_backward, optimizer, instruments, evaluation.
+        counts: gradient_evaluations and hessian_products.
+        peak_memory_bytes: largest resident memory of the process (CPU) or allocation (GPU).
+        environment: versions, hardware, threads, determinism flags, commit.
+        started: UTC time, ISO 8601.
+        metrics: every measurement; empty when the record was read without them.
+        final: last value of each ``split_name``, for summaries that need no curve.
+        best: per ``split_name``, lowest loss or highest other metric, over all epochs.
+        imported: where the record came from if it was not run here, else None.
+    """
+
+    trial: Trial
+    status: Status
+    reason: str
+    steps: int
+    seconds: Mapping[str, Seconds]
+    counts: Mapping[str, int]
+    peak_memory_bytes: int | None
+    environment: Mapping[str, Any]
+    started: str
+    metrics: Sequence[Measurement] = field(default=(), repr=False)
+    final: Mapping[str, float] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
+    imported: str | None = None
+
+    @property
+    def training_seconds(self) -> Seconds:
+        """Time in training: every phase but instruments and evaluation."""
+        phases = ("data", "forward_backward", "optimizer")
+        spent = [self.seconds[p] for p in phases if p in self.seconds]
+        return Seconds(sum(s.wall for s in spent), sum(s.cpu for s in spent))
+
+    def curve(self, split: str, name: str) -> tuple[list[float], list[float]]:
+        """Epochs and values of one metric, in order of measurement."""
+        rows = [m for m in self.metrics if m.split == split and m.name == name]
+        return [m.epoch for m in rows], [m.value for m in rows]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as stored in ``run.json`` (without the metrics)."""
+        return {
+            "trial": self.trial.to_dict(),
+            "trial_hash": self.trial.hash,
+            "status": str(self.status),
+            "reason": self.reason,
+            "steps": self.steps,
+            "started": self.started,
+            "seconds": {phase: s._asdict() for phase, s in self.seconds.items()},
+            "counts": dict(self.counts),
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "final": {key: _writable(value) for key, value in self.final.items()},
+            "best": {key: _writable(value) for key, value in self.best.items()},
+            "environment": dict(self.environment),
+            "imported": self.imported,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], metrics: Sequence[Measurement] = ()) -> Run:
+        """Inverse of :meth:`to_dict`; raises KeyError, TypeError or ValueError on bad values."""
+        return cls(
+            trial=Trial.from_dict(values["trial"]),
+            status=Status(values["status"]),
+            reason=values["reason"],
+            steps=values["steps"],
+            started=values["started"],
+            seconds={phase: Seconds(**s) for phase, s in values["seconds"].items()},
+            counts=values["counts"],
+            peak_memory_bytes=values["peak_memory_bytes"],
+            final={key: _readable(value) for key, value in values["final"].items()},
+            best={key: _readable(value) for key, value in values["best"].items()},
+            environment=values["environment"],
+            imported=values["imported"],
+            metrics=metrics,
+        )
+
+
+def summarise(metrics: Sequence[Measurement]) -> tuple[dict[str, float], dict[str, float]]:
+    """Final and best value of each ``split_name``; only finite values can be best."""
+    final: dict[str, float] = {}
+    best: dict[str, float] = {}
+    for row in metrics:
+        key = f"{row.split}_{row.name}"
+        final[key] = row.value
+        if math.isfinite(row.value):
+            better = min if row.name == "loss" else max
+            best[key] = better(best.get(key, row.value), row.value)
+    return final, best
+
+
+def _writable(value: float) -> float | str:
+    """JSON has no infinity and no NaN: they are kept as words."""
+    return value if math.isfinite(value) else str(value)
+
+
+def _readable(value: float | str) -> float:
+    return float(value)

@@ -1,0 +1,213 @@
+"""A folder of run records: written whole or not at all, checked when read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from optiscope.records.run import Measurement, Run
+from optiscope.records.trial import canonical_json
+
+__all__ = ["DamagedRecord", "RunStore", "StoreError", "write_json_atomically"]
+
+METRICS_SCHEMA = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("epoch", pa.float64()),
+        ("split", pa.string()),
+        ("name", pa.string()),
+        ("value", pa.float64()),
+    ]
+)
+
+
+class StoreError(Exception):
+    """A folder cannot be written or read; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class DamagedRecord:
+    """A record that is there but cannot be trusted."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"damaged record {self.path}: {self.reason}"
+
+
+class RunStore:
+    """Run records under ``root``, one folder per trial, named by the trial's hash.
+
+    A record is written into a hidden folder, synced to disk and renamed, so that it appears whole
+    or not at all. ``run.json`` carries its own SHA-256 and that of ``metrics.parquet``: a
+    truncated or edited record reads as :class:`DamagedRecord`.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def path(self, trial_hash: str) -> Path:
+        """Folder of the record of a trial, there or not."""
+        return self.root / trial_hash
+
+    def hashes(self) -> list[str]:
+        """Hashes of all records present, in alphabetical order."""
+        if not self.root.is_dir():
+            return []
+        entries = (e for e in os.scandir(self.root) if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries)
+
+    def write(self, run: Run) -> Path:
+        """Store a run and return its folder.
+
+        A complete record of the same trial that is already there is kept, and the new one dropped.
+
+        Raises:
+            StoreError: the folder cannot be written (full disk, no permission).
+        """
+        target = self.path(run.trial.hash)
+        partial = self.root / f".partial-{run.trial.hash}-{os.getpid()}"
+        try:
+            partial.mkdir(parents=True)
+            metrics = partial / "metrics.parquet"
+            pq.write_table(_table(run), metrics, compression="zstd")
+            _sync(metrics)
+            content = run.to_dict() | {"metrics_sha256": _sha256(metrics)}
+            content["digest"] = _digest(content)
+            write_json_atomically(partial / "run.json", content)
+            _rename(partial, target)
+        except OSError as error:
+            raise StoreError(explain(error, self.root)) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return target
+
+    def read(self, trial_hash: str, *, metrics: bool = True) -> Run | DamagedRecord | None:
+        """The run of a trial, or what is wrong with its record, or None where there is none."""
+        folder = self.path(trial_hash)
+        if not folder.is_dir():
+            return None
+        try:
+            text = (folder / "run.json").read_bytes()
+            content: dict[str, Any] = json.loads(text)
+            if content.pop("digest") != _digest(content):
+                return DamagedRecord(folder, "run.json was changed after it was written")
+            if content.pop("metrics_sha256") != _sha256(folder / "metrics.parquet"):
+                return DamagedRecord(folder, "metrics.parquet was changed after it was written")
+            run = Run.from_dict(content, _measurements(folder) if metrics else ())
+        except FileNotFoundError as error:
+            return DamagedRecord(folder, f"{Path(error.filename).name} is missing")
+        except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+            return DamagedRecord(folder, f"not a run record ({type(error).__name__}: {error})")
+        except OSError as error:
+            raise StoreError(explain(error, folder)) from error
+        if run.trial.hash != trial_hash:
+            return DamagedRecord(folder, f"holds the record of another trial, {run.trial.hash}")
+        return run
+
+    def scan(self, *, metrics: bool = False) -> Iterator[Run | DamagedRecord]:
+        """Every record, or what is wrong with it, in order of hash."""
+        for trial_hash in self.hashes():
+            found = self.read(trial_hash, metrics=metrics)
+            if found is not None:
+                yield found
+
+    def set_aside(self, trial_hash: str) -> Path:
+        """Move a damaged record into ``.damaged`` so that its trial can run again."""
+        aside = self.root / ".damaged"
+        for attempt in range(1000):
+            target = aside / f"{trial_hash}-{attempt}"
+            if not target.exists():
+                break
+        try:
+            aside.mkdir(exist_ok=True)
+            os.rename(self.path(trial_hash), target)
+        except OSError as error:
+            raise StoreError(explain(error, self.root)) from error
+        return target
+
+    def sweep(self) -> None:
+        """Remove what interrupted writers left behind; call it while no writer is active."""
+        for partial in self.root.glob(".partial-*"):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json_atomically(path: Path, content: Any) -> None:
+    """Write JSON so that the file is either the old one or the whole new one.
+
+    Raises:
+        OSError: the disk is full or the folder read-only; the old file stays.
+    """
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rename(partial: Path, target: Path) -> None:
+    _sync(partial)
+    try:
+        os.rename(partial, target)
+    except OSError as error:
+        # Another process recorded the same trial first; records of one trial are equal.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not target.is_dir():
+            raise
+    _sync(target.parent)
+
+
+def _table(run: Run) -> pa.Table:
+    columns = zip(*run.metrics, strict=True) if run.metrics else ([] for _ in METRICS_SCHEMA)
+    return pa.table(
+        [pa.array(c, f.type) for c, f in zip(columns, METRICS_SCHEMA, strict=True)],
+        schema=METRICS_SCHEMA,
+    )
+
+
+def _measurements(folder: Path) -> list[Measurement]:
+    table = pq.ParquetFile(folder / "metrics.parquet").read()
+    if table.schema.names != METRICS_SCHEMA.names:
+        raise ValueError(f"columns {table.schema.names}, expected {METRICS_SCHEMA.names}")
+    return [Measurement(*row) for row in zip(*(c.to_pylist() for c in table.columns), strict=True)]
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def explain(error: OSError, folder: Path) -> str:
+    causes = {
+        errno.ENOSPC: "the disk is full: free some space and start again, nothing recorded is lost",
+        errno.EDQUOT: "the disk quota is used up: free some space and start again",
+        errno.EROFS: "the file system is read-only: choose another folder with --out",
+        errno.EACCES: "no permission: choose another folder with --out",
+        errno.EPERM: "no permission: choose another folder with --out",
+    }
+    cause = causes.get(error.errno or 0, error.strerror or str(error))
+    return f"cannot use {folder}: {cause}"

@@ -1,0 +1,82 @@
+"""What is asked of a run: A(Φ, H) on one problem with one seed and one horizon."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["SCHEMA_VERSION", "Trial", "canonical_json"]
+
+SCHEMA_VERSION = 1
+"""Raised whenever a change of the package alters what a trial measures; part of every hash."""
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces, and 1.0 written as 1, so that equal values read equal."""
+    return json.dumps(_canonical(value), separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A frozen value with a content hash.
+
+    Attributes:
+        problem: name or import path of the problem.
+        problem_version: the problem's own version.
+        optimizer: name or import path of the optimizer.
+        hyperparameters: H, everything passed to the optimizer.
+        seed: from it come the generators of weights, data order, and augmentation and dropout.
+        epochs: horizon.
+        batch_size: samples per step.
+        schedule: learning-rate schedule (see ``optiscope.train.schedule``), or None.
+        clip: ``{"norm": c}`` or ``{"value": c}``, or None.
+        early_stopping: ``{"metric": "valid_loss", "patience": n}``, or None.
+        initialisation: a rule that redraws the model's weights, or None for the problem's own.
+        max_seconds: wall time after which the run stops with status ``timed_out``.
+        device: ``cpu`` or ``cuda``.
+        threads: torch's intra-operation threads; their number changes the order of sums.
+        schema: the package's schema version.
+    """
+
+    problem: str
+    problem_version: int
+    optimizer: str
+    hyperparameters: Mapping[str, Any]
+    seed: int
+    epochs: int
+    batch_size: int
+    schedule: Mapping[str, Any] | None = None
+    clip: Mapping[str, float] | None = None
+    early_stopping: Mapping[str, Any] | None = None
+    initialisation: Mapping[str, Any] | None = None
+    max_seconds: float | None = None
+    device: str = "cpu"
+    threads: int = 1
+    schema: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def hash(self) -> str:
+        """First 20 hex digits of the SHA-256 of the canonical JSON of all fields."""
+        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:20]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as stored."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Trial:
+        """Inverse of :meth:`to_dict`; raises TypeError on missing or unknown fields."""
+        return cls(**values)
