@@ -1,0 +1,1 @@
+"""Curvature-aware optimizers, and the pure mathematics under them."""
