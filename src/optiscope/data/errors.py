@@ -1,0 +1,21 @@
+"""Errors of the data part: each is one readable line."""
+
+from __future__ import annotations
+
+__all__ = ["BadFile", "DataError", "FetchFailed", "MissingData"]
+
+
+class DataError(Exception):
+    """Data cannot be used; the message is one line that says why and what to do."""
+
+
+class MissingData(DataError):
+    """A data set is not in the folder that was searched, or only a part of it is."""
+
+
+class BadFile(DataError):
+    """A file is truncated, of another format, or contradicts itself or its companions."""
+
+
+class FetchFailed(DataError):
+    """A download did not complete, or what came is not what was asked for."""

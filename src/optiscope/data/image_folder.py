@@ -1,0 +1,123 @@
+"""Folders of photographs, one folder per class, decoded a batch at a time.
+
+Index legend: B images in a batch, H x W pixels after scaling and cropping.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optiscope.data.errors import BadFile, MissingData
+
+__all__ = ["ImageFolder", "read_image_folder"]
+
+SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Image files with labels: ``paths`` and int64 ``labels`` [N], and the classes' names."""
+
+    paths: tuple[Path, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def decode(
+        self,
+        indices: Sequence[int] | Tensor,
+        size: int = 224,
+        resize: int = 256,
+        pool: Executor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """RGB images uint8 [B, 3, size, size] and labels int64 [B] of the files at ``indices``.
+
+        The shorter side is scaled to ``resize`` pixels (bilinear with antialiasing) and the central
+        square of ``size`` pixels is cut out. With a ``pool`` of threads, files are decoded at the
+        same time; the result is the same.
+
+        Raises:
+            ValueError: ``size`` is not in 1..``resize``.
+            BadFile: a file cannot be decoded.
+        """
+        if not 1 <= size <= resize:
+            raise ValueError(f"size must lie in 1..{resize} (resize), got {size}")
+        chosen = [int(index) for index in indices]
+
+        def one(index: int) -> NDArray[np.uint8]:
+            return _decode(self.paths[index], size, resize)
+
+        decoded = list(pool.map(one, chosen) if pool is not None else map(one, chosen))
+        images = np.stack(decoded) if decoded else np.empty((0, 3, size, size), dtype=np.uint8)
+        return torch.from_numpy(images), self.labels[torch.tensor(chosen, dtype=torch.int64)]
+
+
+def read_image_folder(folder: Path) -> ImageFolder:
+    """Images of ``folder``: its subfolders in order of name are the classes, their files the images.
+
+    Files are in order of class, then of name; hidden files and other suffixes are passed over.
+
+    Raises:
+        MissingData: ``folder`` is no folder, or holds no class folder with images.
+    """
+    if not folder.is_dir():
+        raise MissingData(f"image folder {folder} not found: point at a folder of class folders")
+    classes = sorted(
+        entry.name for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."
+    )
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(
+            path
+            for path in (folder / name).iterdir()
+            if path.suffix.lower() in SUFFIXES and path.name[0] != "."
+        )
+        if not found:
+            raise MissingData(
+                f"class folder {folder / name} holds no image ({', '.join(sorted(SUFFIXES))}): "
+                "remove it or unpack it again"
+            )
+        paths += found
+        labels += [label] * len(found)
+    if not classes:
+        raise MissingData(f"{folder} holds no class folders: expected {folder}/CLASS/*.jpeg")
+    return ImageFolder(tuple(paths), torch.tensor(labels, dtype=torch.int64), tuple(classes))
+
+
+def _decode(path: Path, size: int, resize: int) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # odd metadata is no concern of ours
+            rgb = image.convert("RGB")
+    except Exception as error:  # Pillow's plugins raise many kinds
+        raise BadFile(f"{path}: not a readable image ({type(error).__name__})") from error
+    scale = resize / min(rgb.size)
+    width, height = (max(resize, round(side * scale)) for side in rgb.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    scaled = rgb.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(scaled.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
+
+
+def load_image_folders(name: str, data_dir: str | Path | None = None) -> tuple[ImageFolder, ImageFolder]:
+    """Training and validation images of ``name`` (``"imagenet"``).
+
+    Raises:
+        MissingData: the folders are not below the data folder.
+    """
+    located = locate(name, data_dir)
+    train, val = (located.files[split][0].parent.parent for split in ("train", "val"))
+    return read_image_folder(train), read_image_folder(val)

@@ -1,0 +1,170 @@
+"""Image data sets as tensors of bytes.
+
+Index legend: N samples in a split, C channels, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from optiscope.data import cifar
+from optiscope.data.catalogue import Dataset, dataset_named, locate
+from optiscope.data.decoded_cache import decoded
+from optiscope.data.errors import BadFile
+from optiscope.data.idx import read_idx
+from optiscope.data.layouts import Located
+from optiscope.data.parquet_images import READER_VERSION, read_parquet_images
+from optiscope.data.svhn import read_svhn
+
+__all__ = ["ImageData", "LabelledImages", "load_digits", "load_images"]
+
+Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
+"""Training images, training labels, test images, test labels."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """One set of images uint8 [N, C, H, W] with labels int64 [N]."""
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Training and test images uint8 [N, C, H, W] with labels int64 [N], and the classes' names."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+
+
+def load_images(name: str, data_dir: str | Path | None = None) -> ImageData:
+    """Images of mnist, fashion_mnist, cifar10, cifar100 or svhn, from any layout people have them in.
+
+    Raises:
+        ValueError: ``name`` is not one of these.
+        MissingData: the data set is not in the data folder.
+        BadFile: a file is damaged, or counts, shape or labels are not those of the data set.
+    """
+    dataset = dataset_named(name)
+    if dataset.counts is None or dataset.shape is None:
+        raise ValueError(
+            f"data set {name!r} has no fixed training and test images: load it with "
+            f"optiscope.data.DATASETS[{name!r}].load()"
+        )
+    located = locate(name, data_dir)
+    arrays = _READERS[located.layout.format](located, dataset)
+    _check(arrays, located, dataset)
+    return ImageData(*(torch.from_numpy(array) for array in arrays), classes=dataset.classes)
+
+
+def load_digits() -> LabelledImages:
+    """The 1,797 digits of scikit-learn: images uint8 [1797, 1, 8, 8] of 0..16, labels int64 [1797].
+
+    They have no test split of their own.
+    """
+    from sklearn.datasets import load_digits as sklearn_digits
+
+    digits = sklearn_digits()
+    images = torch.from_numpy(digits.images.astype(np.uint8)).unsqueeze(1)
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    return LabelledImages(images, labels, dataset_named("digits").classes)
+
+
+def _read_idx(located: Located, dataset: Dataset) -> Arrays:
+    def images(role: str) -> NDArray[np.uint8]:
+        return read_idx(located.files[role][0], 3)[:, None].copy()
+
+    def labels(role: str) -> NDArray[np.int64]:
+        return read_idx(located.files[role][0], 1).astype(np.int64)
+
+    return (
+        images("train_images"),
+        labels("train_labels"),
+        images("test_images"),
+        labels("test_labels"),
+    )
+
+
+def _read_cifar(located: Located, dataset: Dataset) -> Arrays:
+    *train, test = located.paths
+    label_bytes = _label_bytes(dataset)
+    return *cifar.read_folder(train, label_bytes), *cifar.read_folder([test], label_bytes)
+
+
+def _read_cifar_archive(located: Located, dataset: Dataset) -> Arrays:
+    path = located.paths[0]
+    form = "cifar_binary" if "binary" in path.name else "cifar_pickle"
+    layout = next(layout for layout in dataset.layouts if layout.format == form)
+    *train, test = [part.role for part in layout.parts]
+    splits = cifar.read_archive(path, [train, [test]], _label_bytes(dataset))
+    return *splits[0], *splits[1]
+
+
+def _label_bytes(dataset: Dataset) -> int:
+    return 2 if dataset.name == "cifar100" else 1
+
+
+def _read_matlab(located: Located, dataset: Dataset) -> Arrays:
+    return *read_svhn(located.files["train"][0]), *read_svhn(located.files["test"][0])
+
+
+def _read_parquet(located: Located, dataset: Dataset) -> Arrays:
+    shape = dataset.shape
+    assert shape is not None
+
+    def decode() -> dict[str, NDArray[np.generic]]:
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for split in ("train", "test"):
+            images, labels = read_parquet_images(located.files[split], shape)
+            arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+        return arrays
+
+    arrays = decoded(f"{dataset.name}-parquet-{READER_VERSION}", located.paths, decode)
+    return (
+        arrays["train_images"].astype(np.uint8, copy=False),
+        arrays["train_labels"].astype(np.int64, copy=False),
+        arrays["test_images"].astype(np.uint8, copy=False),
+        arrays["test_labels"].astype(np.int64, copy=False),
+    )
+
+
+_READERS: dict[str, Callable[[Located, Dataset], Arrays]] = {
+    "idx": _read_idx,
+    "cifar_binary": _read_cifar,
+    "cifar_pickle": _read_cifar,
+    "cifar_archive": _read_cifar_archive,
+    "matlab": _read_matlab,
+    "parquet": _read_parquet,
+}
+
+
+def _check(arrays: Arrays, located: Located, dataset: Dataset) -> None:
+    assert dataset.counts is not None
+    where = located.paths[0].parent
+    remedy = f"fetch it again with `optiscope data fetch {dataset.name}`"
+    for split, images, labels, count in (
+        ("training", arrays[0], arrays[1], dataset.counts[0]),
+        ("test", arrays[2], arrays[3], dataset.counts[1]),
+    ):
+        if images.shape != (count, *(dataset.shape or ())) or labels.shape != (count,):
+            raise BadFile(
+                f"{dataset.name} in {where}: expected {count:,} {split} images of shape "
+                f"{dataset.shape} and as many labels, got {images.shape} and {labels.shape}: {remedy}"
+            )
+        if labels.min() < 0 or labels.max() >= len(dataset.classes):
+            raise BadFile(
+                f"{dataset.name} in {where}: expected {split} labels in 0..{len(dataset.classes) - 1}, "
+                f"got {labels.min()}..{labels.max()}: {remedy}"
+            )
