@@ -14,7 +14,8 @@ from optiscope.data.samples import Splits
 __all__ = ["Baseline", "Metric", "ParamGroup", "Problem", "all_parameters", "l2_on_weights"]
 
 ParamGroup = dict[str, Any]
-"""``params`` (list of parameters), and optionally ``l2`` (coefficient of 0.5·‖w‖² in the objective),
+"""``params`` (list of parameters), and optionally ``l2`` (coefficient of 0.5·‖w‖² in the
+objective),
 ``lr_scale`` (factor on the learning rate) and ``name``."""
 
 

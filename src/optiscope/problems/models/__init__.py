@@ -1,0 +1,1 @@
+"""The networks that the problems train, one file per architecture family."""

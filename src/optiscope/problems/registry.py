@@ -1,0 +1,85 @@
+"""Problems by name or by import path.
+
+torch is imported only when a problem is made, so that listing stays fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+from optiscope.problems.catalogue import ENTRIES, Entry
+
+if TYPE_CHECKING:
+    from optiscope.problems.problem import Problem
+
+__all__ = ["UnknownProblemError", "entries", "get", "names"]
+
+
+class UnknownProblemError(ValueError):
+    """A name or import path that leads to no problem; the message is one line."""
+
+
+def entries() -> tuple[Entry, ...]:
+    """What is known of each shipped problem without importing torch, in the catalogue's order."""
+    return ENTRIES
+
+
+def names() -> list[str]:
+    """Names of the shipped problems, in the catalogue's order."""
+    return [entry.name for entry in ENTRIES]
+
+
+def get(name: str) -> Problem:
+    """The problem of that name, or at that import path.
+
+    Args:
+        name: one of `names`, or ``my_package.my_module:my_problem``, where ``my_problem`` is a
+            `Problem` or a function without arguments that returns one.
+
+    Raises:
+        UnknownProblemError: nothing of that name; the message names the nearest ones.
+    """
+    if ":" in name:
+        return _imported(name)
+    for entry in ENTRIES:
+        if entry.name == name:
+            return _imported(f"optiscope.problems.{entry.family}:{name}")
+    near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `optiscope list problems`"
+    raise UnknownProblemError(
+        f"expected a problem's name or my_package.my_module:my_problem, got {name!r}: {hint}"
+    )
+
+
+def _imported(path: str) -> Problem:
+    """The problem at ``module:attribute``."""
+    from optiscope.problems.problem import Problem
+
+    module_name, _, attribute = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except ValueError:
+        raise UnknownProblemError(
+            f"expected my_package.my_module:my_problem, got {path!r}: "
+            "name a module before the colon"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise UnknownProblemError(
+            f"expected an importable module in {path!r}, got no module named {error.name!r}: "
+            "install it or run from its folder"
+        ) from None
+    except AttributeError:
+        raise UnknownProblemError(
+            f"expected a problem {attribute!r} in module {module_name!r}, got none of that name: "
+            "correct the word after the colon"
+        ) from None
+    if callable(found) and not isinstance(found, Problem):
+        found = found()
+    if not isinstance(found, Problem):
+        raise UnknownProblemError(
+            f"expected {path!r} to be an optiscope.problems.Problem or a function that returns "
+            f"one, got {type(found).__name__}: see docs/problems.md"
+        )
+    return found
