@@ -48,7 +48,7 @@ class OptimizerSpec:
         space: what is tuned when a study does not say otherwise; empty for untuned methods.
         closure: the loop must call ``step(closure)``.
         horizon: name of the argument that takes the horizon in steps, if there is one.
-        named: ``make`` wants the model's named parameters in each group (``param_names``).
+        steps_per_epoch: name of the argument that takes the steps in an epoch, if there is one.
         source: paper or package.
     """
 
@@ -58,4 +58,5 @@ class OptimizerSpec:
     space: Mapping[str, Range | Choice] = field(default_factory=dict)
     closure: bool = False
     horizon: str | None = None
+    steps_per_epoch: str | None = None
     source: str = ""

@@ -1,0 +1,137 @@
+"""First-order optimizers by name: torch's own, and untuned ones from their own packages.
+
+Search spaces follow Choi et al. 2019 and Schmidt et al. 2021: wide, logarithmic, one
+hyperparameter (the learning rate) unless a study says more.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from optiscope.optim.muon import MuonWithAdamW
+from optiscope.optim.spec import OptimizerSpec, Range
+
+__all__ = ["SPECS", "MissingExtraError"]
+
+TORCH = "torch.optim"
+ADAPTIVE_RATE = Range(1e-5, 1e-1)
+SGD_RATE = Range(1e-3, 1e1)
+MOMENTUM_RATE = Range(1e-4, 1e0)
+
+
+class MissingExtraError(ImportError):
+    """An optimizer's own package is not installed; the message says how to get it."""
+
+
+def _with_betas(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
+    """Take ``beta1`` and ``beta2`` as hyperparameters of their own, as search spaces want them."""
+
+    def make(
+        params: Any, *, beta1: float | None = None, beta2: float | None = None, **settings: Any
+    ) -> Optimizer:
+        if beta1 is not None or beta2 is not None:
+            if "betas" in settings:
+                raise ValueError("expected either betas or beta1 and beta2, got both")
+            settings["betas"] = (
+                0.9 if beta1 is None else beta1,
+                0.999 if beta2 is None else beta2,
+            )
+        return optimizer(params, **settings)
+
+    make.__wrapped__ = optimizer  # type: ignore[attr-defined]
+    return make
+
+
+def _from_package(module: str, attribute: str, package: str) -> Callable[..., Optimizer]:
+    def make(params: Any, **settings: Any) -> Optimizer:
+        try:
+            found: Callable[..., Optimizer] = getattr(importlib.import_module(module), attribute)
+        except ImportError:
+            raise MissingExtraError(
+                f"{attribute} needs the package {package}: "
+                "install it with `pip install 'optiscope[optimizers]'`"
+            ) from None
+        return found(params, **settings)
+
+    return make
+
+
+SPECS: tuple[OptimizerSpec, ...] = (
+    OptimizerSpec("sgd", torch.optim.SGD, {}, {"lr": SGD_RATE}, source=TORCH),
+    OptimizerSpec(
+        "momentum", torch.optim.SGD, {"momentum": 0.9}, {"lr": MOMENTUM_RATE}, source=TORCH
+    ),
+    OptimizerSpec(
+        "nesterov",
+        torch.optim.SGD,
+        {"momentum": 0.9, "nesterov": True},
+        {"lr": MOMENTUM_RATE},
+        source=TORCH,
+    ),
+    OptimizerSpec("adam", _with_betas(torch.optim.Adam), {}, {"lr": ADAPTIVE_RATE}, source=TORCH),
+    OptimizerSpec(
+        "adamw",
+        _with_betas(torch.optim.AdamW),
+        {"weight_decay": 0.01},
+        {"lr": ADAPTIVE_RATE},
+        source=TORCH,
+    ),
+    OptimizerSpec("nadam", _with_betas(torch.optim.NAdam), {}, {"lr": ADAPTIVE_RATE}, source=TORCH),
+    OptimizerSpec("radam", _with_betas(torch.optim.RAdam), {}, {"lr": ADAPTIVE_RATE}, source=TORCH),
+    OptimizerSpec(
+        "adamax", _with_betas(torch.optim.Adamax), {}, {"lr": ADAPTIVE_RATE}, source=TORCH
+    ),
+    OptimizerSpec("adagrad", torch.optim.Adagrad, {}, {"lr": Range(1e-4, 1.0)}, source=TORCH),
+    OptimizerSpec("adadelta", torch.optim.Adadelta, {}, {"lr": Range(1e-2, 1e1)}, source=TORCH),
+    OptimizerSpec("adafactor", torch.optim.Adafactor, {}, {"lr": Range(1e-4, 1.0)}, source=TORCH),
+    OptimizerSpec("rmsprop", torch.optim.RMSprop, {}, {"lr": ADAPTIVE_RATE}, source=TORCH),
+    OptimizerSpec("rprop", torch.optim.Rprop, {}, {"lr": ADAPTIVE_RATE}, source=TORCH),
+    OptimizerSpec("asgd", torch.optim.ASGD, {}, {"lr": SGD_RATE}, source=TORCH),
+    OptimizerSpec(
+        "muon",
+        MuonWithAdamW,
+        {},
+        {"lr": Range(1e-4, 1e-1)},
+        source="torch.optim.Muon on hidden matrices, torch.optim.AdamW on the rest",
+    ),
+    OptimizerSpec(
+        "schedulefree_sgd",
+        _from_package("schedulefree", "SGDScheduleFree", "schedulefree"),
+        {},
+        {"lr": SGD_RATE},
+        source="schedulefree (Defazio et al. 2024)",
+    ),
+    OptimizerSpec(
+        "schedulefree_adamw",
+        _from_package("schedulefree", "AdamWScheduleFree", "schedulefree"),
+        {"lr": 0.0025},
+        {},
+        source="schedulefree (Defazio et al. 2024), at its default rate",
+    ),
+    OptimizerSpec(
+        "prodigy",
+        _from_package("prodigyopt", "Prodigy", "prodigyopt"),
+        {},
+        {},
+        source="prodigyopt (Mishchenko & Defazio 2023)",
+    ),
+    OptimizerSpec(
+        "dadapt_sgd",
+        _from_package("dadaptation", "DAdaptSGD", "dadaptation"),
+        {},
+        {},
+        source="dadaptation (Defazio & Mishchenko 2023)",
+    ),
+    OptimizerSpec(
+        "dadapt_adam",
+        _from_package("dadaptation", "DAdaptAdam", "dadaptation"),
+        {},
+        {},
+        source="dadaptation (Defazio & Mishchenko 2023)",
+    ),
+)

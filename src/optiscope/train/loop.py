@@ -1,0 +1,379 @@
+"""The training loop: it trains one trial and emits its run."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optiscope.data.samples import Batch, Splits
+from optiscope.problems.problem import ParamGroup, Problem, regularization
+from optiscope.records import Measurement, Run, Status, Trial, summarise
+from optiscope.train.clock import PhaseClock
+from optiscope.train.early_stopping import EarlyStopping
+from optiscope.train.environment import environment
+from optiscope.train.evaluation import evaluate
+from optiscope.train.memory import peak_memory_bytes, reset_peak_memory
+from optiscope.train.schedule import Schedule, make_schedule
+
+__all__ = ["OptimizerFactory", "Progress", "run_trial", "run_trials"]
+
+SYNC_EVERY = 50  # steps between looks at the loss on a GPU, where a look waits for the device
+
+Progress = Callable[[float, Mapping[str, float]], None]
+"""Called after each evaluation with the share of the horizon done and the latest values."""
+
+
+class OptimizerFactory(Protocol):
+    """Builds the optimizer of a trial."""
+
+    @property
+    def closure(self) -> bool:
+        """Whether ``step`` must be given a closure."""
+        ...
+
+    def __call__(
+        self, groups: Sequence[ParamGroup], *, horizon: int, steps_per_epoch: int
+    ) -> Optimizer:
+        """Optimizer of ``groups`` for a horizon in steps; raises ValueError on bad settings."""
+        ...
+
+
+class _Diverged(Exception):
+    """The loss is not finite."""
+
+
+class _Ended(Exception):
+    """The run ends before its horizon, with a status and a reason."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class _Generators:
+    """Independent sources of randomness, all from the trial's seed."""
+
+    weights: int
+    noise: int
+    order: torch.Generator
+    augmentation: torch.Generator
+
+    @classmethod
+    def of(cls, seed: int, device: torch.device) -> _Generators:
+        words = np.random.SeedSequence(seed).generate_state(4, np.uint64)
+        weights, noise, order, augmentation = (int(w) >> 1 for w in words)
+        return cls(
+            weights,
+            noise,
+            torch.Generator().manual_seed(order),
+            torch.Generator(device).manual_seed(augmentation),
+        )
+
+
+def run_trials(
+    trials: Sequence[Trial],
+    problem: Problem,
+    factories: Sequence[OptimizerFactory],
+    **options: Any,
+) -> Iterator[Run]:
+    """Runs of several trials of one problem, in order.
+
+    Trials are handed over in lists so that a device may train several at once; on a CPU they run
+    one after the other. ``options`` are those of :func:`run_trial`.
+    """
+    for trial, factory in zip(trials, factories, strict=True):
+        yield run_trial(trial, problem, factory, **options)
+
+
+def run_trial(
+    trial: Trial,
+    problem: Problem,
+    factory: OptimizerFactory,
+    *,
+    data_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Train ``problem`` as ``trial`` says and return what happened, whatever it was.
+
+    Weights, data order, and augmentation and dropout have generators of their own, so that two
+    algorithms with one seed start from the same weights and see the same batches. Torch's global
+    generator and thread count are restored afterwards.
+
+    Raises:
+        MissingData: the data set is not at hand.
+        ValueError: the optimizer or the schedule refuses its settings.
+    """
+    device = torch.device(trial.device)
+    splits = _splits(problem.data, data_dir, device)
+    threads = torch.get_num_threads()
+    forked = [torch.cuda.current_device()] if device.type == "cuda" else []
+    torch.set_num_threads(trial.threads)
+    try:
+        with torch.random.fork_rng(devices=forked):
+            return _Training(trial, problem, factory, splits, device, progress).run()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@lru_cache(maxsize=2)
+def _splits(
+    load: Callable[[Path | None], Splits], data_dir: Path | None, device: torch.device
+) -> Splits:
+    return load(data_dir).to(device)
+
+
+class _Training:
+    """State of one run: model, optimizer, clock, measurements."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        problem: Problem,
+        factory: OptimizerFactory,
+        splits: Splits,
+        device: torch.device,
+        progress: Progress | None,
+    ) -> None:
+        self.trial, self.problem, self.splits, self.device = trial, problem, splits, device
+        self.progress = progress
+        self.steps_per_epoch = len(splits.train) // trial.batch_size
+        if self.steps_per_epoch < 1:
+            raise ValueError(
+                f"batch_size must be at most the {len(splits.train)} training samples of "
+                f"{trial.problem}, got {trial.batch_size}"
+            )
+        self.horizon = trial.epochs * self.steps_per_epoch
+        reset_peak_memory(device)
+        self.random = _Generators.of(trial.seed, device)
+        torch.manual_seed(self.random.weights)
+        self.model: nn.Module = problem.make_model().to(device)
+        torch.manual_seed(self.random.noise)
+        self.groups = problem.param_groups(self.model)
+        self.parameters = [p for group in self.groups for p in group["params"]]
+        self.optimizer = self._make_optimizer(factory)
+        self.closure_driven = factory.closure
+        self.schedule: Schedule | None = None
+        if trial.schedule is not None:
+            self.schedule = make_schedule(
+                trial.schedule, self.optimizer, steps=self.horizon, epochs=trial.epochs
+            )
+        self.stopping = EarlyStopping.of(trial.early_stopping)
+        self.clock = PhaseClock()
+        self.metrics: list[Measurement] = []
+        self.step = 0
+        self.gradient_evaluations = 0
+
+    def _make_optimizer(self, factory: OptimizerFactory) -> Optimizer:
+        own_words = ("l2", "lr_scale")
+        groups = [{k: v for k, v in g.items() if k not in own_words} for g in self.groups]
+        optimizer = factory(groups, horizon=self.horizon, steps_per_epoch=self.steps_per_epoch)
+        for made, declared in zip(optimizer.param_groups, self.groups, strict=False):
+            if "lr_scale" in declared:
+                made["lr"] *= declared["lr_scale"]
+        return optimizer
+
+    def run(self) -> Run:
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        status, reason = Status.FINISHED, f"reached its horizon of {self.trial.epochs} epochs"
+        try:
+            self._train()
+        except _Diverged as error:
+            status, reason = Status.DIVERGED, str(error)
+        except _Ended as error:
+            status, reason = error.status, str(error)
+        except KeyboardInterrupt:
+            status, reason = Status.INTERRUPTED, f"interrupted at step {self.step}"
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            status = Status.CRASHED
+            reason = (
+                f"{type(error).__name__} at step {self.step}: {error} "
+                f"({Path(where.filename).name}:{where.lineno})"
+            )
+        final, best = summarise(self.metrics)
+        return Run(
+            trial=self.trial,
+            status=status,
+            reason=reason,
+            steps=self.step,
+            seconds=self.clock.seconds(),
+            counts={
+                "gradient_evaluations": self.gradient_evaluations,
+                "hessian_products": int(getattr(self.optimizer, "hessian_products", 0)),
+            },
+            peak_memory_bytes=peak_memory_bytes(self.device),
+            environment=environment(self.device),
+            started=started,
+            metrics=tuple(self.metrics),
+            final=final,
+            best=best,
+        )
+
+    def _train(self) -> None:
+        self.clock.restart()
+        self._evaluate(0)
+        for epoch in range(1, self.trial.epochs + 1):
+            self._train_epoch(epoch)
+            self._evaluate(epoch)
+            if self.schedule is not None and self.schedule.interval == "epoch":
+                self._step_schedule(self.schedule)
+            self._check_ends(epoch)
+
+    def _train_epoch(self, epoch: int) -> None:
+        size = self.trial.batch_size
+        order = torch.randperm(len(self.splits.train), generator=self.random.order)
+        batches = order[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)
+        losses = torch.zeros(self.steps_per_epoch, device=self.device)
+        looked = 0
+        for i, indices in enumerate(batches.to(self.device)):
+            batch = self.splits.train.select(indices)
+            if self.splits.augment is not None:
+                inputs = self.splits.augment(batch.inputs, self.random.augmentation)
+                batch = Batch(inputs, batch.targets)
+            self.clock.mark("data")
+            losses[i] = self._train_step(batch)
+            self.step += 1
+            if self.device.type == "cpu" or self.step % SYNC_EVERY == 0:
+                self._look_at(losses[looked : i + 1], epoch)
+                looked = i + 1
+        self._look_at(losses[looked:], epoch)
+        self._measure(epoch, "batch", {"loss": losses.mean().item()})
+
+    def _train_step(self, batch: Batch) -> Tensor:
+        """One optimizer step; returns the batch's loss at the parameters before it."""
+        first_loss: list[Tensor] = []
+
+        def closure() -> Tensor:
+            if self.closure_driven:
+                self.clock.mark("optimizer")
+            self.optimizer.zero_grad()
+            loss = self.problem.loss(self.model(batch.inputs), batch.targets).mean()
+            if not first_loss:
+                first_loss.append(loss.detach())
+            penalty = regularization(self.groups)
+            objective = loss if penalty is None else loss + penalty
+            objective.backward()
+            self._clip()
+            self.gradient_evaluations += 1
+            self.clock.mark("forward_backward")
+            return objective
+
+        if self.closure_driven:
+            self.optimizer.step(closure)  # type: ignore[arg-type]
+        else:
+            closure()
+            self.optimizer.step()
+        if self.schedule is not None and self.schedule.interval == "step":
+            self.schedule.scheduler.step()
+        self.clock.mark("optimizer")
+        return first_loss[0]
+
+    def _clip(self) -> None:
+        if self.trial.clip is None:
+            return
+        if "norm" in self.trial.clip:
+            nn.utils.clip_grad_norm_(self.parameters, self.trial.clip["norm"])
+        else:
+            nn.utils.clip_grad_value_(self.parameters, self.trial.clip["value"])
+
+    def _look_at(self, losses: Tensor, epoch: int) -> None:
+        """Raise _Diverged at the first step whose loss is not finite."""
+        bad = torch.nonzero(~torch.isfinite(losses))
+        if not len(bad):
+            return
+        self.step += int(bad[0]) + 1 - len(losses)
+        value = losses[int(bad[0])].item()
+        self._measure(epoch - 1 + 1 / self.steps_per_epoch, "batch", {"loss": value})
+        raise _Diverged(f"the loss of a training batch became {value} at step {self.step}")
+
+    def _evaluate(self, epoch: int) -> None:
+        """Measure all evaluation sets without disturbing the run's randomness."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            self.clock.mark("forward_backward")
+        self._measure(epoch, "optimizer", _log_of(self.optimizer))
+        self.clock.mark("instruments")
+        with _evaluation_mode(self.optimizer), torch.random.fork_rng(
+            devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []
+        ):
+            for split, samples in self.splits.evaluation().items():
+                torch.manual_seed(self.random.noise)
+                values = evaluate(self.problem, self.model, samples, self.device)
+                self._measure(epoch, split, values)
+        self.clock.mark("evaluation")
+        latest = self._latest()
+        if self.progress is not None:
+            self.progress(epoch / self.trial.epochs, latest)
+        for split in self.splits.evaluation():
+            if not math.isfinite(latest[f"{split}_loss"]):
+                value = latest[f"{split}_loss"]
+                raise _Diverged(f"the {split} loss became {value} at step {self.step}")
+
+    def _check_ends(self, epoch: int) -> None:
+        if epoch == self.trial.epochs:
+            return
+        if self.stopping is not None:
+            reason = self.stopping.update(self._latest())
+            if reason is not None:
+                raise _Ended(Status.STOPPED, f"{reason} at step {self.step}")
+        limit = self.trial.max_seconds
+        wall = sum(s.wall for s in self.clock.seconds().values())
+        if limit is not None and wall > limit:
+            raise _Ended(
+                Status.TIMED_OUT, f"took {wall:.1f} s of at most {limit:g} s at step {self.step}"
+            )
+
+    def _step_schedule(self, schedule: Schedule) -> None:
+        if schedule.metric is None:
+            schedule.scheduler.step()
+        else:
+            schedule.scheduler.step(self._latest()[schedule.metric])  # type: ignore[arg-type]
+        self.clock.mark("optimizer")
+
+    def _measure(self, epoch: float, split: str, values: Mapping[str, float]) -> None:
+        self.metrics += [Measurement(self.step, epoch, split, n, v) for n, v in values.items()]
+
+    def _latest(self) -> dict[str, float]:
+        return {f"{m.split}_{m.name}": m.value for m in self.metrics}
+
+
+@contextmanager
+def _evaluation_mode(optimizer: Optimizer) -> Iterator[None]:
+    """Call the optimizer's ``eval()`` and ``train()`` where it has them (schedule-free methods)."""
+    switches = all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
+    if switches:
+        optimizer.eval()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if switches:
+            optimizer.train()  # type: ignore[attr-defined]
+
+
+def _log_of(optimizer: Optimizer) -> dict[str, float]:
+    """Learning rate of each group, and the numbers in ``get_log()`` where there is one."""
+    values: dict[str, float] = {}
+    for i, group in enumerate(optimizer.param_groups):
+        name = "lr" if len(optimizer.param_groups) == 1 else f"lr_{group.get('name', i)}"
+        if isinstance(group.get("lr"), int | float | Tensor):
+            values[name] = float(group["lr"])
+    get_log = getattr(optimizer, "get_log", None)
+    if callable(get_log):
+        log = get_log()
+        if isinstance(log, Mapping):
+            numbers = {k: v for k, v in log.items() if isinstance(v, int | float)}
+            values.update({str(k): float(v) for k, v in numbers.items() if k != "lr"})
+    return values

@@ -1,0 +1,103 @@
+"""Learning-rate schedules as declared values.
+
+A schedule is a table with a ``name`` and arguments:
+
+- ``{name = "linear_decay", final = 0.0, until = 1.0}``: ε_k = (1 - α) ε_0 + α ε_τ with α = k / τ,
+  ε_τ = final · ε_0 and τ = until · horizon; constant after τ (Goodfellow et al. 2016, eq. 8.14);
+- ``{name = "CosineAnnealingLR", T_max = "horizon"}``: any class of ``torch.optim.lr_scheduler``
+  with its arguments. ``interval`` is ``"step"`` (default) or ``"epoch"``; the word ``"horizon"`` as
+  an argument stands for the horizon in that interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from torch.optim import Optimizer, lr_scheduler
+
+__all__ = ["Schedule", "check_schedule", "make_schedule", "schedule_names"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A scheduler of torch and when to step it; ``metric`` names what a plateau rule watches."""
+
+    scheduler: lr_scheduler.LRScheduler
+    interval: str
+    metric: str | None = None
+
+
+def schedule_names() -> list[str]:
+    """``linear_decay`` and every scheduler class of torch."""
+    classes = {
+        name
+        for name, value in vars(lr_scheduler).items()
+        if isinstance(value, type)
+        and issubclass(value, lr_scheduler.LRScheduler)
+        and value is not lr_scheduler.LRScheduler
+        and not name.startswith("_")
+    }
+    return ["linear_decay", *sorted(classes - {"SequentialLR", "ChainedScheduler"})]
+
+
+def check_schedule(declared: Mapping[str, Any]) -> None:
+    """Raise ValueError with one line where a declared schedule cannot be built."""
+    make_schedule(declared, _probe(), steps=10, epochs=2)
+
+
+def _probe() -> Optimizer:
+    import torch
+
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+
+
+def make_schedule(
+    declared: Mapping[str, Any], optimizer: Optimizer, *, steps: int, epochs: int
+) -> Schedule:
+    """Build a declared schedule for a horizon of ``steps`` in ``epochs``.
+
+    Raises:
+        ValueError: unknown name, bad interval or bad arguments.
+    """
+    arguments = dict(declared)
+    name = arguments.pop("name", None)
+    if name == "linear_decay":
+        return _linear_decay(arguments, optimizer, steps)
+    if name not in schedule_names():
+        near = get_close_matches(str(name), schedule_names(), n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown schedule {name!r}{hint}")
+    interval = arguments.pop("interval", "step")
+    if interval not in ("step", "epoch"):
+        raise ValueError(f"schedule interval must be 'step' or 'epoch', got {interval!r}")
+    metric = None
+    if name == "ReduceLROnPlateau":
+        interval, metric = "epoch", arguments.pop("metric", "valid_loss")
+    horizon = steps if interval == "step" else epochs
+    arguments = {k: horizon if v == "horizon" else v for k, v in arguments.items()}
+    try:
+        scheduler = getattr(lr_scheduler, name)(optimizer, **arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"schedule {name}: {error}") from None
+    return Schedule(scheduler, interval, metric)
+
+
+def _linear_decay(arguments: dict[str, Any], optimizer: Optimizer, steps: int) -> Schedule:
+    final = arguments.pop("final", 0.0)
+    until = arguments.pop("until", 1.0)
+    if arguments:
+        raise ValueError(f"linear_decay takes 'final' and 'until', got {', '.join(arguments)}")
+    if not (isinstance(final, int | float) and 0 <= final <= 1):
+        raise ValueError(f"linear_decay: final must lie in [0, 1], got {final!r}")
+    if not (isinstance(until, int | float) and 0 < until <= 1):
+        raise ValueError(f"linear_decay: until must lie in (0, 1], got {until!r}")
+    tau = until * steps
+
+    def factor(step: int) -> float:
+        alpha = min(step / tau, 1.0)
+        return float((1 - alpha) + alpha * final)
+
+    return Schedule(lr_scheduler.LambdaLR(optimizer, factor), "step")
