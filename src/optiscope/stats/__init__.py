@@ -1,0 +1,1 @@
+"""Arithmetic on records: comparisons, claims, tuning curves, summaries."""

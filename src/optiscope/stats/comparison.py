@@ -1,0 +1,246 @@
+"""Comparison of two algorithms by pairs of seeds.
+
+Index legend: n pairs; entry i of a and of b come from the same seed.
+Why these tests: docs/claims.md, whose figures benchmarks/claim_simulation.py prints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from optiscope.stats.power import first_deciding_sign_test, first_deciding_t_test
+
+__all__ = ["Comparison", "ComparisonError", "Verdict", "decide", "paired_comparison"]
+
+T_TEST = "scipy.stats.ttest_rel"
+SIGN_TEST = "scipy.stats.binomtest"
+
+Array = NDArray[np.float64]
+
+
+class ComparisonError(ValueError):
+    """Two sets of results cannot be compared; the message says why and what to do."""
+
+
+class Verdict(StrEnum):
+    """What the pairs show about a, compared with b."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUIVALENT = "equivalent"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What n pairs of seeds say about a, compared with b.
+
+    Attributes:
+        pairs: number n of pairs.
+        diverged_a: pairs in which a diverged.
+        diverged_b: pairs in which b diverged.
+        wins: pairs in which a is better.
+        losses: pairs in which b is better.
+        mean_a: mean of a, None where one of its runs diverged.
+        mean_b: mean of b, None where one of its runs diverged.
+        difference: mean of a - b in the metric's unit; None where a run diverged, because a
+            diverged run has no value to average.
+        deviation: standard deviation of the paired differences (ddof 1); None likewise.
+        interval: confidence interval of the difference at ``1 - level``; None likewise, and where
+            all differences are equal, so that their spread is unknown.
+        p_value: of the hypothesis that neither is better, two-sided.
+        test: SciPy's name of the test behind ``p_value``.
+        rank_p_value: of Wilcoxon's signed-rank test: a check, which decides nothing.
+        margin: differences up to this are of no importance; None where none was declared.
+        equivalence_p_value: of the hypothesis that the difference is the margin or more, from two
+            one-sided tests; None without a margin.
+        level: at which this comparison was decided, after correction for many comparisons.
+        verdict: better, worse, equivalent or undecided, of a compared with b.
+        seeds_to_decide: estimate of the pairs that decide with probability 0.8 if the effect and
+            spread measured so far are the true ones; None where decided, or not within 1000.
+        higher_is_better: whether a larger value of the metric is better.
+    """
+
+    pairs: int
+    diverged_a: int
+    diverged_b: int
+    wins: int
+    losses: int
+    mean_a: float | None
+    mean_b: float | None
+    difference: float | None
+    deviation: float | None
+    interval: tuple[float, float] | None
+    p_value: float
+    test: str
+    rank_p_value: float | None
+    margin: float | None
+    equivalence_p_value: float | None
+    level: float
+    verdict: Verdict
+    seeds_to_decide: int | None
+    higher_is_better: bool
+
+    @property
+    def p_values(self) -> tuple[float, ...]:
+        """Of the hypotheses this comparison tests: no difference and, with a margin, no less."""
+        if self.equivalence_p_value is None:
+            return (self.p_value,)
+        return (self.p_value, self.equivalence_p_value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = asdict(self)
+        plain["verdict"] = str(self.verdict)
+        plain["interval"] = None if self.interval is None else list(self.interval)
+        return plain
+
+
+def paired_comparison(
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    level: float = 0.05,
+    margin: float | None = None,
+    higher_is_better: bool,
+) -> Comparison:
+    """Comparison of a with b from values paired by seed.
+
+    A value that is not finite stands for a diverged run: an outcome worse than every number, and
+    equal to another diverged run. Without one, the paired t test and its interval are used. With
+    one, no mean difference exists: the exact sign test counts the pairs won and lost, no interval
+    is stated, and equivalence is never found. The sign test also decides where all differences
+    are equal, because their spread is then unknown.
+
+    Args:
+        a: [n] final values of the first algorithm, one per seed.
+        b: [n] the same of the second, in the same order of seeds.
+        level: largest probability of a false verdict.
+        margin: differences up to this are declared to be of no importance.
+        higher_is_better: True for accuracies, False for losses.
+
+    Raises:
+        ComparisonError: unequal lengths, fewer than two pairs, level or margin out of range.
+    """
+    x, y = _checked(a, b, level, margin)
+    failed_x, failed_y = ~np.isfinite(x), ~np.isfinite(y)
+    wins, losses = _wins_and_losses(x, y, higher_is_better)
+    comparison = Comparison(
+        pairs=len(x),
+        diverged_a=int(failed_x.sum()),
+        diverged_b=int(failed_y.sum()),
+        wins=wins,
+        losses=losses,
+        mean_a=None if failed_x.any() else float(x.mean()),
+        mean_b=None if failed_y.any() else float(y.mean()),
+        difference=None,
+        deviation=None,
+        interval=None,
+        p_value=_sign_test(wins, losses),
+        test=SIGN_TEST,
+        rank_p_value=None,
+        margin=margin,
+        equivalence_p_value=None if margin is None else 1.0,
+        level=level,
+        verdict=Verdict.UNDECIDED,
+        seeds_to_decide=None,
+        higher_is_better=higher_is_better,
+    )
+    if not (failed_x.any() or failed_y.any()):
+        comparison = _measure(comparison, x, y)
+    return decide(comparison, level)
+
+
+def decide(comparison: Comparison, level: float) -> Comparison:
+    """The same measurements with interval, verdict and needed seeds at another level.
+
+    Where a margin was declared and the difference is shown to be inside it, the verdict is
+    equivalent, even if the difference is also shown to exist.
+    """
+    c = comparison
+    interval, seeds = None, None
+    if c.test == T_TEST and c.difference is not None and c.deviation is not None:
+        half = float(stats.t.ppf(1 - level / 2, c.pairs - 1)) * c.deviation / math.sqrt(c.pairs)
+        interval = (c.difference - half, c.difference + half)
+    if c.equivalence_p_value is not None and c.equivalence_p_value <= level:
+        verdict = Verdict.EQUIVALENT
+    elif c.p_value <= level:
+        a_wins = c.wins > c.losses
+        if interval is not None and c.difference is not None:
+            a_wins = (c.difference > 0) == c.higher_is_better
+        verdict = Verdict.BETTER if a_wins else Verdict.WORSE
+    else:
+        verdict, seeds = Verdict.UNDECIDED, _seeds_to_decide(c, level)
+    return replace(c, level=level, interval=interval, verdict=verdict, seeds_to_decide=seeds)
+
+
+def _checked(
+    a: Sequence[float], b: Sequence[float], level: float, margin: float | None
+) -> tuple[Array, Array]:
+    x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ComparisonError(
+            f"expected one value per seed for both, in the same order, got shapes {x.shape} "
+            f"and {y.shape}: pass only the seeds that both have"
+        )
+    if len(x) < 2:
+        raise ComparisonError(
+            f"expected at least 2 pairs of seeds, got {len(x)}: one run shows nothing, run more"
+        )
+    if not 0 < level < 1:
+        raise ComparisonError(f"level must lie between 0 and 1, got {level}: 0.05 is usual")
+    if margin is not None and not (math.isfinite(margin) and margin > 0):
+        raise ComparisonError(f"margin must be positive, got {margin}: leave it out for none")
+    return x, y
+
+
+def _wins_and_losses(x: Array, y: Array, higher_is_better: bool) -> tuple[int, int]:
+    worst = -math.inf if higher_is_better else math.inf
+    x, y = (np.where(np.isfinite(v), v, worst) for v in (x, y))
+    above, below = int((x > y).sum()), int((x < y).sum())
+    return (above, below) if higher_is_better else (below, above)
+
+
+def _sign_test(wins: int, losses: int) -> float:
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def _measure(comparison: Comparison, x: Array, y: Array) -> Comparison:
+    """Fill in what exists where no run diverged."""
+    d, margin = x - y, comparison.margin
+    largest = float(np.abs(d).max())
+    deviation = float(d.std(ddof=1))
+    filled = replace(
+        comparison,
+        difference=float(d.mean()),
+        deviation=deviation,
+        rank_p_value=float(stats.wilcoxon(d).pvalue) if largest > 0 else 1.0,
+    )
+    # Equal differences leave rounding errors of the values' size as their only spread.
+    if deviation <= 1e-14 * max(float(np.abs(x).max()), float(np.abs(y).max())):
+        if margin is not None:
+            filled = replace(filled, equivalence_p_value=0.5 ** len(d) if largest < margin else 1.0)
+        return replace(filled, deviation=0.0)
+    result = stats.ttest_rel(x, y)
+    filled = replace(filled, p_value=float(result.pvalue), test=T_TEST)
+    if margin is not None:
+        above = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
+        below = stats.ttest_1samp(d, margin, alternative="less").pvalue
+        filled = replace(filled, equivalence_p_value=float(max(above, below)))
+    return filled
+
+
+def _seeds_to_decide(c: Comparison, level: float) -> int | None:
+    if c.test == T_TEST and c.difference is not None and c.deviation is not None:
+        return first_deciding_t_test(
+            c.difference / c.deviation, c.margin and c.margin / c.deviation, level, above=c.pairs
+        )
+    return first_deciding_sign_test(c.wins / c.pairs, c.losses / c.pairs, level, above=c.pairs)
