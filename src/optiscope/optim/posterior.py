@@ -1,0 +1,355 @@
+"""Gaussian inference on a Hessian from few noisy Hessian-vector products.
+
+Model: B ~ N(b0 I, w0^2 I), independent entries; product y_i = B s_i + noise of variance
+lambda0^2 |s_i|^2 per entry, one fresh batch a product. Everything depends on the directions through
+unit vectors s_i / |s_i|, the products y_i / |s_i|, and the noise ratio rho^2 = (lambda0 / w0)^2.
+
+Index legend: N parameters, M observations (rows), K eigenpairs. Small matrices are float64 and live
+on the CPU; tensors with an N live where the parameters live.
+
+Source: F. de Roos, P. Hennig 2019, Active Probabilistic Inference on Matrices for Pre-Conditioning
+in Stochastic Optimization; computed here in scalar (ridge) form.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from optiscope.optim.low_rank import EigenPairs, factorize_symmetric
+
+__all__ = [
+    "CurvatureSums",
+    "Observations",
+    "Prior",
+    "add_pair",
+    "best_scale",
+    "construct_rate",
+    "estimate_prior",
+    "extend",
+    "log_evidence",
+    "observe",
+    "posterior_mean_factor",
+    "posterior_product",
+    "posterior_solve",
+    "preconditioned_rate",
+    "predictive_statistic",
+    "safe_dot",
+    "symmetric_mean_factor",
+    "top_pairs",
+    "variance_share",
+]
+
+
+def safe_dot(a: Tensor, b: Tensor) -> float:
+    """a' b of vectors [N]; repeated in float64 where float32 over- or underflows."""
+    result = float(torch.dot(a, b))
+    if math.isfinite(result) and abs(result) > 1e-30:
+        return result
+    return float(torch.dot(a.double(), b.double()))
+
+
+@dataclass(frozen=True)
+class CurvatureSums:
+    """Sums over pairs of a direction s and its product y = Hs, each pair from one batch.
+
+    ``ss``, ``sy``, ``yy`` are sums of inner products; ``quotients`` and ``squared_quotients`` those
+    of s'y / s's and its square; ``cross_sy`` and ``cross_yy`` those of s'y1 and y1'y2, with y1 and
+    y2 products of one direction on two batches.
+    """
+
+    count: int = 0
+    ss: float = 0.0
+    sy: float = 0.0
+    yy: float = 0.0
+    quotients: float = 0.0
+    squared_quotients: float = 0.0
+    cross_sy: float = 0.0
+    cross_yy: float = 0.0
+
+
+def add_pair(sums: CurvatureSums, s: Tensor, y: Tensor) -> CurvatureSums:
+    """Sums that include one more pair s, y [N]."""
+    ss, sy = safe_dot(s, s), safe_dot(s, y)
+    quotient = sy / ss if ss > 0 else 0.0
+    return replace(
+        sums,
+        count=sums.count + 1,
+        ss=sums.ss + ss,
+        sy=sums.sy + sy,
+        yy=sums.yy + safe_dot(y, y),
+        quotients=sums.quotients + quotient,
+        squared_quotients=sums.squared_quotients + quotient**2,
+    )
+
+
+def construct_rate(sums: CurvatureSums) -> float | None:
+    """Learning rate alpha = sum s'y / sum y'y, positive and finite, or None without curvature.
+
+    In [1/lambda_max, 1/lambda_min] for a positive Hessian. With pairs of products from two batches
+    (``cross_yy``) their sums are used, whose denominator noise does not inflate. Where the sums are
+    not positive (negative curvature, or noise), the geometric mean sqrt(sum s's / sum y'y) of the
+    two Barzilai-Borwein steps.
+    """
+    candidates = [(sums.cross_sy, sums.cross_yy), (sums.sy, sums.yy)]
+    for numerator, denominator in candidates:
+        if numerator > 0 and denominator > 0:
+            rate = numerator / denominator
+            if math.isfinite(rate) and rate > 0:
+                return rate
+    if sums.ss > 0 and sums.yy > 0:
+        rate = math.sqrt(sums.ss) / math.sqrt(sums.yy)
+        if math.isfinite(rate) and rate > 0:
+            return rate
+    return None
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed of the Hessian before any direction has been observed.
+
+    Attributes:
+        base: b0 > 0, its mean is base times I.
+        scale: w0 > 0, standard deviation of its entries.
+        noise: lambda0 >= 0, standard deviation of a product's entries along a unit direction.
+        spread: relative standard deviation over batches of a curvature s'Hs / s's.
+    """
+
+    base: float
+    scale: float
+    noise: float
+    spread: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Noise ratio rho^2 = (lambda0 / w0)^2."""
+        return (self.noise / self.scale) ** 2
+
+
+def estimate_prior(sums: CurvatureSums, gradient_sum_square: float, n: int) -> Prior | None:
+    """Prior from gradients used as directions; None where they show no curvature.
+
+    Args:
+        sums: over ``count`` batches, with s the batch's gradient.
+        gradient_sum_square: squared norm of the sum of the gradients.
+        n: number of parameters.
+
+    b0 is the inverse of the constructed rate, w0 = |sum s'y| / sum s's (b0 where that vanishes),
+    lambda0^2 the variance per coordinate of the gradient over batches.
+    """
+    rate = construct_rate(sums)
+    if rate is None:
+        return None
+    base = 1 / rate
+    scale = abs(sums.sy) / sums.ss if sums.ss > 0 else 0.0
+    noise, spread = 0.0, 0.0
+    if sums.count > 1:
+        left = sums.count - 1
+        noise = math.sqrt(max(sums.ss - gradient_sum_square / sums.count, 0.0) / (left * n))
+        mean = sums.quotients / sums.count
+        variance = max(sums.squared_quotients - sums.count * mean**2, 0.0) / left
+        spread = math.sqrt(variance) / abs(mean) if mean else 0.0
+    return Prior(base, scale if scale > 0 else base, noise, spread)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """M unit directions, their products, and the two small matrices all formulas need.
+
+    Attributes:
+        directions: [M, N], rows s_i / |s_i|.
+        products: [M, N], rows y_i / |s_i|.
+        gram: C [M, M], inner products of directions.
+        cross: [M, M], entry ij = direction i times product j.
+    """
+
+    directions: Tensor
+    products: Tensor
+    gram: Tensor
+    cross: Tensor
+
+    @staticmethod
+    def none(like: Tensor) -> Observations:
+        """No observation yet, of vectors such as ``like`` [N]."""
+        empty = torch.zeros(0, 0, dtype=torch.float64)
+        rows = like.new_empty(0, len(like))
+        return Observations(rows, rows, empty, empty)
+
+    def __len__(self) -> int:
+        return len(self.gram)
+
+
+def _small(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float64)
+
+
+def observe(seen: Observations, s: Tensor, y: Tensor) -> Observations:
+    """Observations with one more pair s, y [N], of any length |s| > 0."""
+    norm = math.sqrt(safe_dot(s, s))
+    if not (math.isfinite(norm) and norm > 0):
+        raise ValueError(f"expected a direction of positive finite length, got {norm}")
+    directions = torch.cat([seen.directions, (s / norm).unsqueeze(0)])
+    products = torch.cat([seen.products, (y / norm).unsqueeze(0)])
+    return extend(seen, directions, products)
+
+
+def extend(seen: Observations, directions: Tensor, products: Tensor) -> Observations:
+    """Observations of unit rows [M + 1, N], of which all but the last are those of ``seen``.
+
+    For callers that keep their rows in one buffer and need no copy.
+    """
+    m = len(seen)
+    gram = torch.zeros(m + 1, m + 1, dtype=torch.float64)
+    cross = torch.zeros_like(gram)
+    gram[:m, :m], cross[:m, :m] = seen.gram, seen.cross
+    last = _small(directions @ directions[m])
+    gram[m], gram[:, m] = last, last
+    cross[:, m] = _small(directions @ products[m])
+    cross[m, :m] = _small(products[:m] @ directions[m])
+    return Observations(directions, products, gram, cross)
+
+
+def _weights(seen: Observations, ratio: float) -> Tensor:
+    """(C + rho^2 I)^-1 [M, M], the pseudo-inverse where directions repeat without noise."""
+    values, vectors = torch.linalg.eigh(seen.gram)
+    shifted = values.clamp(min=0) + ratio
+    lowest = 8 * len(seen) * torch.finfo(seen.directions.dtype).eps
+    inverse = torch.where(shifted > lowest, 1 / shifted, torch.zeros_like(shifted))
+    weights: Tensor = vectors @ (inverse.unsqueeze(1) * vectors.mT)
+    return weights
+
+
+def _rows(weights: Tensor, like: Tensor) -> Tensor:
+    return weights.to(like.device, like.dtype)
+
+
+def posterior_mean_factor(prior: Prior, seen: Observations) -> Tensor:
+    """X [N, M] of the posterior mean b0 I + X S', with S [N, M] the unit directions."""
+    weights = _rows(_weights(seen, prior.ratio), seen.directions)
+    return (weights @ (seen.products - prior.base * seen.directions)).mT
+
+
+def posterior_product(prior: Prior, seen: Observations, v: Tensor) -> Tensor:
+    """Posterior mean of the Hessian times a vector v [N]."""
+    along = seen.directions @ v
+    return prior.base * v + posterior_mean_factor(prior, seen) @ along
+
+
+def posterior_solve(prior: Prior, seen: Observations, g: Tensor) -> Tensor:
+    """Inverse of the posterior mean times a vector g [N]; 4NM + O(M^3) flops.
+
+    By the matrix inversion lemma a g - a^2 D (rho^2 I + a S'Y)^-1 S'g, with a = 1/b0 and
+    D = Y - b0 S. Where the small matrix is singular, so is the mean; its pseudo-inverse is used.
+    Non-finite products leave the prior's a g.
+    """
+    a = 1 / prior.base
+    if len(seen) == 0:
+        return a * g
+    core = prior.ratio * torch.eye(len(seen), dtype=torch.float64) + a * seen.cross
+    along = _small(seen.directions @ g)
+    if not bool(core.isfinite().all() & along.isfinite().all()):
+        return a * g
+    weights = _rows(a * a * (torch.linalg.pinv(core, rtol=1e-7) @ along), g)
+    return a * g - seen.products.mT @ weights + seen.directions.mT @ (prior.base * weights)
+
+
+def variance_share(prior: Prior, seen: Observations, v: Tensor) -> float:
+    """q(v) in [0, 1]: share of the prior variance of Bv left for the unit vector along v [N]."""
+    square = safe_dot(v, v)
+    if len(seen) == 0 or not square > 0:
+        return 1.0
+    along = _small(seen.directions @ v) / math.sqrt(square)
+    explained = float(along @ _weights(seen, prior.ratio) @ along)
+    return min(max(1 - explained, 0.0), 1.0)
+
+
+def _residual_gram(prior: Prior, seen: Observations) -> Tensor:
+    """D'D [M, M] of the residuals D = Y - b0 S."""
+    residuals = seen.products - prior.base * seen.directions
+    return _small(residuals @ residuals.mT)
+
+
+def log_evidence(prior: Prior, seen: Observations) -> float:
+    """Logarithm of the density of the unit products given the unit directions; M x M work."""
+    n, m = seen.directions.shape[1], len(seen)
+    cover = prior.scale**2 * seen.gram + prior.noise**2 * torch.eye(m, dtype=torch.float64)
+    fit = torch.linalg.solve(cover, _residual_gram(prior, seen)).trace()
+    sign, logdet = torch.linalg.slogdet(2 * math.pi * cover)
+    return float(-0.5 * fit - 0.5 * n * logdet) if sign > 0 else -math.inf
+
+
+def best_scale(prior: Prior, seen: Observations) -> float:
+    """w0 that maximises the evidence at the prior's noise ratio."""
+    n, m = seen.directions.shape[1], len(seen)
+    square = (_weights(seen, prior.ratio) @ _residual_gram(prior, seen)).trace() / (n * m)
+    return math.sqrt(max(float(square), 0.0))
+
+
+def predictive_statistic(prior: Prior, seen: Observations, s: Tensor, y: Tensor) -> float:
+    """Squared prediction error of a fresh pair s, y [N] in units of its variance.
+
+    Chi-squared with N degrees of freedom under the model.
+    """
+    square = safe_dot(s, s)
+    error = y - posterior_product(prior, seen, s)
+    variance = square * (prior.scale**2 * variance_share(prior, seen, s) + prior.noise**2)
+    return safe_dot(error, error) / variance
+
+
+def symmetric_mean_factor(prior: Prior, seen: Observations) -> tuple[Tensor, Tensor]:
+    """L, Q [N, M] of the mean b0 I + (LQ' + QL')/2 given that the Hessian is symmetric.
+
+    Exact for orthonormal directions; others are orthonormalised first, and the noise ratio is
+    taken to be the same for each combination.
+    """
+    values, vectors = torch.linalg.eigh(seen.gram)
+    lowest = 8 * len(seen) * torch.finfo(seen.directions.dtype).eps
+    root = torch.where(values > lowest, values.clamp(min=lowest).rsqrt(), torch.zeros_like(values))
+    whiten = vectors * root
+    basis = seen.directions.mT @ _rows(whiten, seen.directions)
+    residuals = (seen.products - prior.base * seen.directions).mT @ _rows(whiten, seen.directions)
+    inner = whiten.mT @ (seen.cross - prior.base * seen.gram) @ whiten
+    inside = (inner + inner.mT) / (2 * (1 + prior.ratio)) - 2 * inner / (1 + 2 * prior.ratio)
+    left = basis @ _rows(inside, basis) + residuals * (2 / (1 + 2 * prior.ratio))
+    return left, basis
+
+
+def top_pairs(prior: Prior, seen: Observations, rank: int, symmetric: bool = True) -> EigenPairs:
+    """The ``rank`` eigenpairs of largest magnitude of the symmetrised posterior mean.
+
+    Args:
+        prior: beliefs before the observations.
+        seen: at least one observation.
+        rank: pairs wanted; fewer come back where the observations span fewer.
+        symmetric: condition on symmetry (True), or take the symmetric part of the paper's mean.
+    """
+    if symmetric:
+        left, right = symmetric_mean_factor(prior, seen)
+    else:
+        left, right = posterior_mean_factor(prior, seen), seen.directions.mT
+    pairs = factorize_symmetric(left, right, prior.base)
+    order = pairs.values.abs().argsort(descending=True, stable=True)[:rank]
+    return EigenPairs(pairs.basis[:, order], pairs.values[order], pairs.residuals[order])
+
+
+def preconditioned_rate(
+    seen: Observations, basis: Tensor, coefficients: Tensor, limit: float
+) -> float | None:
+    """Constructed rate sum s'y / sum y'P^2 y of the preconditioned problem, at most ``limit``.
+
+    Args:
+        seen: observed pairs; the sums run over them.
+        basis: U [N, K] of P^2 = I + U diag(c) U'.
+        coefficients: c [K].
+        limit: inverse of the largest curvature known to remain.
+    """
+    along = _small(seen.products @ basis)
+    squares = _small(torch.linalg.vector_norm(seen.products, dim=1)).square()
+    numerator = float(seen.cross.diagonal().sum())
+    denominator = float(squares.sum() + (along.square() * _small(coefficients)).sum())
+    if not (numerator > 0 and denominator > 0 and math.isfinite(numerator / denominator)):
+        return None
+    return min(numerator / denominator, limit)
