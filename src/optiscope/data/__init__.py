@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optiscope.data.catalogue import DATASETS, Dataset, dataset_named, locate, verify
     from optiscope.data.errors import BadFile, DataError, FetchFailed, MissingData
+    from optiscope.data.fetch import fetch
     from optiscope.data.folders import resolve_data_dir
     from optiscope.data.images import ImageData, LabelledImages, load_digits, load_images
     from optiscope.data.samples import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "catalogue": ("DATASETS", "Dataset", "dataset_named", "locate", "verify"),
     "errors": ("BadFile", "DataError", "FetchFailed", "MissingData"),
+    "fetch": ("fetch",),
     "folders": ("resolve_data_dir",),
     "images": ("ImageData", "LabelledImages", "load_digits", "load_images"),
     "samples": ("Augment", "Batch", "Samples", "Splits", "TensorSamples", "TextWindows"),
@@ -51,6 +53,7 @@ __all__ = [
     "TensorSamples",
     "TextWindows",
     "dataset_named",
+    "fetch",
     "fixed_split",
     "load_digits",
     "load_images",

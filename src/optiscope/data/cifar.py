@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100: the original binary and Python archives, packed or unpacked.
 
-Both hold images row by row as [N, 3·32·32] bytes, channels first. CIFAR-100 has a coarse label before the
-fine one; the fine one is read. Source: https://www.cs.toronto.edu/~kriz/cifar.html
+Both hold images row by row as [N, 3·32·32] bytes, channels first. CIFAR-100 has a coarse label
+before the fine one; the fine one is read. Source: https://www.cs.toronto.edu/~kriz/cifar.html
 Index legend: N samples in a file.
 """
 
@@ -30,9 +30,9 @@ Labelled = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 def parse_binary(content: bytes, labels_per_row: int, where: str) -> Labelled:
-    """Images [N, 3, 32, 32] and labels [N] of rows of ``labels_per_row`` label bytes and 3,072 pixels.
+    """Images [N, 3, 32, 32] and labels [N] of rows of label bytes and 3,072 pixel bytes.
 
-    The last label byte of a row is the one returned.
+    Of the ``labels_per_row`` label bytes of a row, the last is returned.
 
     Raises:
         BadFile: ``content`` is not a whole number of rows.
@@ -52,7 +52,8 @@ def parse_pickle(content: bytes, where: str) -> Labelled:
     """Images [N, 3, 32, 32] and labels [N] of one pickled batch, read without executing it.
 
     Raises:
-        BadFile: not a pickle of plain data, or not one with ``data`` and ``labels`` or ``fine_labels``.
+        BadFile: not a pickle of plain data, or one without ``data`` and ``labels`` (CIFAR-100:
+            ``fine_labels``) that fit each other.
     """
     batch = load_inert(content, where)
     images = _entry(batch, "data")

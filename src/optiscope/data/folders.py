@@ -16,10 +16,12 @@ CACHE_DIR_VARIABLE = "OPTISCOPE_CACHE_DIR"
 
 
 def resolve_data_dir(data_dir: str | Path | None = None) -> Path:
-    """Folder that holds the data sets: the argument, else ``OPTISCOPE_DATA_DIR``, else the user's cache.
+    """Folder of the data sets: the argument, else ``OPTISCOPE_DATA_DIR``, else the user's cache.
 
-    The folder need not exist: a download creates it. Raises `MissingData` where the place exists
-    and is not a folder.
+    The folder need not exist: a download creates it.
+
+    Raises:
+        MissingData: the place exists and is not a folder.
     """
     chosen = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
     folder = (

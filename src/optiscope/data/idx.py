@@ -1,7 +1,7 @@
 """IDX: the array format of MNIST and its relatives, plain or gzipped.
 
-Two zero bytes, a byte for the type, a byte for the number of dimensions, the dimensions as big-endian
-32-bit integers, then the values in C order. Source: http://yann.lecun.com/exdb/mnist/
+Two zero bytes, a byte for the type, a byte for the number of dimensions, the dimensions as
+big-endian 32-bit integers, then the values in C order. Source: http://yann.lecun.com/exdb/mnist/
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     """Array of unsigned bytes with ``ndim`` dimensions held in an IDX file.
 
     Raises:
-        BadFile: not an IDX file of unsigned bytes with ``ndim`` dimensions, or its length differs from
-            what its header announces.
+        BadFile: not an IDX file of unsigned bytes with ``ndim`` dimensions, or its length differs
+            from what its header announces.
     """
     content = read_bytes(path)
     expected_magic = bytes((0, 0, UNSIGNED_BYTE, ndim))

@@ -5,7 +5,6 @@ Index legend: B images in a batch, H x W pixels after scaling and cropping.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from optiscope.data.catalogue import locate
 from optiscope.data.errors import BadFile, MissingData
 
-__all__ = ["ImageFolder", "read_image_folder"]
+__all__ = ["ImageFolder", "load_image_folders", "read_image_folder"]
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 
@@ -64,7 +64,7 @@ class ImageFolder:
 
 
 def read_image_folder(folder: Path) -> ImageFolder:
-    """Images of ``folder``: its subfolders in order of name are the classes, their files the images.
+    """Images of ``folder``: subfolders in order of name are the classes, their files the images.
 
     Files are in order of class, then of name; hidden files and other suffixes are passed over.
 
@@ -100,8 +100,7 @@ def _decode(path: Path, size: int, resize: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # odd metadata is no concern of ours
+        with Image.open(path) as image:
             rgb = image.convert("RGB")
     except Exception as error:  # Pillow's plugins raise many kinds
         raise BadFile(f"{path}: not a readable image ({type(error).__name__})") from error
@@ -112,12 +111,22 @@ def _decode(path: Path, size: int, resize: int) -> NDArray[np.uint8]:
     return np.asarray(scaled.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
 
 
-def load_image_folders(name: str, data_dir: str | Path | None = None) -> tuple[ImageFolder, ImageFolder]:
-    """Training and validation images of ``name`` (``"imagenet"``).
+def load_image_folders(
+    name: str, data_dir: str | Path | None = None
+) -> tuple[ImageFolder, ImageFolder]:
+    """Training and validation images of the data set ``name`` (``"imagenet"``).
 
     Raises:
         MissingData: the folders are not below the data folder.
+        BadFile: the validation images have other classes than the training images.
     """
-    located = locate(name, data_dir)
-    train, val = (located.files[split][0].parent.parent for split in ("train", "val"))
-    return read_image_folder(train), read_image_folder(val)
+    files = locate(name, data_dir).files
+    train, val = (read_image_folder(files[split][0]) for split in ("train", "val"))
+    if train.classes != val.classes:
+        differing = sorted(set(train.classes) ^ set(val.classes))
+        raise BadFile(
+            f"{files['val'][0]}: expected the {len(train.classes)} class folders of "
+            f"{files['train'][0]}, got {len(val.classes)} ({differing[0]} is in one only): "
+            "sort validation images into the same class folders"
+        )
+    return train, val

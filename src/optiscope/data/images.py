@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optiscope.data import cifar
-from optiscope.data.catalogue import Dataset, dataset_named, locate
+from optiscope.data.catalogue import Located, dataset_named, locate
+from optiscope.data.dataset import Dataset
 from optiscope.data.decoded_cache import decoded
 from optiscope.data.errors import BadFile
 from optiscope.data.idx import read_idx
-from optiscope.data.layouts import Located
 from optiscope.data.parquet_images import READER_VERSION, read_parquet_images
 from optiscope.data.svhn import read_svhn
 
@@ -31,7 +31,7 @@ Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """One set of images uint8 [N, C, H, W] with labels int64 [N]."""
+    """One set of images uint8 [N, C, H, W] with labels int64 [N], and the classes' names."""
 
     images: Tensor
     labels: Tensor
@@ -50,7 +50,7 @@ class ImageData:
 
 
 def load_images(name: str, data_dir: str | Path | None = None) -> ImageData:
-    """Images of mnist, fashion_mnist, cifar10, cifar100 or svhn, from any layout people have them in.
+    """Images of mnist, fashion_mnist, cifar10, cifar100 or svhn, from any of their layouts.
 
     Raises:
         ValueError: ``name`` is not one of these.
@@ -66,7 +66,8 @@ def load_images(name: str, data_dir: str | Path | None = None) -> ImageData:
     located = locate(name, data_dir)
     arrays = _READERS[located.layout.format](located, dataset)
     _check(arrays, located, dataset)
-    return ImageData(*(torch.from_numpy(array) for array in arrays), classes=dataset.classes)
+    train_images, train_labels, test_images, test_labels = map(torch.from_numpy, arrays)
+    return ImageData(train_images, train_labels, test_images, test_labels, dataset.classes)
 
 
 def load_digits() -> LabelledImages:
@@ -161,10 +162,11 @@ def _check(arrays: Arrays, located: Located, dataset: Dataset) -> None:
         if images.shape != (count, *(dataset.shape or ())) or labels.shape != (count,):
             raise BadFile(
                 f"{dataset.name} in {where}: expected {count:,} {split} images of shape "
-                f"{dataset.shape} and as many labels, got {images.shape} and {labels.shape}: {remedy}"
+                f"{dataset.shape} and as many labels, got {images.shape} and {labels.shape}: "
+                f"{remedy}"
             )
         if labels.min() < 0 or labels.max() >= len(dataset.classes):
             raise BadFile(
-                f"{dataset.name} in {where}: expected {split} labels in 0..{len(dataset.classes) - 1}, "
-                f"got {labels.min()}..{labels.max()}: {remedy}"
+                f"{dataset.name} in {where}: expected {split} labels in "
+                f"0..{len(dataset.classes) - 1}, got {labels.min()}..{labels.max()}: {remedy}"
             )

@@ -1,8 +1,8 @@
-"""Pickles read without executing anything: only numbers, strings, containers and byte arrays come out.
+"""Pickles read without executing them: only numbers, strings, containers and arrays come out.
 
-A pickle names functions for the reader to call. This reader resolves exactly the four names that numpy
-arrays and Python 3 bytes need, and resolves them to stand-ins of its own that build plain arrays from
-checked arguments; any other name is an error before anything is called.
+A pickle names functions for its reader to call. This reader knows exactly the names that numpy
+arrays and Python 3 bytes need, and has stand-ins of its own for them, which build plain arrays from
+checked arguments. Any other name is an error before anything is called.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Parquet tables of encoded images, as data set hubs serve them.
 
-One row per sample: a struct ``{bytes, path}`` (or plain bytes) in the column ``img`` or ``image`` holds
-a PNG or JPEG file, an integer column holds the label. Index legend: N rows.
+One row per sample: a struct ``{bytes, path}`` (or plain bytes) in the column ``img`` or ``image``
+holds a PNG or JPEG file, an integer column holds the label.
+Index legend: N rows, C channels, H x W pixels.
 """
 
 from __future__ import annotations

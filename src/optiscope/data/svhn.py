@@ -45,7 +45,7 @@ def read_svhn(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             "fetch it again"
         )
     digits = labels.reshape(-1).astype(np.int64)
-    if digits.size and not (1 <= digits.min() and digits.max() <= 10):
+    if not ((digits >= 1) & (digits <= 10)).all():
         raise BadFile(
             f"{path}: labels must lie in 1..10 (10 is the digit 0), got "
             f"{digits.min()}..{digits.max()}: fetch it again"

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from optiscope.data.bytes_of import read_bytes
 from optiscope.data.catalogue import dataset_named, locate
 from optiscope.data.errors import BadFile
 
-__all__ = ["load_text", "read_text"]
+__all__ = ["ebook_body", "load_text", "read_text"]
+
+
+def load_text(name: str, data_dir: str | Path | None = None) -> str:
+    """Whole text of the data set ``name`` (``"tolstoi"``), every line ended by one ``\\n``.
+
+    Raises:
+        ValueError: ``name`` is not a text data set.
+        MissingData: it is not in the data folder.
+        BadFile: its file is damaged.
+    """
+    if not any(layout.format == "text" for layout in dataset_named(name).layouts):
+        raise ValueError(f"data set {name!r} is not a text: expected 'tolstoi'")
+    return read_text(locate(name, data_dir).paths[0])
 
 
 def read_text(path: Path) -> str:
@@ -30,14 +44,18 @@ def read_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def load_text(name: str, data_dir: str | Path | None = None) -> str:
-    """Whole text of the data set ``name`` (``"tolstoi"``), lines ended by ``\\n``.
+def ebook_body(text: str) -> str:
+    """What stands between the START and END lines of a Project Gutenberg text.
 
     Raises:
-        ValueError: ``name`` is not a text data set.
-        MissingData: it is not in the data folder.
-        BadFile: its file is damaged.
+        ValueError: ``text`` has no such lines, in this order.
     """
-    if not any(layout.format == "text" for layout in dataset_named(name).layouts):
-        raise ValueError(f"data set {name!r} is not a text: load it with load_images")
-    return read_text(locate(name, data_dir).paths[0])
+    found = re.search(
+        r"^\*\*\* ?START OF .*?\*\*\*\n(.*?)^\*\*\* ?END OF ", text, re.DOTALL | re.MULTILINE
+    )
+    if found is None:
+        raise ValueError(
+            "expected a text with the lines '*** START OF' and '*** END OF' of Project Gutenberg, "
+            "got neither in this order: use the text as it is"
+        )
+    return found[1]
