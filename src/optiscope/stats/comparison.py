@@ -96,6 +96,23 @@ class Comparison:
             return (self.p_value,)
         return (self.p_value, self.equivalence_p_value)
 
+    @property
+    def mirrored(self) -> Comparison:
+        """The same comparison of b with a."""
+        turned = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
+        return replace(
+            self,
+            diverged_a=self.diverged_b,
+            diverged_b=self.diverged_a,
+            wins=self.losses,
+            losses=self.wins,
+            mean_a=self.mean_b,
+            mean_b=self.mean_a,
+            difference=None if self.difference is None else -self.difference,
+            interval=None if self.interval is None else (-self.interval[1], -self.interval[0]),
+            verdict=turned.get(self.verdict, self.verdict),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         plain = asdict(self)

@@ -1,0 +1,130 @@
+"""Questions about a study in words: ``adam better than sgd on fmnist_2c2d at 80 epochs``."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optiscope.stats.comparison import Verdict
+
+__all__ = ["Question", "QuestionError", "parse_question"]
+
+FORM = (
+    "'A better than B', 'A worse than B' or 'A equals B within 0.005', "
+    "then 'on PROBLEM', 'at N epochs', 'in accuracy' or 'in loss' where needed"
+)
+
+_VERBS = {
+    "better than": Verdict.BETTER,
+    "worse than": Verdict.WORSE,
+    "equals": Verdict.EQUIVALENT,
+    "equal to": Verdict.EQUIVALENT,
+    "equivalent to": Verdict.EQUIVALENT,
+}
+_VERB = re.compile(rf"\s+(?:is\s+)?({'|'.join(_VERBS)})\s+", re.IGNORECASE)
+_CLAUSE = re.compile(r"\s+(?=(?:within|on|at|after|in)\s)", re.IGNORECASE)
+
+
+class QuestionError(ValueError):
+    """A question that cannot be read, or names what the study does not hold, in one line."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A verdict about a, compared with b, that somebody would like to claim.
+
+    Attributes:
+        a: label of the first algorithm, as the study spells it.
+        b: label of the second.
+        verdict: better, worse or equivalent.
+        problem: name of the problem, as the study spells it.
+        epochs: horizon, or None for the study's own.
+        metric: ``accuracy`` or ``loss``, or None for the study's own.
+        margin: of equivalence, or None for the study's own.
+    """
+
+    a: str
+    b: str
+    verdict: Verdict
+    problem: str
+    epochs: int | None = None
+    metric: str | None = None
+    margin: float | None = None
+
+
+def parse_question(text: str, *, labels: Sequence[str], problems: Sequence[str]) -> Question:
+    """The question in ``text``, with names matched to those of the study.
+
+    Args:
+        text: the question; upper and lower case do not matter.
+        labels: of the study's algorithms.
+        problems: of the study; the only one need not be named.
+
+    Raises:
+        QuestionError: the form is not understood, or a name is unknown (with the nearest one).
+    """
+    words = " ".join(text.strip().rstrip("?.").split())
+    halves = _VERB.split(words)
+    if len(halves) != 3:
+        raise QuestionError(f"expected {FORM}; got {text!r}")
+    first, verb, rest = halves
+    second, *clauses = _CLAUSE.split(rest)
+    values: dict[str, str] = {}
+    for clause in clauses:
+        keyword, _, value = clause.partition(" ")
+        keyword = "at" if keyword.lower() == "after" else keyword.lower()
+        if keyword in values:
+            raise QuestionError(f"{keyword!r} stands twice in {text!r}: expected {FORM}")
+        values[keyword] = value
+    a, b = (_match(name, labels, "algorithm") for name in (first, second))
+    if a == b:
+        raise QuestionError(f"{a!r} stands on both sides: name two different algorithms")
+    if "on" not in values and len(problems) > 1:
+        raise QuestionError(f"the study has several problems: add 'on {problems[0]}' or another")
+    return Question(
+        a=a,
+        b=b,
+        verdict=_VERBS[verb.lower()],
+        problem=_match(values["on"], problems, "problem") if "on" in values else problems[0],
+        epochs=_epochs(values["at"]) if "at" in values else None,
+        metric=_metric(values["in"]) if "in" in values else None,
+        margin=_margin(values["within"]) if "within" in values else None,
+    )
+
+
+def _match(name: str, known: Sequence[str], kind: str) -> str:
+    if name in known:
+        return name
+    same = [k for k in known if k.casefold() == name.casefold()]
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise QuestionError(f"{name!r} may be {' or '.join(same)}: mind upper and lower case")
+    folded = {k.casefold(): k for k in known}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    hint = f"did you mean {folded[near[0]]!r}?" if near else f"this study has {', '.join(known)}"
+    raise QuestionError(f"unknown {kind} {name!r}: {hint}")
+
+
+def _epochs(text: str) -> int:
+    found = re.fullmatch(r"(\d+)(?: epochs?)?", text, re.IGNORECASE)
+    if not found or int(found.group(1)) < 1:
+        raise QuestionError(f"expected a horizon such as 'at 80 epochs', got 'at {text}'")
+    return int(found.group(1))
+
+
+def _metric(text: str) -> str:
+    name = text.lower().removeprefix("test ").removeprefix("test_")
+    if name not in ("accuracy", "loss"):
+        raise QuestionError(f"expected 'in accuracy' or 'in loss', got 'in {text}'")
+    return name
+
+
+def _margin(text: str) -> float:
+    found = re.fullmatch(r"(\d*\.?\d+(?:e[+-]?\d+)?)\s*(%?)", text, re.IGNORECASE)
+    value = float(found.group(1)) / (100 if found.group(2) else 1) if found else 0.0
+    if value <= 0:
+        raise QuestionError(f"expected a margin such as 'within 0.005', got 'within {text}'")
+    return value

@@ -1,0 +1,274 @@
+"""What a study supports: claims with effect, interval and verdict, or a refusal with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from optiscope.records import StudyFolder
+from optiscope.stats.claim_question import QuestionError, parse_question
+from optiscope.stats.comparison import SIGN_TEST, Comparison, Verdict, paired_comparison
+from optiscope.stats.evidence import Evidence, read_evidence
+from optiscope.stats.many_comparisons import correct_for_many
+from optiscope.stats.naming import algorithm_name, short_number
+from optiscope.stats.refusal import Refusal, refuse, refuse_horizon, refuse_metric
+from optiscope.stats.sequential import SequentialPlan, next_stage, sequential_comparison
+
+__all__ = ["Claim", "claim", "claims_from", "next_seed_count", "study_claims"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about two algorithms that a study supports.
+
+    Attributes:
+        problem: on which problem.
+        metric: reported metric, on the test split, at the end of the horizon.
+        epochs: horizon, which is also the one tuned for.
+        a: label of the first algorithm.
+        b: label of the second.
+        a_name: A(Φ, budget) of the first in words.
+        b_name: A(Φ, budget) of the second in words.
+        comparison: effect, interval, test and verdict, of a compared with b.
+        family: number of comparisons corrected together.
+        level: probability that any verdict of the family is false, at most.
+        correction: name of the correction.
+        stages: numbers of seeds fixed beforehand at which the study looked; None where it looked
+            once.
+        asserted: the verdict that was asked about; None where none was.
+    """
+
+    problem: str
+    metric: str
+    epochs: int
+    a: str
+    b: str
+    a_name: str
+    b_name: str
+    comparison: Comparison
+    family: int
+    level: float
+    correction: str
+    stages: tuple[int, ...] | None = None
+    asserted: Verdict | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Better, worse, equivalent or undecided, of a compared with b."""
+        return self.comparison.verdict
+
+    @property
+    def supported(self) -> bool | None:
+        """Whether what was asked is so; None where nothing was asked or it is undecided."""
+        if self.asserted is None or self.verdict is Verdict.UNDECIDED:
+            return None
+        return self.verdict is self.asserted
+
+    @property
+    def sentence(self) -> str:
+        """The claim in one sentence, everything it rests on included."""
+        c = self.comparison
+        where = f"on {self.problem} after {self.epochs} epochs"
+        heads = {
+            Verdict.BETTER: f"{self.a} is better than {self.b} {where}",
+            Verdict.WORSE: f"{self.a} is worse than {self.b} {where}",
+            Verdict.EQUIVALENT: f"{self.a} equals {self.b} {where} within {_number(c.margin)}",
+            Verdict.UNDECIDED: f"undecided whether {self.a} or {self.b} is better {where}",
+        }
+        parts = [f"{heads[c.verdict]}: {_effect(self.metric, c)}"]
+        if c.verdict is Verdict.EQUIVALENT:
+            parts.append(f"two one-sided t tests, p = {_p(c.equivalence_p_value)}")
+        else:
+            word = "exact sign test" if c.test == SIGN_TEST else "paired t test"
+            parts.append(f"{word}, p = {_p(c.p_value)}")
+        parts.append(f"{c.pairs} seeds, decided at level {_number(c.level)} ({self.correction})")
+        if c.verdict is Verdict.UNDECIDED:
+            needed = c.seeds_to_decide
+            parts.append(f"about {needed} seeds would decide" if needed else "no number of seeds "
+                         "up to 1000 would decide an effect of this size")  # fmt: skip
+        return "; ".join(parts) + f". {self.a_name} against {self.b_name}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "kind": "claim",
+            "problem": self.problem,
+            "metric": f"test_{self.metric}",
+            "epochs": self.epochs,
+            "a": self.a,
+            "b": self.b,
+            "a_name": self.a_name,
+            "b_name": self.b_name,
+            "family": self.family,
+            "level": self.level,
+            "correction": self.correction,
+            "stages": None if self.stages is None else list(self.stages),
+            "asserted": None if self.asserted is None else str(self.asserted),
+            "supported": self.supported,
+            "sentence": self.sentence,
+            "verdict": str(self.verdict),
+            "comparison": self.comparison.to_dict(),
+        }
+
+
+def study_claims(folder: StudyFolder) -> list[Claim | Refusal]:
+    """What a study says about every two of its algorithms on each of its problems.
+
+    The comparisons are one family: the probability that any verdict among them is false is at
+    most the study's level.
+
+    Raises:
+        StoreError: the folder holds no study, or cannot be read.
+        ValueError: two algorithms share a label.
+    """
+    return claims_from(read_evidence(folder))
+
+
+def claim(question: str, folder: StudyFolder) -> Claim | Refusal:
+    """Answer to a question such as ``adam better than sgd on fmnist_2c2d at 80 epochs``.
+
+    The answer is corrected as one of the study's whole family of comparisons, because any of
+    them might have been asked about. A margin in the question takes the place of the declared
+    one: the interval behind equivalence holds for every margin at once.
+
+    Raises:
+        QuestionError: the question cannot be read, or names what the study does not hold.
+        StoreError: the folder holds no study, or cannot be read.
+    """
+    evidence = read_evidence(folder)
+    asked = parse_question(question, labels=evidence.labels, problems=evidence.problems)
+    problem, a, b = asked.problem, asked.a, asked.b
+    if asked.epochs is not None and asked.epochs != evidence.declaration["epochs"][problem]:
+        return refuse_horizon(evidence, problem, a, b, asked.epochs)
+    if asked.metric is not None and asked.metric != evidence.metric(problem):
+        return refuse_metric(evidence, problem, a, b, asked.metric)
+    margin = asked.margin or evidence.margin(problem)
+    if asked.verdict is Verdict.EQUIVALENT and margin is None:
+        raise QuestionError(
+            "no two optimizers are exactly equal: add a margin that does not matter, "
+            f"such as '{a} equals {b} within 0.005'"
+        )
+    answers = claims_from(evidence, {} if margin is None else {problem: margin})
+    for answer in answers:
+        if answer.problem == problem and {answer.a, answer.b} == {a, b}:
+            if isinstance(answer, Refusal):
+                return answer
+            return replace(answer if answer.a == a else _mirrored(answer), asserted=asked.verdict)
+    raise AssertionError("every two algorithms of a study have an answer on each of its problems")
+
+
+def claims_from(
+    evidence: Evidence, margins: Mapping[str, float] | None = None
+) -> list[Claim | Refusal]:
+    """:func:`study_claims` of runs already read, with other margins for some problems."""
+    pairs = evidence.pairs
+    level = float(evidence.declaration["level"])
+    stages = evidence.stages
+    # Stages are decided one by one, so that Holm's order of p-values is not known: Bonferroni.
+    plan = None if stages is None else SequentialPlan(stages, level / len(pairs))
+    answers: list[Claim | Refusal] = []
+    for problem, a, b in pairs:
+        margin = (margins or {}).get(problem, evidence.margin(problem))
+        refusal = refuse(evidence, problem, a, b)
+        answers.append(refusal or _claim(evidence, problem, a, b, level, margin, plan))
+    claims = [answer for answer in answers if isinstance(answer, Claim)]
+    if plan is not None:
+        family, correction = len(pairs), f"Bonferroni over {len(pairs)} comparisons, in stages"
+        decided = [c.comparison for c in claims]
+    else:
+        family, correction = len(claims), f"Holm over {len(claims)} comparisons"
+        decided = correct_for_many([c.comparison for c in claims], level)
+    following = iter(decided)
+    return [
+        replace(x, comparison=next(following), family=family, correction=correction)
+        if isinstance(x, Claim)
+        else x
+        for x in answers
+    ]
+
+
+def next_seed_count(folder: StudyFolder) -> int | None:
+    """Number of reporting seeds that ``optiscope bench --until-decided`` should have next.
+
+    None where the study declares no stages, all that can be decided is, or the cap is reached.
+
+    Raises:
+        StoreError: the folder holds no study, or cannot be read.
+    """
+    evidence = read_evidence(folder)
+    stages = evidence.stages
+    if stages is None:
+        return None
+    found = [c.comparison for c in claims_from(evidence) if isinstance(c, Claim)]
+    seeds = min(len(evidence.common_seeds(*pair)) for pair in evidence.pairs)
+    return next_stage(found, SequentialPlan(stages), seeds)
+
+
+def _claim(
+    evidence: Evidence,
+    problem: str,
+    a: str,
+    b: str,
+    level: float,
+    margin: float | None,
+    plan: SequentialPlan | None,
+) -> Claim:
+    """The claim at this comparison's own level, or at its share where there are stages."""
+    seeds = evidence.common_seeds(problem, a, b)
+    x, y = (evidence.values(problem, label, seeds) for label in (a, b))
+    metric = evidence.metric(problem)
+    higher = metric != "loss"
+    if plan is None:
+        comparison = paired_comparison(x, y, level=level, margin=margin, higher_is_better=higher)
+    else:
+        comparison = sequential_comparison(x, y, plan, margin=margin, higher_is_better=higher)
+    return Claim(
+        problem=problem,
+        metric=metric,
+        epochs=int(evidence.declaration["epochs"][problem]),
+        a=a,
+        b=b,
+        a_name=algorithm_name(evidence.algorithm(a)),
+        b_name=algorithm_name(evidence.algorithm(b)),
+        comparison=comparison,
+        family=1,
+        level=level,
+        correction="one comparison",
+        stages=None if plan is None else plan.stages,
+    )
+
+
+def _mirrored(claim: Claim) -> Claim:
+    """The same claim about b, compared with a."""
+    return replace(
+        claim,
+        a=claim.b,
+        b=claim.a,
+        a_name=claim.b_name,
+        b_name=claim.a_name,
+        comparison=claim.comparison.mirrored,
+    )
+
+
+def _effect(metric: str, c: Comparison) -> str:
+    """Means, their difference and its interval; or the pairs won where a run failed."""
+    if c.difference is None:
+        return (
+            f"won {c.wins} of {c.pairs} pairs and lost {c.losses}; {c.diverged_a} runs of the first "
+            f"and {c.diverged_b} of the second failed, so that test {metric} has no mean difference"
+        )
+    means = f"test {metric} {_number(c.mean_a)} against {_number(c.mean_b)}"
+    if c.interval is None:
+        return f"{means}, every pair differs by {_number(c.difference)}"
+    low, high = (_number(end) for end in c.interval)
+    share = short_number(100 * (1 - c.level))
+    return f"{means}, difference {_number(c.difference)}, {share} % interval [{low}, {high}]"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else short_number(value)
+
+
+def _p(value: float | None) -> str:
+    return "none" if value is None else short_number(float(f"{value:.2g}"))

@@ -1,0 +1,63 @@
+"""Names that say what was compared: A(Φ, budget), never the optimizer alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["algorithm_name", "short_number"]
+
+
+def short_number(value: Any) -> str:
+    """A number with up to four digits and no idle zeros: ``1e-5``, ``0.9``, ``128``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    text = f"{value:.4g}"
+    mantissa, letter, exponent = text.partition("e")
+    return f"{mantissa}e{int(exponent)}" if letter else text
+
+
+def algorithm_name(entry: Mapping[str, Any]) -> str:
+    """A(Φ, budget) in words: search space, fixed values, what shapes training, tuning budget.
+
+    Args:
+        entry: one of the ``algorithms`` of a study's resolved declaration.
+
+    Returns:
+        For example ``Adam(lr log[1e-5, 0.1], weight_decay=5e-4; cosine schedule; budget 8 by
+        random)``; entries that differ in Φ, schedule or budget have different names. The
+        optimizer is named too where the label does not already do so.
+    """
+    space, fixed = entry.get("space") or {}, entry.get("fixed") or {}
+    inside = [f"{name} {_range(values)}" for name, values in space.items()]
+    inside += [f"{name}={short_number(value)}" for name, value in fixed.items()]
+    parts = [", ".join(inside)] if inside else []
+    parts += [f"{_rule(entry[key])} {word}" for key, word in _SHAPERS.items() if entry.get(key)]
+    parts.append(f"budget {entry['budget']} by {entry['sampler']}" if space else "untuned")
+    label, optimizer = str(entry["label"]), str(entry["optimizer"])
+    same = label.casefold() == optimizer.rpartition(":")[2].casefold()
+    head = label if same else f"{label} = {optimizer}"
+    return f"{head}({'; '.join(parts)})"
+
+
+_SHAPERS = {
+    "schedule": "schedule",
+    "clip": "clipping",
+    "early_stopping": "early stopping",
+    "pruner": "pruner",
+}
+
+
+def _range(values: Mapping[str, Any]) -> str:
+    if "choice" in values:
+        return "{" + ", ".join(short_number(v) for v in values["choice"]) + "}"
+    scale = "log" if values.get("log") else ""
+    return f"{scale}[{short_number(values['low'])}, {short_number(values['high'])}]"
+
+
+def _rule(rule: Any) -> str:
+    """``{"name": "cosine", "warmup": 5}`` as ``cosine warmup=5``."""
+    if not isinstance(rule, Mapping):
+        return str(rule)
+    named = [str(rule["name"])] if "name" in rule else []
+    return " ".join(named + [f"{k}={short_number(v)}" for k, v in rule.items() if k != "name"])

@@ -1,0 +1,276 @@
+"""Comparisons that a study does not support, why, and the study that would.
+
+The rules are those of docs/claims.md, in the order in which they are tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optiscope.records import Run
+from optiscope.stats.evidence import Evidence, Part
+from optiscope.stats.study_toml import study_toml
+
+__all__ = ["Refusal", "refuse", "refuse_horizon", "refuse_metric"]
+
+FEWEST_SEEDS = 5
+"""Reporting seeds that a suggested study has at least."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A comparison that a study does not support.
+
+    Attributes:
+        problem: on which it was asked.
+        a: label of the first algorithm.
+        b: label of the second.
+        rule: that it breaks: ``imported``, ``test metric``, ``budget``, ``shared seeds``,
+            ``problem version``, ``horizon``, ``not paired``, ``seeds``, ``unfinished`` or
+            ``metric``.
+        reason: what is not supported and why, in words.
+        study_that_would_answer: text of a TOML file for ``optiscope bench``; None where this
+            study itself will answer once it is finished.
+    """
+
+    problem: str
+    a: str
+    b: str
+    rule: str
+    reason: str
+    study_that_would_answer: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"kind": "refusal", **asdict(self)}
+
+
+def refuse(evidence: Evidence, problem: str, a: str, b: str) -> Refusal | None:
+    """The first rule that the comparison of a with b on a problem breaks, or None."""
+    case = _Case(evidence, problem, a, b)
+    return next((broken for rule in _RULES if (broken := rule(case)) is not None), None)
+
+
+def refuse_horizon(evidence: Evidence, problem: str, a: str, b: str, epochs: int) -> Refusal:
+    """Refusal of a claim at a horizon that was not tuned for, whatever the curves look like."""
+    tuned = evidence.declaration["epochs"][problem]
+    return _Case(evidence, problem, a, b).refusal(
+        "horizon",
+        f"{a} and {b} were tuned for {tuned} epochs on {problem}, not for {epochs}: what is best "
+        f"for {tuned} need not be best for {epochs}, so that the curves at epoch {epochs} show "
+        "choices that nobody made for it",
+        epochs=epochs,
+    )
+
+
+def refuse_metric(evidence: Evidence, problem: str, a: str, b: str, metric: str) -> Refusal:
+    """Refusal of a claim in a metric other than the one the study declared beforehand."""
+    return _Case(evidence, problem, a, b).refusal(
+        "metric",
+        f"the study declared test {evidence.metric(problem)} on {problem}, not {metric}: "
+        "a metric chosen after the results are known is chosen for its answer",
+        metric=metric,
+    )
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Two algorithms on one problem, with their trials and the refusals these can lead to."""
+
+    evidence: Evidence
+    problem: str
+    a: str
+    b: str
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        return (self.a, self.b)
+
+    def tuning(self, *labels: str) -> list[Part]:
+        return [p for x in labels for p in self.evidence.tuning.get((self.problem, x), [])]
+
+    def reporting(self, *labels: str) -> list[Part]:
+        found = (self.evidence.reporting.get((self.problem, x), {}) for x in labels)
+        return [part for parts in found for part in parts.values()]
+
+    def refusal(self, rule: str, reason: str, **changes: Any) -> Refusal:
+        declaration = self.evidence.declaration
+        epochs = changes.get("epochs") or declaration["epochs"][self.problem]
+        metric = changes.get("metric") or self.evidence.metric(self.problem)
+        study = study_toml(
+            declaration,
+            name="-".join([str(declaration["name"]), *rule.split()]),
+            question=f"Is {self.a} better than {self.b} on {self.problem} after {epochs} epochs, "
+            f"in test {metric}?",
+            problem=self.problem,
+            labels=[label for label in self.evidence.labels if label in self.labels],
+            **changes,
+        )
+        return Refusal(self.problem, self.a, self.b, rule, reason, study)
+
+    def unfinished(self, reason: str) -> Refusal:
+        return Refusal(self.problem, self.a, self.b, "unfinished", reason, None)
+
+    def fresh_seeds(self, count: int) -> list[int]:
+        """Reporting seeds, declared ones first, that never tuned."""
+        tuning = {p.entry.seed for p in self.tuning(*self.labels)}
+        tuning |= set(self.evidence.declaration["tuning"]["seeds"])
+        kept = [s for s in self.evidence.declaration["seeds"] if s not in tuning]
+        following = max([*kept, *tuning], default=-1) + 1
+        return kept + list(range(following, following + max(0, count - len(kept))))
+
+
+def _runs(parts: list[Part]) -> list[Run]:
+    return [part.run for part in parts if part.run is not None]
+
+
+def _imported(case: _Case) -> Refusal | None:
+    if not any(r.imported for r in _runs(case.tuning(*case.labels) + case.reporting(*case.labels))):
+        return None
+    return case.refusal(
+        "imported",
+        "imported runs share neither initial weights nor batches with others seed by seed: "
+        "they may stand beside one's own in a figure, but enter no claim",
+    )
+
+
+def _test_metric(case: _Case) -> Refusal | None:
+    selectors = [str(case.evidence.declaration["tuning"]["select"])]
+    for label in case.labels:
+        stopping = case.evidence.algorithm(label).get("early_stopping") or {}
+        selectors.append(str(stopping.get("metric", "")))
+    seen = next((name for name in selectors if name.startswith("test")), None)
+    if seen is None:
+        return None
+    return case.refusal(
+        "test metric",
+        f"{seen} took part in the selection: what was selected by the test set cannot be "
+        "reported on it",
+        select=seen.replace("test", "valid", 1),
+    )
+
+
+def _budget(case: _Case) -> Refusal | None:
+    """An untuned algorithm would be the same at any budget, and is compared at any."""
+    budgets = {}
+    for label in case.labels:
+        entry = case.evidence.algorithm(label)
+        if entry.get("space"):
+            tried = {part.entry.index for part in case.tuning(label)}
+            budgets[label] = len(tried) or int(entry["budget"])
+    if len(set(budgets.values())) < 2:
+        return None
+    return case.refusal(
+        "budget",
+        f"{case.a} was tuned with {budgets[case.a]} trials on {case.problem} and {case.b} with "
+        f"{budgets[case.b]}: more trials find a better best, whatever the algorithm",
+        budget=max(budgets.values()),
+    )
+
+
+def _shared_seeds(case: _Case) -> Refusal | None:
+    tuned = {part.entry.seed for part in case.tuning(*case.labels)}
+    shared = sorted(tuned & {part.entry.seed for part in case.reporting(*case.labels)})
+    if not shared:
+        return None
+    return case.refusal(
+        "shared seeds",
+        f"seeds {shared} both tuned and report: the seed that won the tuning is biased upward",
+        seeds=case.fresh_seeds(max(FEWEST_SEEDS, len(case.evidence.declaration["seeds"]))),
+    )
+
+
+def _problem_version(case: _Case) -> Refusal | None:
+    runs = _runs(case.tuning(*case.labels) + case.reporting(*case.labels))
+    versions = sorted({(r.trial.problem_version, r.trial.schema) for r in runs})
+    if len(versions) < 2:
+        return None
+    words = " and ".join(f"{version} (schema {schema})" for version, schema in versions)
+    return case.refusal(
+        "problem version",
+        f"the runs measured versions {words} of {case.problem}, which are different problems",
+    )
+
+
+def _horizon(case: _Case) -> Refusal | None:
+    declared = case.evidence.declaration["epochs"][case.problem]
+    for role, parts in (("tuned", case.tuning), ("reported", case.reporting)):
+        for label in case.labels:
+            other = sorted({r.trial.epochs for r in _runs(parts(label))} - {declared})
+            if other:
+                return case.refusal(
+                    "horizon",
+                    f"{label} was {role} for {other[0]} epochs on {case.problem}, but the study "
+                    f"declares {declared}: a claim holds only at the horizon that was tuned for",
+                )
+    return None
+
+
+def _not_paired(case: _Case) -> Refusal | None:
+    runs = [r.trial for r in _runs(case.reporting(*case.labels))]
+    settings = [(t.batch_size, t.device, t.initialisation) for t in runs]
+    if all(setting == settings[0] for setting in settings):
+        return None
+    return case.refusal(
+        "not paired",
+        f"the runs on {case.problem} differ in batch size, device or initialisation, so that a "
+        "seed does not give both algorithms the same weights and batches",
+    )
+
+
+def _seeds(case: _Case) -> Refusal | None:
+    common = case.evidence.common_seeds(case.problem, case.a, case.b)
+    if len(common) > 1:
+        return None
+    return case.refusal(
+        "seeds",
+        f"{case.a} and {case.b} have {len(common)} reporting seed{'' if len(common) == 1 else 's'} "
+        f"in common on {case.problem}: one run shows nothing, a difference needs 2 pairs at least",
+        seeds=case.fresh_seeds(FEWEST_SEEDS),
+    )
+
+
+def _unfinished(case: _Case) -> Refusal | None:
+    waiting = sum(
+        not part.recorded for part in case.tuning(*case.labels) + case.reporting(*case.labels)
+    )
+    if waiting:
+        return case.unfinished(
+            f"{waiting} trials of {case.a} and {case.b} on {case.problem} have no record yet: "
+            "run `optiscope bench` again to finish the study"
+        )
+    stages = case.evidence.stages
+    common = len(case.evidence.common_seeds(case.problem, case.a, case.b))
+    if stages is not None and common < stages[0]:
+        return case.unfinished(
+            f"the study looks first at {stages[0]} seeds, {case.a} and {case.b} have {common} on "
+            f"{case.problem}: run `optiscope bench` again to add them"
+        )
+    return None
+
+
+def _metric(case: _Case) -> Refusal | None:
+    key = f"test_{case.evidence.metric(case.problem)}"
+    for label in case.labels:
+        if any(r.status.complete and key not in r.final for r in _runs(case.reporting(label))):
+            return case.refusal(
+                "metric", f"the runs of {label} on {case.problem} measured no {key}: declare "
+                "a metric that the problem has", metric="loss",
+            )  # fmt: skip
+    return None
+
+
+_RULES: tuple[Callable[[_Case], Refusal | None], ...] = (
+    _imported,
+    _test_metric,
+    _budget,
+    _shared_seeds,
+    _problem_version,
+    _horizon,
+    _not_paired,
+    _seeds,
+    _unfinished,
+    _metric,
+)

@@ -1,0 +1,99 @@
+"""The study that would answer a refused claim, as the text of a TOML file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["study_toml"]
+
+_BARE = re.compile(r"^[A-Za-z0-9_-]+$")
+_OF_ALGORITHM = (
+    "label", "optimizer", "fixed", "space", "schedule", "clip", "early_stopping", "pruner",
+    "colour",
+)  # fmt: skip
+
+
+def study_toml(
+    declaration: Mapping[str, Any],
+    *,
+    name: str,
+    question: str,
+    problem: str,
+    labels: Sequence[str],
+    epochs: int | None = None,
+    budget: int | None = None,
+    seeds: Sequence[int] | None = None,
+    metric: str | None = None,
+    select: str | None = None,
+) -> str:
+    """A study of some algorithms on one problem, like a declared one but for what is given.
+
+    Args:
+        declaration: the resolved declaration to start from.
+        name: of the new study.
+        question: that it asks.
+        problem: the only one it keeps.
+        labels: of the algorithms it keeps.
+        epochs: horizon instead of the declared one.
+        budget: for every tuned algorithm instead of its own.
+        seeds: reporting seeds instead of the declared ones.
+        metric: reported metric instead of the declared one.
+        select: metric that selects, instead of the declared one; replaces a test metric in
+            early stopping too.
+    """
+    tuning = declaration["tuning"]
+    select = select or str(tuning["select"])
+    tables = [a for a in declaration["algorithms"] if a["label"] in labels]
+    reference = declaration.get("reference")
+    top: dict[str, Any] = {
+        "name": re.sub(r"[^\w.-]+", "-", name),
+        "question": question,
+        "problems": [problem],
+        "seeds": list(declaration["seeds"] if seeds is None else seeds),
+        "epochs": declaration["epochs"][problem] if epochs is None else epochs,
+        "batch_size": declaration["batch_sizes"][problem],
+        "reference": reference if reference in labels else labels[0],
+        "metric": {problem: metric or declaration["metric"][problem]},
+        "equivalence_margin": _margin(declaration.get("equivalence_margin"), problem),
+        "level": declaration["level"],
+    }
+    lines = _lines(top)
+    lines += ["", "[tuning]", *_lines({"seeds": tuning["seeds"], "select": select})]
+    for table in tables:
+        kept = {key: table.get(key) for key in _OF_ALGORITHM}
+        kept["space"] = table.get("space") or {}
+        if table.get("space"):
+            kept |= {"sampler": table["sampler"], "budget": budget or table["budget"]}
+        stopping = kept["early_stopping"]
+        if stopping and str(stopping.get("metric", "")).startswith("test"):
+            kept["early_stopping"] = {**stopping, "metric": select}
+        lines += ["", "[[algorithms]]", *_lines(kept)]
+    return "\n".join(lines) + "\n"
+
+
+def _margin(margin: Any, problem: str) -> Any:
+    return margin.get(problem) if isinstance(margin, Mapping) else margin
+
+
+def _lines(values: Mapping[str, Any]) -> list[str]:
+    return [f"{_key(k)} = {_value(v)}" for k, v in values.items() if v is not None]
+
+
+def _key(key: str) -> str:
+    return key if _BARE.match(key) else json.dumps(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None)
+        return "{ " + inside + " }" if inside else "{}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # a TOML basic string is a JSON string
+    return repr(value)
