@@ -1,0 +1,191 @@
+"""The TOML file that declares a study, and what is allowed in it."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from optiscope.study.toml_lines import line_of
+
+__all__ = [
+    "AlgorithmTable",
+    "Declaration",
+    "StudyError",
+    "TuningTable",
+    "read_declaration",
+    "shipped_studies",
+]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Sampler = Literal["random", "grid", "qmc", "tpe"]
+
+
+class StudyError(ValueError):
+    """A study that cannot be run as declared; the message is one line with the line number."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class RangeTable(_Table):
+    """``{low = 1e-3, high = 1.0, log = true}``; ``points`` is for the grid sampler."""
+
+    low: float
+    high: float
+    log: bool = True
+    points: Annotated[int, Field(ge=2)] | None = None
+
+
+class ChoiceTable(_Table):
+    """``{choice = [0.9, 0.99]}``."""
+
+    choice: Annotated[list[Any], Field(min_length=1)]
+
+
+class TuningTable(_Table):
+    """How hyperparameters are chosen: sampler, trials per problem, seeds, and by which figure."""
+
+    sampler: Sampler = "random"
+    budget: Annotated[int, Field(ge=1)] = 8
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default_factory=lambda: [0])
+    select: str = "valid_loss"
+    epochs: int | None = None
+
+
+class AlgorithmTable(_Table):
+    """A(Φ): an optimizer, its search space, schedule and tuning rule."""
+
+    label: str | None = None
+    optimizer: str
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    space: dict[str, RangeTable | ChoiceTable] | None = None
+    sampler: Sampler | None = None
+    budget: Annotated[int, Field(ge=1)] | None = None
+    schedule: dict[str, Any] | None = None
+    clip: dict[str, float] | None = None
+    early_stopping: dict[str, Any] | None = None
+    colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
+    epochs: int | None = None
+
+
+class Declaration(_Table):
+    """A study as its author wrote it."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    question: str
+    problems: Annotated[list[str], Field(min_length=1)]
+    algorithms: Annotated[list[AlgorithmTable], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    epochs: Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=1)]] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=1)]] | None = None
+    tuning: TuningTable = Field(default_factory=TuningTable)
+    schedule: dict[str, Any] | None = None
+    reference: str | None = None
+    metric: dict[str, str] | None = None
+    equivalence_margin: Annotated[float, Field(gt=0)] | None = None
+    level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    threads: Annotated[int, Field(ge=1)] = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+
+
+def shipped_studies() -> dict[str, str]:
+    """Names of the studies that come with the package, with their questions."""
+    found = {}
+    for name, text in _shipped():
+        found[name] = str(tomllib.loads(text)["question"])
+    return found
+
+
+def _shipped() -> Iterator[tuple[str, str]]:
+    folder = resources.files("optiscope.study") / "shipped"
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".toml"):
+            yield entry.name.removesuffix(".toml"), entry.read_text(encoding="utf-8")
+
+
+def read_declaration(source: str | Path) -> tuple[Declaration, str, str]:
+    """Declaration, its text, and the word for its origin in messages.
+
+    Args:
+        source: a path to a TOML file, or the name of a shipped study.
+
+    Raises:
+        StudyError: no such file or study, not TOML, or not a study; with the line and the nearest
+            valid word.
+    """
+    text, origin = _text_of(source)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{origin}: not valid TOML: {error}") from None
+    try:
+        return Declaration.model_validate(values), text, origin
+    except ValidationError as error:
+        raise StudyError(_explain(error, text, origin)) from None
+
+
+def _text_of(source: str | Path) -> tuple[str, str]:
+    path = Path(source)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), path.name
+        except (OSError, UnicodeDecodeError) as error:
+            raise StudyError(f"cannot read {path}: {error}") from None
+    shipped = dict(_shipped())
+    if str(source) in shipped:
+        return shipped[str(source)], f"{source}.toml"
+    near = difflib.get_close_matches(str(source), shipped, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"shipped studies: {', '.join(shipped)}"
+    raise StudyError(f"expected a TOML file or a shipped study, got {str(source)!r}: {hint}")
+
+
+def _explain(error: ValidationError, text: str, origin: str) -> str:
+    """The first thing that is wrong, in one line."""
+    first = error.errors(include_url=False)[0]
+    path = tuple(p for p in first["loc"] if p not in ("RangeTable", "ChoiceTable", "constrained"))
+    path = tuple(p for p in path if not (isinstance(p, str) and p.startswith(("dict[", "int"))))
+    line = line_of(text, path)
+    where = f"{origin}, line {line}" if line else origin
+    name = ".".join(str(p) for p in path)
+    kind = first["type"]
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(path[-1]), _words_at(path), n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_words_at(path))}"
+        return f"{where}: unknown word {path[-1]!r}; {hint}"
+    if kind == "missing":
+        return f"{where}: {name} is missing"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    if kind == "literal_error":
+        near = difflib.get_close_matches(
+            str(first["input"]), str(first.get("ctx", {}).get("expected")).split("'"), n=1
+        )
+        message += f"; did you mean {near[0]!r}?" if near else ""
+    return f"{where}: {name}: {message}, got {first['input']!r}"
+
+
+def _words_at(path: tuple[int | str, ...]) -> list[str]:
+    """Words allowed where the last word of ``path`` stands."""
+    model: type[BaseModel] = Declaration
+    for step in path[:-1]:
+        if isinstance(step, int) or step not in model.model_fields:
+            continue
+        inner = _model_in(model.model_fields[step].annotation)
+        if inner is not None:
+            model = inner
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) is None:
+        return None
+    return next((m for a in get_args(annotation) if (m := _model_in(a)) is not None), None)

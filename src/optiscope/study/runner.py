@@ -1,0 +1,279 @@
+"""Running a study: tune, then report on fresh seeds, resume after any interruption."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from optiscope.executors import available_cores, process_pool
+from optiscope.problems import Problem
+from optiscope.records import (
+    DamagedRecord,
+    Entry,
+    Run,
+    Status,
+    StudyFolder,
+    Trial,
+)
+from optiscope.study.study import Algorithm, Study
+from optiscope.study.tuning import Tuning
+from optiscope.study.work import record_trials
+
+__all__ = ["Event", "run_study"]
+
+DEATHS_ALONE = 5  # times a trial may take its process with it, alone in the pool
+
+
+@dataclass(frozen=True)
+class Event:
+    """Progress of a study: trials done and planned, and what just happened, in words."""
+
+    done: int
+    total: int
+    message: str
+    warning: bool = False
+
+
+@dataclass
+class _Pair:
+    """One algorithm on one problem: its tuning, then its reporting runs."""
+
+    algorithm: Algorithm
+    problem: Problem
+    tuning: Tuning | None
+    entries: list[Entry] = field(default_factory=list)
+    open_points: dict[int, list[Trial]] = field(default_factory=dict)
+    reporting: bool = False
+
+
+def run_study(
+    study: Study,
+    folder: Path | str,
+    *,
+    workers: int | None = None,
+    data_dir: Path | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    executor: Callable[[int], Executor] = process_pool,
+) -> StudyFolder:
+    """Run what of ``study`` is not yet recorded in ``folder``.
+
+    Stopping it at any moment and calling it again gives the same records as one undisturbed call.
+    Damaged records are set aside, reported through ``on_event``, and their trials run again.
+
+    Args:
+        study: from :func:`optiscope.study.load_study`.
+        folder: where records, ledger and declaration are kept.
+        workers: trials at a time; by default as many as cores allow at the study's threads.
+        data_dir: where the data sets are.
+        on_event: told of every trial that is done.
+        executor: ``executor(workers)`` makes anything with the contract of
+            ``concurrent.futures.Executor`` that can be entered as a context.
+
+    Raises:
+        StoreError: the folder cannot be written; what is recorded stays.
+        MissingData: a data set is not at hand.
+    """
+    kept = StudyFolder(folder)
+    kept.write_declaration(study.to_dict())
+    kept.store.sweep()
+    count = workers or max(1, available_cores() // study.threads)
+    _Runner(study, kept, data_dir, on_event).run(lambda: executor(count), count)
+    return kept
+
+
+class _Runner:
+    def __init__(
+        self,
+        study: Study,
+        folder: StudyFolder,
+        data_dir: Path | None,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.study, self.folder, self.data_dir, self.on_event = study, folder, data_dir, on_event
+        self.pairs = [
+            _Pair(algorithm, problem, self._tuning_of(algorithm, problem))
+            for problem in study.problems
+            for algorithm in study.algorithms
+        ]
+        tuning_runs = sum(p.algorithm.budget * len(study.tuning_seeds) for p in self.pairs)
+        self.total = tuning_runs + len(self.pairs) * len(study.seeds)
+        self.done: set[tuple[int, str]] = set()
+        self.ready: deque[tuple[_Pair, Trial]] = deque()
+        self.suspects: Counter[str] = Counter()
+
+    def _tuning_of(self, algorithm: Algorithm, problem: Problem) -> Tuning | None:
+        if not algorithm.tuned:
+            return None
+        return Tuning(
+            algorithm,
+            [self.study.name, problem.name],
+            lower_is_better=self.study.select.endswith("_loss"),
+        )
+
+    def run(self, make_executor: Callable[[], Executor], workers: int) -> None:
+        for pair in self.pairs:
+            self._advance(pair)
+        self._write_ledger()
+        while self.ready:
+            pool = make_executor()
+            try:
+                self._drain(pool, workers)
+            except BrokenExecutor:
+                self._say("a worker process was killed; going on with a new one", warning=True)
+                _end(pool)
+            except BaseException:
+                _end(pool)
+                raise
+            else:
+                pool.shutdown()
+        self._write_ledger()
+
+    def _drain(self, pool: Executor, workers: int) -> None:
+        """Run all that is ready, and what becomes ready meanwhile."""
+        running: dict[Future[None], tuple[_Pair, Trial]] = {}
+        try:
+            while self.ready or running:
+                for pair, trial in self._next(running, 2 * workers):
+                    future = pool.submit(
+                        record_trials, [trial], self.folder.store.root, self.data_dir
+                    )
+                    running[future] = (pair, trial)
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    self._take_in(*running.pop(future))
+        except BrokenExecutor:
+            self._requeue(running)
+            raise
+
+    def _next(
+        self, running: dict[Future[None], tuple[_Pair, Trial]], at_most: int
+    ) -> Iterator[tuple[_Pair, Trial]]:
+        """Trials to submit now; one that was there when a process died runs alone."""
+        while self.ready and len(running) < at_most:
+            if any(self.suspects[trial.hash] for _, trial in running.values()):
+                return
+            if self.suspects[self.ready[0][1].hash] and running:
+                return
+            yield self.ready.popleft()
+
+    def _requeue(self, running: dict[Future[None], tuple[_Pair, Trial]]) -> None:
+        alone = len(running) == 1
+        for pair, trial in reversed(running.values()):
+            if self.folder.store.read(trial.hash, metrics=False) is None:
+                self.suspects[trial.hash] += 1 if alone else 0
+                if self.suspects[trial.hash] >= DEATHS_ALONE:
+                    self.folder.store.write(_killed(trial))
+            self.ready.appendleft((pair, trial))
+
+    def _advance(self, pair: _Pair) -> None:
+        """Plan what of a pair can be planned now, taking in what is already recorded."""
+        tuning = pair.tuning
+        while tuning is not None and (proposal := tuning.ask()) is not None:
+            index, point = proposal
+            trials = [
+                self.study.trial(pair.algorithm, pair.problem, point, seed)
+                for seed in self.study.tuning_seeds
+            ]
+            pair.open_points[index] = trials
+            for trial in trials:
+                self._enter(pair, trial, "tuning", index, point)
+            if not self._settle(pair, index):
+                self._queue(pair, trials)
+        if (tuning is None or tuning.done) and not pair.reporting:
+            pair.reporting = True
+            point = tuning.best()[1] if tuning else {}
+            trials = [
+                self.study.trial(pair.algorithm, pair.problem, point, seed)
+                for seed in self.study.seeds
+            ]
+            for trial in trials:
+                self._enter(pair, trial, "reporting", -1, point)
+            self._queue(pair, [t for t in trials if self._recorded(pair, t) is None])
+
+    def _enter(
+        self, pair: _Pair, trial: Trial, role: str, index: int, point: dict[str, object]
+    ) -> None:
+        entry = Entry(
+            trial.hash,
+            pair.algorithm.label,
+            pair.problem.name,
+            role,
+            index,
+            {**pair.algorithm.fixed, **point},
+            trial.seed,
+        )
+        pair.entries.append(entry)
+
+    def _queue(self, pair: _Pair, trials: list[Trial]) -> None:
+        self.ready.extend((pair, t) for t in trials if (id(pair), t.hash) not in self.done)
+
+    def _recorded(self, pair: _Pair, trial: Trial) -> Run | None:
+        """The recorded run, if there is one that can be trusted; a damaged one is set aside."""
+        found = self.folder.store.read(trial.hash, metrics=False)
+        if isinstance(found, DamagedRecord):
+            aside = self.folder.store.set_aside(trial.hash)
+            self._say(f"{found}; moved to {aside}, the trial runs again", warning=True)
+            return None
+        if found is not None:
+            self.done.add((id(pair), trial.hash))
+        return found
+
+    def _settle(self, pair: _Pair, index: int) -> bool:
+        """Tell the tuning of a point whose runs are all recorded."""
+        runs = [self._recorded(pair, trial) for trial in pair.open_points[index]]
+        complete = [run for run in runs if run is not None]
+        if len(complete) < len(runs) or pair.tuning is None:
+            return False
+        select = self.study.select
+        values = [run.final.get(select) if run.status.complete else None for run in complete]
+        pair.tuning.tell(index, values)
+        del pair.open_points[index]
+        return True
+
+    def _take_in(self, pair: _Pair, trial: Trial) -> None:
+        """Go on after a trial has been recorded."""
+        run = self._recorded(pair, trial)
+        if run is None:
+            self.ready.append((pair, trial))
+            return
+        self._say(f"{pair.algorithm.label} on {pair.problem.name}: {run.status}")
+        planned = len(pair.entries)
+        for index in [i for i, trials in pair.open_points.items() if trial in trials]:
+            self._settle(pair, index)
+        self._advance(pair)
+        if len(pair.entries) > planned:
+            self._write_ledger()
+
+    def _write_ledger(self) -> None:
+        self.folder.write_ledger([entry for pair in self.pairs for entry in pair.entries])
+
+    def _say(self, message: str, *, warning: bool = False) -> None:
+        self.on_event(Event(len(self.done), self.total, message, warning))
+
+
+def _end(pool: Executor) -> None:
+    """Leave a pool at once; what its workers were doing is not recorded and will run again."""
+    for process in list((getattr(pool, "_processes", None) or {}).values()):
+        process.terminate()
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _killed(trial: Trial) -> Run:
+    """Record of a trial whose process was killed every time."""
+    return Run(
+        trial=trial,
+        status=Status.CRASHED,
+        reason=f"its process was killed {DEATHS_ALONE} times (out of memory?)",
+        steps=0,
+        seconds={},
+        counts={"gradient_evaluations": 0, "hessian_products": 0},
+        peak_memory_bytes=None,
+        environment={"cores": os.cpu_count()},
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

@@ -1,0 +1,422 @@
+"""A study: algorithms × problems, a tuning budget, seeds, and the question asked of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from optiscope import problems
+from optiscope.optim import registry
+from optiscope.optim.spec import Choice, Range
+from optiscope.problems import Problem
+from optiscope.records import SCHEMA_VERSION, Trial
+from optiscope.study.declaration import (
+    AlgorithmTable,
+    ChoiceTable,
+    Declaration,
+    RangeTable,
+    StudyError,
+    read_declaration,
+)
+from optiscope.study.toml_lines import line_of
+from optiscope.train.early_stopping import EarlyStopping
+from optiscope.train.schedule import check_schedule
+
+__all__ = ["Algorithm", "Study", "load_study"]
+
+
+@dataclass(frozen=True)
+class GridRange(Range):
+    """A range with the number of points a grid takes in it."""
+
+    points: int | None = None
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """A(Φ): an optimizer together with its search space Φ, its schedule and its tuning rule."""
+
+    label: str
+    optimizer: str
+    fixed: Mapping[str, Any]
+    space: Mapping[str, Range | Choice]
+    sampler: str
+    budget: int
+    schedule: Mapping[str, Any] | None = None
+    clip: Mapping[str, float] | None = None
+    early_stopping: Mapping[str, Any] | None = None
+    colour: str | None = None
+
+    @property
+    def tuned(self) -> bool:
+        """Whether there is anything to choose."""
+        return bool(self.space)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as kept in ``study.json``."""
+        return {
+            "label": self.label,
+            "optimizer": self.optimizer,
+            "fixed": dict(self.fixed),
+            "space": {name: _plain_dimension(d) for name, d in self.space.items()},
+            "sampler": self.sampler if self.tuned else "none",
+            "budget": self.budget,
+            "schedule": self.schedule,
+            "clip": self.clip,
+            "early_stopping": self.early_stopping,
+            "colour": self.colour,
+        }
+
+
+@dataclass(frozen=True)
+class Study:
+    """A validated study; everything it names exists and can be built.
+
+    Attributes:
+        name: word for its folder and page.
+        question: what it asks, in words.
+        problems: in the user's order, with ``epochs`` and ``batch_sizes`` by name.
+        algorithms: in the user's order.
+        tuning_seeds, seeds: disjoint; results are reported on ``seeds`` only.
+        select: the validation figure by which tuning chooses, such as ``valid_loss``.
+        metric: per problem, the test figure that is reported: ``accuracy``, ``loss``, ...
+        reference: label of the algorithm others are compared with.
+        equivalence_margin: difference below which two algorithms count as equal, or None.
+        level: probability of a false claim that is accepted.
+        threads, device, max_seconds: as in each trial.
+        source: the TOML text it came from.
+    """
+
+    name: str
+    question: str
+    problems: tuple[Problem, ...]
+    epochs: Mapping[str, int]
+    batch_sizes: Mapping[str, int]
+    algorithms: tuple[Algorithm, ...]
+    tuning_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    select: str
+    metric: Mapping[str, str]
+    reference: str
+    equivalence_margin: float | None
+    level: float
+    threads: int
+    device: Literal["cpu", "cuda"]
+    max_seconds: float | None
+    source: str
+
+    def trial(
+        self, algorithm: Algorithm, problem: Problem, point: Mapping[str, Any], seed: int
+    ) -> Trial:
+        """The trial of one point of Φ with one seed."""
+        return Trial(
+            problem=problem.name,
+            problem_version=problem.version,
+            optimizer=algorithm.optimizer,
+            hyperparameters={**algorithm.fixed, **point},
+            seed=seed,
+            epochs=self.epochs[problem.name],
+            batch_size=self.batch_sizes[problem.name],
+            schedule=algorithm.schedule,
+            clip=algorithm.clip,
+            early_stopping=algorithm.early_stopping,
+            max_seconds=self.max_seconds,
+            device=self.device,
+            threads=self.threads,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved declaration, as kept in ``study.json``."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "name": self.name,
+            "question": self.question,
+            "problems": [p.name for p in self.problems],
+            "problem_versions": {p.name: p.version for p in self.problems},
+            "epochs": dict(self.epochs),
+            "batch_sizes": dict(self.batch_sizes),
+            "reference": self.reference,
+            "metric": dict(self.metric),
+            "algorithms": [a.to_dict() for a in self.algorithms],
+            "tuning": {"seeds": list(self.tuning_seeds), "select": self.select},
+            "seeds": list(self.seeds),
+            "equivalence_margin": self.equivalence_margin,
+            "level": self.level,
+            "threads": self.threads,
+            "device": self.device,
+            "max_seconds": self.max_seconds,
+            "version": metadata.version("optiscope"),
+            "source": self.source,
+        }
+
+
+def load_study(source: str | Path) -> Study:
+    """Read and validate a study before anything runs.
+
+    Args:
+        source: a path to a TOML file, or the name of a shipped study.
+
+    Raises:
+        StudyError: one line that says what was expected, what came, and what to do.
+    """
+    declared, text, origin = read_declaration(source)
+    return _Resolver(declared, text, origin).study()
+
+
+class _Resolver:
+    """Checks what a schema cannot: that names exist, settings are accepted, and nothing misleads."""
+
+    def __init__(self, declared: Declaration, text: str, origin: str) -> None:
+        self.declared, self.text, self.origin = declared, text, origin
+
+    def study(self) -> Study:
+        d = self.declared
+        self._check_horizons()
+        self._check_seeds()
+        found = tuple(self._problem(i, name) for i, name in enumerate(d.problems))
+        self._check_unique(("problems",), [p.name for p in found], "problem")
+        algorithms = tuple(self._algorithm(i, table) for i, table in enumerate(d.algorithms))
+        labels = [a.label for a in algorithms]
+        self._check_unique(("algorithms",), labels, "label")
+        reference = d.reference or labels[0]
+        if reference not in labels:
+            self._fail(("reference",), self._unknown("algorithm label", reference, labels))
+        self._check_select(found)
+        return Study(
+            name=d.name,
+            question=d.question,
+            problems=found,
+            epochs=self._per_problem("epochs", found),
+            batch_sizes=self._per_problem("batch_size", found),
+            algorithms=algorithms,
+            tuning_seeds=tuple(d.tuning.seeds),
+            seeds=tuple(d.seeds),
+            select=d.tuning.select,
+            metric=self._metrics(found),
+            reference=reference,
+            equivalence_margin=d.equivalence_margin,
+            level=d.level,
+            threads=d.threads,
+            device=d.device,
+            max_seconds=d.max_seconds,
+            source=self.text,
+        )
+
+    def _fail(self, path: tuple[str | int, ...], message: str) -> None:
+        line = line_of(self.text, path)
+        where = f"{self.origin}, line {line}" if line else self.origin
+        raise StudyError(f"{where}: {message}")
+
+    @staticmethod
+    def _unknown(kind: str, word: str, known: Sequence[str]) -> str:
+        near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        return f"unknown {kind} {word!r}; {hint}"
+
+    def _check_horizons(self) -> None:
+        why = (
+            "a claim holds only at the horizon that was tuned for: set epochs once, "
+            "at the top of the study, or make a second study"
+        )
+        if self.declared.tuning.epochs is not None:
+            self._fail(("tuning", "epochs"), f"tuning cannot have a horizon of its own; {why}")
+        for i, table in enumerate(self.declared.algorithms):
+            if table.epochs is not None:
+                self._fail(
+                    ("algorithms", i, "epochs"),
+                    f"an algorithm cannot have a horizon of its own; {why}",
+                )
+
+    def _check_seeds(self) -> None:
+        d = self.declared
+        self._check_unique(("seeds",), d.seeds, "seed")
+        self._check_unique(("tuning", "seeds"), d.tuning.seeds, "seed")
+        both = sorted(set(d.seeds) & set(d.tuning.seeds))
+        if both:
+            self._fail(
+                ("seeds",),
+                f"seeds for reporting must not be among those for tuning, {both[0]} is in both: "
+                "the seed that won the tuning is biased upward",
+            )
+
+    def _check_unique(self, path: tuple[str | int, ...], words: Sequence[Any], kind: str) -> None:
+        for i, word in enumerate(words):
+            if word in words[:i]:
+                self._fail(path, f"{kind} {word!r} stands twice; each must be different")
+
+    def _problem(self, index: int, name: str) -> Problem:
+        try:
+            return problems.get(name)
+        except ValueError as error:
+            self._fail(("problems", index), str(error))
+            raise
+
+    def _algorithm(self, index: int, table: AlgorithmTable) -> Algorithm:
+        path = ("algorithms", index)
+        try:
+            spec = registry.get(table.optimizer)
+        except ValueError as error:
+            self._fail((*path, "optimizer"), str(error))
+            raise
+        space: dict[str, Range | Choice]
+        if table.space is None:
+            space = {k: v for k, v in spec.space.items() if k not in table.fixed}
+        else:
+            space = {k: self._dimension((*path, "space", k), v) for k, v in table.space.items()}
+            if not space:
+                self._fail(
+                    (*path, "space"),
+                    f"the search space of {table.optimizer} is empty: name a hyperparameter "
+                    "to tune, or leave the space out for the optimizer's own",
+                )
+        for name in space:
+            if name in table.fixed:
+                self._fail((*path, "fixed"), f"{name!r} is both fixed and in the search space")
+        self._check_settings(path, table, space)
+        sampler = table.sampler or self.declared.tuning.sampler
+        return Algorithm(
+            label=table.label or table.optimizer,
+            optimizer=table.optimizer,
+            fixed=table.fixed,
+            space=space,
+            sampler=sampler,
+            budget=self._budget(path, table, sampler, space),
+            schedule=table.schedule or self.declared.schedule,
+            clip=table.clip,
+            early_stopping=table.early_stopping,
+            colour=table.colour,
+        )
+
+    def _dimension(
+        self, path: tuple[str | int, ...], table: RangeTable | ChoiceTable
+    ) -> Range | Choice:
+        try:
+            if isinstance(table, ChoiceTable):
+                return Choice(table.choice)
+            return GridRange(table.low, table.high, table.log, table.points)
+        except ValueError as error:
+            self._fail(path, f"{path[-1]}: {error}")
+            raise
+
+    def _budget(
+        self,
+        path: tuple[str | int, ...],
+        table: AlgorithmTable,
+        sampler: str,
+        space: Mapping[str, Range | Choice],
+    ) -> int:
+        """Trials per problem: as declared, or the number of points of a grid; 0 untuned."""
+        declared = table.budget or self.declared.tuning.budget
+        if not space:
+            return 0
+        if sampler != "grid":
+            return declared
+        ranges = [d for d in space.values() if isinstance(d, Range)]
+        size = 1
+        for name, dimension in space.items():
+            if isinstance(dimension, Choice):
+                size *= len(dimension.values)
+            elif getattr(dimension, "points", None):
+                size *= dimension.points  # type: ignore[attr-defined]
+            elif len(ranges) == 1 and len(space) == 1:
+                size *= declared
+            else:
+                self._fail(
+                    (*path, "space", name),
+                    f"a grid over several hyperparameters needs 'points' for {name!r}",
+                )
+        return size
+
+    def _check_settings(
+        self,
+        path: tuple[str | int, ...],
+        table: AlgorithmTable,
+        space: Mapping[str, Range | Choice],
+    ) -> None:
+        """Build the optimizer at the corners of its space, and the schedule, clip and stopping."""
+        for corner in _corners(space):
+            try:
+                registry.bind(table.optimizer, {**table.fixed, **corner})
+            except ImportError as error:
+                self._fail((*path, "optimizer"), str(error))
+            except ValueError as error:
+                bad = next((n for n in (*table.fixed, *corner) if f"{n}" in str(error)), None)
+                part = "fixed" if bad in table.fixed else "space"
+                self._fail((*path, part, bad) if bad else path, str(error))
+        for schedule in (table.schedule, self.declared.schedule):
+            if schedule is not None:
+                try:
+                    check_schedule(schedule)
+                except ValueError as error:
+                    self._fail((*path, "schedule") if table.schedule else ("schedule",), str(error))
+        if table.clip is not None and (
+            set(table.clip) not in ({"norm"}, {"value"}) or not min(table.clip.values()) > 0
+        ):
+            self._fail(
+                (*path, "clip"), f"clip takes one positive 'norm' or 'value', got {table.clip}"
+            )
+        try:
+            EarlyStopping.of(table.early_stopping)
+        except ValueError as error:
+            self._fail((*path, "early_stopping"), str(error))
+
+    def _check_select(self, found: Sequence[Problem]) -> None:
+        select = self.declared.tuning.select
+        path = ("tuning", "select")
+        if select.startswith("test_"):
+            self._fail(
+                path,
+                f"tuning must not see the test set, got {select!r}: select by a validation figure",
+            )
+        for problem in found:
+            known = ["valid_loss"]
+            if problem.metric is not None:
+                known.append(f"valid_{problem.metric.name}")
+            if select not in known:
+                self._fail(path, self._unknown(f"figure of {problem.name}", select, known))
+
+    def _per_problem(self, word: str, found: Sequence[Problem]) -> dict[str, int]:
+        declared = getattr(self.declared, word)
+        names = [p.name for p in found]
+        if isinstance(declared, dict):
+            for name in declared:
+                if name not in names:
+                    self._fail((word, name), self._unknown("problem", name, names))
+            return {p.name: declared.get(p.name, getattr(p, word)) for p in found}
+        return {p.name: getattr(p, word) if declared is None else declared for p in found}
+
+    def _metrics(self, found: Sequence[Problem]) -> dict[str, str]:
+        chosen: dict[str, str] = {}
+        for problem in found:
+            known = ["loss"] if problem.metric is None else [problem.metric.name, "loss"]
+            metric = (self.declared.metric or {}).get(problem.name, known[0])
+            if metric not in known:
+                self._fail(
+                    ("metric", problem.name),
+                    self._unknown(f"figure of {problem.name}", metric, known),
+                )
+            chosen[problem.name] = metric
+        return chosen
+
+
+def _corners(space: Mapping[str, Range | Choice]) -> list[dict[str, Any]]:
+    """The lowest and the highest value of every dimension together, and each choice."""
+    low = {n: d.low if isinstance(d, Range) else d.values[0] for n, d in space.items()}
+    high = {n: d.high if isinstance(d, Range) else d.values[-1] for n, d in space.items()}
+    others = [
+        {**low, name: value}
+        for name, dimension in space.items()
+        if isinstance(dimension, Choice)
+        for value in dimension.values[1:-1]
+    ]
+    return [low, high, *others]
+
+
+def _plain_dimension(dimension: Range | Choice) -> dict[str, Any]:
+    if isinstance(dimension, Choice):
+        return {"choice": list(dimension.values)}
+    return {"low": dimension.low, "high": dimension.high, "log": dimension.log}

@@ -1,0 +1,37 @@
+"""What a worker does: train trials of one problem and record their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from optiscope.records import RunStore, Status, Trial
+
+__all__ = ["record_trials"]
+
+
+def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -> None:
+    """Run trials of one problem and store each record as soon as it is there.
+
+    A trial that is already recorded is not run again. A run that was interrupted leaves no
+    record: it has not said anything about its algorithm.
+
+    Raises:
+        MissingData: the data set is not at hand.
+        StoreError: the store cannot be written.
+    """
+    # Imported here so that a parent that only plans and waits does not need torch's memory.
+    from optiscope import problems
+    from optiscope.optim import registry
+    from optiscope.train import run_trials
+
+    runs = RunStore(store)
+    missing = [trial for trial in trials if runs.read(trial.hash, metrics=False) is None]
+    if not missing:
+        return
+    problem = problems.get(missing[0].problem)
+    factories = [registry.bind(t.optimizer, t.hyperparameters) for t in missing]
+    for run in run_trials(missing, problem, factories, data_dir=data_dir):
+        if run.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        runs.write(run)
