@@ -9,6 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optiscope.data.augment import (
+        colour_jitter,
+        compose,
+        horizontal_flip,
+        pad_and_crop,
+        standardise,
+    )
     from optiscope.data.catalogue import DATASETS, Dataset, dataset_named, locate, verify
     from optiscope.data.errors import BadFile, DataError, FetchFailed, MissingData
     from optiscope.data.fetch import fetch
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from optiscope.data.text import load_text
 
 _HOMES = {
+    "augment": ("colour_jitter", "compose", "horizontal_flip", "pad_and_crop", "standardise"),
     "catalogue": ("DATASETS", "Dataset", "dataset_named", "locate", "verify"),
     "errors": ("BadFile", "DataError", "FetchFailed", "MissingData"),
     "fetch": ("fetch",),
@@ -52,14 +60,19 @@ __all__ = [
     "Splits",
     "TensorSamples",
     "TextWindows",
+    "colour_jitter",
+    "compose",
     "dataset_named",
     "fetch",
     "fixed_split",
+    "horizontal_flip",
     "load_digits",
     "load_images",
     "load_text",
     "locate",
+    "pad_and_crop",
     "resolve_data_dir",
+    "standardise",
     "verify",
 ]
 

@@ -1,8 +1,8 @@
 """Downloads from the official places: checked against digests, resumed after interruption.
 
 A file grows as ``NAME.part`` beside its place and is renamed into it once its digest is right. A
-partial file is kept to be resumed (a server without ranges sends it anew); one with a wrong digest is
-kept as ``NAME.rejected1`` and so on, and the error names it.
+partial file is kept to be resumed (a server without ranges sends it anew). A file with a wrong
+digest is kept as ``NAME.rejected1`` and so on, and the error names it.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def fetch_file(file: RemoteFile, folder: Path, progress: Progress | None = None)
             _accept(file, partial, target)
     except OSError as error:
         raise FetchFailed(
-            f"cannot write {target} ({error.strerror or error}): make room or choose another folder "
-            "with --data-dir; the same command resumes"
+            f"cannot write {target} ({error.strerror or error}): make room, or choose another "
+            "folder with --data-dir; the same command resumes"
         ) from error
     return target
 
