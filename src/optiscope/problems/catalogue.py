@@ -10,6 +10,8 @@ from dataclasses import dataclass
 __all__ = ["ENTRIES", "Entry"]
 
 FASHION = "fashion_mnist"
+SYNTHETIC = "synthetic"
+OTHERS = "cifar_others"
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,47 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("digits_logreg", "digits", "digits", "logistic regression", 650, 32, 10),
     Entry("digits_mlp", "digits", "digits", "perceptron, 3 layers", 12_060, 32, 10),
     Entry("digits_conv", "digits", "digits", "2 convolutions, 2 linear", 13_706, 32, 10),
+    Entry("digits_conv_groups", "digits", "digits", "2 convolutions, 2 linear", 13_706, 32, 10),
+    Entry("digits_resnet", "digits", "digits", "residual, 2 units", 4_962, 32, 10),
+    Entry("digits_rnn", "digits", "digits", "recurrent, 64 units", 5_322, 32, 10),
+    Entry("digits_attention", "digits", "digits", "attention, 2 blocks", 26_474, 32, 10),
+    Entry("digits_autoencoder", "digits", "digits", "autoencoder, 8 codes", 4_744, 32, 10),
     Entry("mnist_logreg", "mnist", "mnist", "logistic regression", 7_850, 128, 50),
     Entry("mnist_mlp", "mnist", "mnist", "perceptron, 4 layers", 1_336_610, 128, 100),
     Entry("mnist_2c2d", "mnist", "mnist", "2 convolutions, 2 linear", 3_274_634, 128, 100),
+    Entry("mnist_vae", "mnist", "mnist", "variational autoencoder", 10_151_489, 64, 50),
     Entry("fmnist_logreg", "mnist", FASHION, "logistic regression", 7_850, 128, 50),
     Entry("fmnist_mlp", "mnist", FASHION, "perceptron, 4 layers", 1_336_610, 128, 100),
     Entry("fmnist_2c2d", "mnist", FASHION, "2 convolutions, 2 linear", 3_274_634, 128, 100),
     Entry("fmnist_2c2d_10k", "mnist", FASHION, "2 convolutions, 2 linear", 3_274_634, 128, 20),
+    Entry("fmnist_vae", "mnist", FASHION, "variational autoencoder", 10_151_489, 64, 100),
     Entry("cifar10_3c3d", "cifar", "cifar10", "3 convolutions, 3 linear", 895_210, 128, 100),
-    Entry("quadratic_deep", "quadratic", "synthetic", "quadratic, 100 dimensions", 100, 128, 100),
+    Entry("cifar10_vgg16", "cifar", "cifar10", "VGG-16 at 224 pixels", 134_301_514, 128, 100),
+    Entry("cifar10_vgg19", "cifar", "cifar10", "VGG-19 at 224 pixels", 139_611_210, 128, 100),
+    Entry("cifar10_allcnnc", "cifar", "cifar10", "All-CNN-C", 1_369_738, 256, 350),
+    Entry("cifar10_wrn164", "cifar", "cifar10", "Wide ResNet 16-4", 2_748_890, 128, 160),
+    Entry("cifar10_wrn404", "cifar", "cifar10", "Wide ResNet 40-4", 8_949_210, 128, 160),
+    Entry("cifar10_3c3d_groups", OTHERS, "cifar10", "3 convolutions, 3 linear", 895_210, 128, 100),
+    Entry("cifar10_resnet56", OTHERS, "cifar10", "ResNet-56", 853_018, 128, 180),
+    Entry("cifar10_alexnet", OTHERS, "cifar10", "small AlexNet, bare", 1_756_426, 128, 100),
+    Entry("cifar10_vit", OTHERS, "cifar10", "vision transformer, 6 blocks", 2_693_194, 128, 100),
+    Entry("cifar10_roos_glorot", OTHERS, "cifar10", "3 convolutions, 3 linear", 895_210, 32, 250),
+    Entry("cifar10_roos_uniform", OTHERS, "cifar10", "3 convolutions, 3 linear", 895_210, 32, 250),
+    Entry("cifar100_3c3d", "cifar", "cifar100", "3 convolutions, 3 linear", 918_340, 128, 100),
+    Entry("cifar100_vgg16", "cifar", "cifar100", "VGG-16 at 224 pixels", 134_670_244, 128, 100),
+    Entry("cifar100_vgg19", "cifar", "cifar100", "VGG-19 at 224 pixels", 139_979_940, 128, 100),
+    Entry("cifar100_allcnnc", "cifar", "cifar100", "All-CNN-C", 1_387_108, 256, 350),
+    Entry("cifar100_wrn164", "cifar", "cifar100", "Wide ResNet 16-4", 2_772_020, 128, 160),
+    Entry("cifar100_wrn404", "cifar", "cifar100", "Wide ResNet 40-4", 8_972_340, 128, 160),
+    Entry("svhn_3c3d", "svhn", "svhn", "3 convolutions, 3 linear", 895_210, 128, 100),
+    Entry("svhn_wrn164", "svhn", "svhn", "Wide ResNet 16-4", 2_748_890, 128, 160),
+    Entry("imagenet_vgg16", "imagenet", "imagenet", "VGG-16", 138_357_544, 256, 74),
+    Entry("imagenet_vgg19", "imagenet", "imagenet", "VGG-19", 143_667_240, 256, 74),
+    Entry("imagenet_inception_v3", "imagenet", "imagenet", "Inception-v3", 27_161_264, 128, 100),
+    Entry("tolstoi_char_rnn", "text", "tolstoi", "LSTM, 2 layers", 285_523, 50, 200),
+    Entry("tolstoi_gpt", "text", "tolstoi", "transformer, 6 blocks", 1_227_520, 32, 20),
+    Entry("quadratic_deep", "quadratic", SYNTHETIC, "quadratic, 100 dimensions", 100, 128, 100),
+    Entry("two_d_rosenbrock", "two_d", SYNTHETIC, "Rosenbrock's function", 2, 128, 100),
+    Entry("two_d_beale", "two_d", SYNTHETIC, "Beale's function", 2, 128, 100),
+    Entry("two_d_branin", "two_d", SYNTHETIC, "Branin's function", 2, 128, 100),
 )

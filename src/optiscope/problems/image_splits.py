@@ -12,14 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optiscope.data import ImageData, load_images
-from optiscope.data.samples import Augment, Splits, TensorSamples
+from optiscope.data import load_images
+from optiscope.data.samples import Augment, Samples, Splits, TensorSamples
 from optiscope.data.splits import fixed_split
 
-__all__ = ["image_splits", "pixels_in_unit_interval", "split_indices"]
+__all__ = ["image_splits", "pixels_in_unit_interval", "reconstruct", "split_indices"]
 
 SPLIT_SEED = 42
 """Seed of every problem's split; not the seed of a run."""
+
+
+def reconstruct(data: Callable[[Any], Splits]) -> Callable[[Any], Splits]:
+    """The same splits with each image as its own target instead of its label."""
+    return partial(_images_as_targets, data)
+
+
+def _images_as_targets(data: Callable[[Any], Splits], data_dir: Any) -> Splits:
+    splits = data(data_dir)
+
+    def own(samples: Samples) -> TensorSamples:
+        assert isinstance(samples, TensorSamples)
+        return TensorSamples(samples.inputs, samples.inputs)
+
+    return Splits(own(splits.train), own(splits.train_eval), own(splits.valid), own(splits.test))
 
 
 def split_indices(
@@ -48,7 +63,6 @@ def image_splits(
     *,
     train: int | None = None,
     augment: Augment | None = None,
-    prepare: Callable[[ImageData], ImageData] | None = None,
 ) -> Callable[[Any], Splits]:
     """A problem's ``data``: the official test set, and a fixed split of the official training set.
 
@@ -58,11 +72,8 @@ def image_splits(
             these, evaluate the training loss (all training images where there are fewer).
         train: training images to keep, a fixed random part; all that remain when None.
         augment: acts on training batches.
-        prepare: changes the images once, on loading.
     """
-    return partial(
-        _split, dataset=dataset, valid=valid, train=train, augment=augment, prepare=prepare
-    )
+    return partial(_split, dataset=dataset, valid=valid, train=train, augment=augment)
 
 
 def _split(
@@ -72,11 +83,8 @@ def _split(
     valid: int,
     train: int | None,
     augment: Augment | None,
-    prepare: Callable[[ImageData], ImageData] | None,
 ) -> Splits:
     images = load_images(dataset, data_dir)
-    if prepare is not None:
-        images = prepare(images)
     held_out, evaluated, trained = split_indices(len(images.train_images), valid, train)
     samples = TensorSamples(pixels_in_unit_interval(images.train_images), images.train_labels)
     return Splits(

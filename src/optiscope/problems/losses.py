@@ -10,7 +10,14 @@ from torch import Tensor
 
 from optiscope.problems.problem import Metric
 
-__all__ = ["ACCURACY", "TOKEN_ACCURACY", "cross_entropy", "own_value", "token_cross_entropy"]
+__all__ = [
+    "ACCURACY",
+    "TOKEN_ACCURACY",
+    "cross_entropy",
+    "own_value",
+    "squared_error",
+    "token_cross_entropy",
+]
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -21,6 +28,11 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 def token_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     """Mean over a window of -log probability of each token: [B, T, K], [B, T] -> [B], in nats."""
     return F.cross_entropy(outputs.movedim(-1, 1), targets, reduction="none").mean(1)
+
+
+def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Sum over a sample's values of the squared error: [B, ...], [B, ...] -> [B]."""
+    return (outputs - targets).square().flatten(1).sum(1)
 
 
 def own_value(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from optiscope.problems.image_splits import image_splits
+from optiscope.problems.image_splits import image_splits, reconstruct
 from optiscope.problems.losses import ACCURACY, cross_entropy
 from optiscope.problems.models.convolutional import two_conv_two_dense
 from optiscope.problems.models.dense import logistic_regression, multilayer_perceptron
 from optiscope.problems.models.initialise import truncated_normal
+from optiscope.problems.models.variational_autoencoder import (
+    VariationalAutoencoder,
+    negative_elbo,
+)
 from optiscope.problems.problem import Problem
 from optiscope.problems.published import baselines_of
 
@@ -18,9 +22,11 @@ __all__ = [
     "fmnist_2c2d_10k",
     "fmnist_logreg",
     "fmnist_mlp",
+    "fmnist_vae",
     "mnist_2c2d",
     "mnist_logreg",
     "mnist_mlp",
+    "mnist_vae",
 ]
 
 SOURCE = "DeepOBS (Schneider, Balles, Hennig 2019; PyTorch beta, Bahde 2019)"
@@ -83,4 +89,30 @@ fmnist_2c2d_10k = replace(
     source=f"{SOURCE}, on fewer images",
     baselines=(),
     notes=f"{NOTES} Trained on a fixed 10,000 of the 50,000 training images.",
+)
+
+mnist_vae = replace(
+    mnist_mlp,
+    name="mnist_vae",
+    make_model=VariationalAutoencoder,
+    loss=negative_elbo,
+    data=reconstruct(mnist_mlp.data),
+    batch_size=64,
+    epochs=50,
+    metric=None,
+    parameters=10_151_489,
+    baselines=baselines_of("mnist_vae"),
+    notes=f"{NOTES} Dropout after all three transposed convolutions, as in PyTorch (TensorFlow, "
+    "whose results are the published ones, has none after the third). In evaluation the code's "
+    "noise is a fixed function of the image.",
+)
+
+fmnist_vae = replace(
+    mnist_vae,
+    name="fmnist_vae",
+    data=reconstruct(fmnist_mlp.data),
+    dataset=fmnist_mlp.dataset,
+    licence=fmnist_mlp.licence,
+    epochs=100,
+    baselines=baselines_of("fmnist_vae"),
 )

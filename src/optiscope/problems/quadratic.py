@@ -18,7 +18,7 @@ from optiscope.problems.losses import own_value
 from optiscope.problems.problem import Problem
 from optiscope.problems.published import baselines_of
 
-__all__ = ["NoisyQuadratic", "deep_learning_hessian", "quadratic_deep"]
+__all__ = ["NoisyQuadratic", "deep_learning_hessian", "expected_first_loss", "quadratic_deep"]
 
 NOISE = 0.6
 """Standard deviation of every coordinate of the points."""
@@ -75,7 +75,8 @@ def deep_learning_hessian(dimension: int = 100, seed: int = 42) -> NDArray[np.fl
         [rng.uniform(0.0, 1.0, dimension - large), rng.uniform(30.0, 60.0, large)]
     )
     rotation = _random_rotation(dimension, rng)
-    return (rotation.T * eigenvalues) @ rotation
+    hessian: NDArray[np.float64] = (rotation.T * eigenvalues) @ rotation
+    return hessian
 
 
 def _points(seed: int, count: int = 1000, dimension: int = 100) -> TensorSamples:
@@ -111,6 +112,7 @@ quadratic_deep = Problem(
     parameters=100,
     source="DeepOBS (Schneider et al. 2019), quadratic_deep; spectrum of Chaudhari et al. 2017",
     licence="none needed: drawn from fixed seeds",
+    first_loss=353.49955,  # expected_first_loss of the Hessian, over all points; a test checks it
     baselines=baselines_of("quadratic_deep"),
     notes="The Hessian is the one of the original's first set-up in a process; there, a second "
     "set-up drew another rotation. All 1,000 points of a set are evaluated, not 896.",

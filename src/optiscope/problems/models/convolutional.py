@@ -5,39 +5,18 @@ Index legend: B images of C channels with H × W pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from optiscope.problems.models.initialise import he_normal, initialise, truncated_normal
 from optiscope.problems.models.same_padding import SameConv2d, SameMaxPool2d
 
 __all__ = [
-    "Standardise",
+    "alexnet_like",
     "all_convolutional_c",
     "small_convolutional",
     "three_conv_three_dense",
     "two_conv_two_dense",
 ]
-
-
-class Standardise(nn.Module):
-    """Subtract a mean and divide by a standard deviation per channel of images [B, C, H, W].
-
-    A layer of the model, so that augmentation and every instrument see pixels in [0, 1].
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] -> the same shape."""
-        return (images - self.mean) / self.std
 
 
 def two_conv_two_dense(channels: int = 1, pixels: int = 28, classes: int = 10) -> nn.Module:
@@ -58,10 +37,15 @@ def two_conv_two_dense(channels: int = 1, pixels: int = 28, classes: int = 10) -
     return model
 
 
-def three_conv_three_dense(classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """3c3d on 32×32 colour images: three convolutions, each pooled 3/2, three linear layers."""
+def three_conv_three_dense(classes: int, glorot: bool = True) -> nn.Module:
+    """3c3d on 32×32 colour images: three convolutions, each pooled 3/2, three linear layers.
+
+    Args:
+        classes: number of logits.
+        glorot: Glorot-normal kernels, Glorot-uniform linear weights, biases 0; else weights and
+            biases as PyTorch draws them, uniform within ±1/sqrt(fan-in).
+    """
     model = nn.Sequential(
-        Standardise(mean, std),
         nn.Conv2d(3, 64, 5),
         nn.ReLU(),
         SameMaxPool2d(3, 2),
@@ -78,18 +62,18 @@ def three_conv_three_dense(classes: int, mean: Sequence[float], std: Sequence[fl
         nn.ReLU(),
         nn.Linear(256, classes),
     )
-    initialise(model, conv=nn.init.xavier_normal_, linear=nn.init.xavier_uniform_)
+    if glorot:
+        initialise(model, conv=nn.init.xavier_normal_, linear=nn.init.xavier_uniform_)
     return model
 
 
-def all_convolutional_c(classes: int, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+def all_convolutional_c(classes: int) -> nn.Module:
     """All-CNN-C: nine convolutions, two of them strided, averaged over 6×6 positions."""
 
     def block(*layers: nn.Module) -> list[nn.Module]:
         return [module for layer in layers for module in (layer, nn.ReLU())]
 
     model = nn.Sequential(
-        Standardise(mean, std),
         nn.Dropout(0.2),
         *block(SameConv2d(3, 96, 3), SameConv2d(96, 96, 3), SameConv2d(96, 96, 3, stride=2)),
         nn.Dropout(0.5),
@@ -100,6 +84,30 @@ def all_convolutional_c(classes: int, mean: Sequence[float], std: Sequence[float
         nn.Flatten(),
     )
     initialise(model, linear=nn.init.xavier_normal_, bias=0.1)
+    return model
+
+
+def alexnet_like(classes: int) -> nn.Module:
+    """Two 5×5 convolutions, each pooled 3/2, and three linear layers, with nothing else.
+
+    The small AlexNet of Zhang et al. 2017 for CIFAR-10 on whole images of 32×32 pixels, bare of
+    local response normalisation. He weights, biases 0.
+    """
+    model = nn.Sequential(
+        SameConv2d(3, 64, 5),
+        nn.ReLU(),
+        SameMaxPool2d(3, 2),
+        SameConv2d(64, 64, 5),
+        nn.ReLU(),
+        SameMaxPool2d(3, 2),
+        nn.Flatten(),
+        nn.Linear(64 * 8 * 8, 384),
+        nn.ReLU(),
+        nn.Linear(384, 192),
+        nn.ReLU(),
+        nn.Linear(192, classes),
+    )
+    initialise(model, linear=he_normal)
     return model
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from optiscope.problems.models.initialise import Fill, initialise
 
-__all__ = ["logistic_regression", "multilayer_perceptron"]
+__all__ = ["autoencoder", "logistic_regression", "multilayer_perceptron"]
 
 
 def logistic_regression(inputs: int, classes: int) -> nn.Module:
@@ -26,4 +26,25 @@ def multilayer_perceptron(widths: Sequence[int], fill: Fill) -> nn.Module:
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     model = nn.Sequential(*layers[:-1])
     initialise(model, linear=fill)
+    return model
+
+
+def autoencoder(pixels: int = 8, hidden: int = 32, code: int = 8) -> nn.Module:
+    """Images [B, 1, pixels, pixels] through a bottleneck of ``code`` tanh units and back.
+
+    Glorot-uniform weights, biases 0.
+    """
+    size = pixels**2
+    model = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(size, hidden),
+        nn.Tanh(),
+        nn.Linear(hidden, code),
+        nn.Tanh(),
+        nn.Linear(code, hidden),
+        nn.Tanh(),
+        nn.Linear(hidden, size),
+        nn.Unflatten(1, (1, pixels, pixels)),
+    )
+    initialise(model, linear=nn.init.xavier_uniform_)
     return model

@@ -5,8 +5,6 @@ Index legend: B images of C channels with H × W pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,19 +38,16 @@ class WideUnit(nn.Module):
         return out
 
 
-def wide_residual_network(
-    depth: int, widening: int, classes: int, first: Sequence[nn.Module] = ()
-) -> nn.Module:
+def wide_residual_network(depth: int, widening: int, classes: int) -> nn.Module:
     """WRN-depth-widening on 32×32 images, with (depth - 4) / 6 units in each of three groups.
 
     Args:
         depth: convolutions on the main path, 6n + 4.
         widening: factor on the widths 16, 32, 64.
         classes: number of logits.
-        first: layers in front.
     """
     units = (depth - 4) // 6
-    layers: list[nn.Module] = [*first, SameConv2d(3, 16, 3, bias=False)]
+    layers: list[nn.Module] = [SameConv2d(3, 16, 3, bias=False)]
     channels = 16
     for group in range(3):
         width = 16 * widening * 2**group
@@ -105,7 +100,6 @@ def residual_network(
     width: int = 16,
     pixels: int = 32,
     stages: int = 3,
-    first: Sequence[nn.Module] = (),
 ) -> nn.Module:
     """ResNet of ``2 · units · stages + 2`` layers for small images; 9 units make ResNet-56.
 
@@ -116,10 +110,8 @@ def residual_network(
         width: channels of the first stage; each further stage doubles them and halves the pixels.
         pixels: side of the images.
         stages: number of stages.
-        first: layers in front.
     """
     layers: list[nn.Module] = [
-        *first,
         nn.Conv2d(channels, width, 3, padding=1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(),

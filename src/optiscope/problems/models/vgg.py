@@ -5,8 +5,6 @@ Index legend: B images of H × W pixels, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from optiscope.problems.models.initialise import initialise
@@ -20,15 +18,16 @@ BLOCKS: dict[int, tuple[tuple[int, int], ...]] = {
 """Channels and number of convolutions of each block, by number of weight layers."""
 
 
-def vgg(depth: int, classes: int, first: Sequence[nn.Module] = ()) -> nn.Module:
-    """Five blocks of 3×3 convolutions, each pooled by 2, and three linear layers.
+def vgg(depth: int, classes: int) -> nn.Module:
+    """Images [B, 3, 224, 224] through five blocks of 3×3 convolutions and three linear layers.
+
+    Each block ends with pooling by 2.
 
     Args:
         depth: 16 or 19 weight layers.
         classes: number of logits.
-        first: layers in front, which must deliver images [B, 3, 224, 224].
     """
-    layers: list[nn.Module] = [*first]
+    layers: list[nn.Module] = []
     channels = 3
     for width, convolutions in BLOCKS[depth]:
         for _ in range(convolutions):
