@@ -36,7 +36,7 @@ Range = float | tuple[float, float]
 """Interval of factors; a single number ``r`` stands for [max(0, 1 - r), 1 + r]."""
 
 LUMA = (0.2989, 0.587, 0.114)
-"""Weights of red, green and blue in a pixel's grey value (ITU-R BT.601, rounded as in torchvision)."""
+"""Weights of red, green and blue in grey (ITU-R BT.601, rounded as in torchvision)."""
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 
 
@@ -139,10 +139,10 @@ def colour_jitter(
 def jitter(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
     """Images [B, C, H, W] in [0, 1] after K colour operations on each sample.
 
-    Operation k on sample b is ``x <- clamp(f·x + (1 - f)·t, 0, 1)`` with ``f = factors[b, k]`` and a
-    target t by ``kinds[b, k]``: black for `BRIGHTNESS`, the mean of the grey image for `CONTRAST`,
-    the grey image for `SATURATION`. Grey is the sum of the channels, as they are at that moment,
-    weighted by `LUMA`; an image of one channel is its own grey image.
+    Operation k on sample b is ``x <- clamp(f·x + (1 - f)·t, 0, 1)`` with ``f = factors[b, k]`` and
+    a target t by ``kinds[b, k]``: black for `BRIGHTNESS`, the mean of the grey image for
+    `CONTRAST`, the grey image for `SATURATION`. Grey is the sum of the channels, as they are at
+    that moment, weighted by `LUMA`; an image of one channel is its own grey image.
 
     Each operation is affine in a pixel's channels, with one matrix per sample: a batched product
     of [C, C] with [C, H·W], whatever mixture of kinds is in the batch.
@@ -191,7 +191,8 @@ def _interval(name: str, factors: Range) -> tuple[float, float]:
         low, high = max(0.0, 1.0 - factors), 1.0 + factors
     if not 0.0 <= low <= high:
         raise ValueError(
-            f"{name} must be a number of 0 or more, or (low, high) with 0 <= low <= high, got {factors}"
+            f"{name} must be a number of 0 or more, or (low, high) with 0 <= low <= high, "
+            f"got {factors}"
         )
     return low, high
 

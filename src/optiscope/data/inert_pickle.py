@@ -79,16 +79,22 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, data = state
+        self.fill(data, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+        """Take ``data`` for the values of an array of ``shape``, stored in ``order``."""
         kind = np.dtype(DTYPES[dtype.name])
         if isinstance(data, str):
             data = data.encode("latin-1")
         if (
-            not isinstance(data, bytes)
+            not isinstance(data, bytes | bytearray)
+            or order not in ("C", "F")
             or not all(isinstance(length, int) and length >= 0 for length in shape)
             or len(data) != math.prod(shape) * kind.itemsize
         ):
             raise pickle.UnpicklingError(f"an array's data do not fill its shape {shape}")
-        self.values = np.frombuffer(data, dtype=kind).reshape(shape, order="F" if fortran else "C")
+        self.values = np.frombuffer(data, dtype=kind).reshape(shape, order=order)
+        return self
 
 
 def _ascii(value: Any) -> Any:
@@ -99,6 +105,10 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     if _ascii(encoding) not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"it encodes text as {encoding!r}")
     return text.encode("latin-1")
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    return _Array().fill(data, dtype, shape, order)
 
 
 def _refuse(*_: Any) -> Any:
@@ -112,6 +122,8 @@ class _InertUnpickler(pickle.Unpickler):
         makers: dict[tuple[str, str], Callable[..., Any]] = {
             ("numpy.core.multiarray", "_reconstruct"): _Array,
             ("numpy._core.multiarray", "_reconstruct"): _Array,
+            ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+            ("numpy._core.numeric", "_frombuffer"): _from_buffer,
             ("numpy", "ndarray"): _refuse,
             ("numpy", "dtype"): _DType,
             ("_codecs", "encode"): _encode,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from optiscope.data.bytes_of import read_bytes
 from optiscope.data.catalogue import dataset_named, locate
 from optiscope.data.errors import BadFile
 
-__all__ = ["ebook_body", "load_text", "read_text"]
+__all__ = ["load_text", "read_text"]
 
 
 def load_text(name: str, data_dir: str | Path | None = None) -> str:
@@ -42,20 +41,3 @@ def read_text(path: Path) -> str:
     if not text:
         raise BadFile(f"{path}: expected a text, got an empty file: fetch it again")
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def ebook_body(text: str) -> str:
-    """What stands between the START and END lines of a Project Gutenberg text.
-
-    Raises:
-        ValueError: ``text`` has no such lines, in this order.
-    """
-    found = re.search(
-        r"^\*\*\* ?START OF .*?\*\*\*\n(.*?)^\*\*\* ?END OF ", text, re.DOTALL | re.MULTILINE
-    )
-    if found is None:
-        raise ValueError(
-            "expected a text with the lines '*** START OF' and '*** END OF' of Project Gutenberg, "
-            "got neither in this order: use the text as it is"
-        )
-    return found[1]
