@@ -6,7 +6,8 @@ import difflib
 import importlib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,34 @@ from torch.optim import Optimizer
 from optiscope.optim import first_order
 from optiscope.optim.spec import OptimizerSpec
 
-__all__ = ["BoundOptimizer", "UnknownOptimizerError", "bind", "get", "names"]
+__all__ = [
+    "BadSettingsError",
+    "BoundOptimizer",
+    "UnknownOptimizerError",
+    "bind",
+    "get",
+    "names",
+    "refusing",
+]
 
 _SPECS = {spec.name: spec for spec in first_order.SPECS}
 
 
 class UnknownOptimizerError(ValueError):
     """A name or import path that leads to no optimizer; the message is one line."""
+
+
+class BadSettingsError(ValueError):
+    """A setting that cannot be; the message is one line."""
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn a ValueError about what the user asked for into a BadSettingsError."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadSettingsError(str(error)) from None
 
 
 def names() -> list[str]:
@@ -78,26 +100,50 @@ class BoundOptimizer:
         return self.spec.make(list(groups), **settings)
 
 
-def bind(name: str, hyperparameters: Mapping[str, Any]) -> BoundOptimizer:
-    """The named optimizer with hyperparameters, tried on one parameter so that errors come early.
+def bind(
+    optimizer: str | type[Optimizer] | OptimizerSpec, hyperparameters: Mapping[str, Any]
+) -> BoundOptimizer:
+    """An optimizer with hyperparameters, tried on one parameter so that errors come early.
+
+    Args:
+        optimizer: a name or import path, a class, or a spec.
+        hyperparameters: what is passed to it besides its defaults.
 
     Raises:
         UnknownOptimizerError: no such optimizer.
-        ValueError: a hyperparameter it does not have, of the wrong type or out of range.
+        BadSettingsError: a hyperparameter it does not have, of the wrong type or out of range.
     """
-    spec = get(name)
+    spec = _spec_of(optimizer)
+    name = spec.name
     _check_names(spec, hyperparameters)
     for key, value in hyperparameters.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{key} of {name} must be a finite number, got {value}")
+            raise BadSettingsError(f"{key} of {name} must be a finite number, got {value}")
+        if isinstance(value, str) and isinstance(_default(spec, key), int | float):
+            raise BadSettingsError(f"{key} of {name} must be a number, got {value!r}")
     bound = BoundOptimizer(spec, dict(hyperparameters))
     probe = [{"params": [torch.zeros(2, 2, requires_grad=True)]}]
     try:
         bound(probe, horizon=10, steps_per_epoch=5)
-    except (ValueError, TypeError, AssertionError) as error:
+    except (ValueError, TypeError, AssertionError, RuntimeError) as error:
         given = ", ".join(f"{k}={v!r}" for k, v in hyperparameters.items()) or "its defaults"
-        raise ValueError(f"{name} refuses {given}: {error}") from None
+        raise BadSettingsError(f"{name} refuses {given}: {error}") from None
     return bound
+
+
+def _spec_of(optimizer: str | type[Optimizer] | OptimizerSpec) -> OptimizerSpec:
+    if isinstance(optimizer, str):
+        return get(optimizer)
+    if isinstance(optimizer, OptimizerSpec):
+        return optimizer
+    path = f"{optimizer.__module__}:{optimizer.__qualname__}"
+    return OptimizerSpec(path, optimizer, source=path)
+
+
+def _default(spec: OptimizerSpec, hyperparameter: str) -> Any:
+    """Default of a hyperparameter in the optimizer's signature, or None."""
+    parameter = inspect.signature(inspect.unwrap(spec.make)).parameters.get(hyperparameter)
+    return None if parameter is None else parameter.default
 
 
 def _check_names(spec: OptimizerSpec, hyperparameters: Mapping[str, Any]) -> None:
@@ -111,7 +157,7 @@ def _check_names(spec: OptimizerSpec, hyperparameters: Mapping[str, Any]) -> Non
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
-            raise ValueError(f"{spec.name} has no hyperparameter {key!r}: {hint}")
+            raise BadSettingsError(f"{spec.name} has no hyperparameter {key!r}: {hint}")
 
 
 def _imported(path: str) -> OptimizerSpec:

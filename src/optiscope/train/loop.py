@@ -306,8 +306,11 @@ class _Training:
             self.clock.mark("forward_backward")
         self._measure(epoch, "optimizer", _log_of(self.optimizer))
         self.clock.mark("instruments")
-        with _evaluation_mode(self.optimizer), torch.random.fork_rng(
-            devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []
+        with (
+            _evaluation_mode(self.optimizer),
+            torch.random.fork_rng(
+                devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []
+            ),
         ):
             for split, samples in self.splits.evaluation().items():
                 torch.manual_seed(self.random.noise)

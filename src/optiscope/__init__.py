@@ -1,0 +1,54 @@
+"""Is this optimizer really better than that one, why, and what is wrong with this training run?
+
+The names below are imported when first used, so that ``import optiscope`` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optiscope.problems import Problem
+    from optiscope.records import Run, StudyFolder, Trial
+    from optiscope.report import write_report
+    from optiscope.study import Study, load_study, run_study
+    from optiscope.study.single import run
+
+_HOMES = {
+    "Problem": "optiscope.problems",
+    "Run": "optiscope.records",
+    "Study": "optiscope.study",
+    "StudyFolder": "optiscope.records",
+    "Trial": "optiscope.records",
+    "load_study": "optiscope.study",
+    "run": "optiscope.study.single",
+    "run_study": "optiscope.study",
+    "write_report": "optiscope.report",
+}
+
+__all__ = [
+    "Problem",
+    "Run",
+    "Study",
+    "StudyFolder",
+    "Trial",
+    "load_study",
+    "run",
+    "run_study",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, and the version."""
+    if name == "__version__":
+        return metadata.version("optiscope")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'optiscope' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,145 @@
+"""``optiscope data``: list, download and check data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from optiscope.cli.options import as_json, data_dir_option, json_option
+
+__all__ = ["command"]
+
+
+@click.group("data")
+def command() -> None:
+    """List, download and check data sets."""
+
+
+@command.command("list")
+@data_dir_option
+@json_option
+def list_data(data_dir: Path | None, wants_json: bool) -> None:
+    """Data sets, their licences, and whether they are here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from optiscope.data import DATASETS, MissingData, locate, resolve_data_dir
+
+    rows: list[dict[str, Any]] = []
+    for dataset in DATASETS.values():
+        try:
+            here: str | None = (
+                locate(dataset.name, data_dir).layout.name if dataset.layouts else "package"
+            )
+        except MissingData:
+            here = None
+        rows.append(
+            {
+                "name": dataset.name,
+                "description": dataset.description,
+                "licence": dataset.licence,
+                "here": here,
+            }
+        )
+    if wants_json:
+        click.echo(as_json(rows))
+        return
+    table = Table(title=f"Data sets in {resolve_data_dir(data_dir)}", title_justify="left")
+    for column in ("name", "description", "licence", "here"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(row["name"], row["description"], row["licence"], row["here"] or "-")
+    Console().print(table)
+
+
+@command.command("fetch")
+@click.argument("names", nargs=-1, required=True)
+@data_dir_option
+def fetch_data(names: tuple[str, ...], data_dir: Path | None) -> None:
+    """Download data sets from their official places; an interrupted download is resumed."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TransferSpeedColumn,
+    )
+
+    from optiscope.data import dataset_named, fetch
+
+    _refuse_unknown(names)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(name: str, received: int, total: int | None) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=received, total=total)
+
+        for name in names:
+            fetch(dataset_named(name).name, data_dir, progress=show)
+
+
+@command.command("verify")
+@click.argument("names", nargs=-1)
+@data_dir_option
+@json_option
+@click.pass_context
+def verify_data(
+    ctx: click.Context, names: tuple[str, ...], data_dir: Path | None, wants_json: bool
+) -> None:
+    """Check files against their published digests; without NAMES, of all data sets that are here."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from optiscope.cli.root import ExitCode
+    from optiscope.data import DATASETS, verify
+
+    _refuse_unknown(names)
+    reports = [verify(name, data_dir) for name in names or DATASETS]
+    if not names:
+        reports = [r for r in reports if r.complete]
+    if wants_json:
+        rows = [
+            {
+                "name": r.dataset,
+                "ok": r.ok,
+                "layout": r.layout,
+                "files": [
+                    {"path": str(f.path), "status": f.status, "detail": f.detail} for f in r.files
+                ],
+            }
+            for r in reports
+        ]
+        click.echo(as_json(rows))
+    else:
+        table = Table(title="Data sets", title_justify="left")
+        for column in ("data set", "file", "status", "detail"):
+            table.add_column(column)
+        for r in reports:
+            if not r.files:
+                table.add_row(r.dataset, "comes with scikit-learn", "ok", "")
+            for f in r.files:
+                colour = {"ok": "green", "wrong": "red", "missing": "red"}.get(f.status, "yellow")
+                table.add_row(r.dataset, str(f.path), f"[{colour}]{f.status}", f.detail)
+        Console().print(table)
+    ctx.exit(ExitCode.OK if all(r.ok for r in reports) else ExitCode.UNFINISHED)
+
+
+def _refuse_unknown(names: tuple[str, ...]) -> None:
+    from optiscope.data import dataset_named
+
+    for name in names:
+        try:
+            dataset_named(name)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None

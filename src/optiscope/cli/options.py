@@ -1,0 +1,68 @@
+"""Options and values that several subcommands share."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["as_json", "data_dir_option", "json_option", "parse_settings"]
+
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with the data sets, in the layout of torchvision or of a data set hub "
+    "[default: $OPTISCOPE_DATA_DIR, else the user's cache folder].",
+)
+json_option = click.option("--json", "wants_json", is_flag=True, help="Print JSON for machines.")
+
+
+def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+    """``("lr=0.1", "nesterov=true")`` as values; what is no TOML value is a string.
+
+    Raises:
+        click.BadParameter: no ``=``, or a name given twice.
+    """
+    values: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise click.BadParameter(f"expected NAME=VALUE, got {setting!r}", param_hint="'--set'")
+        if name in values:
+            raise click.BadParameter(f"{name!r} is set twice", param_hint="'--set'")
+        try:
+            values[name] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[name] = _number_or_word(text.strip())
+    return values
+
+
+def _number_or_word(text: str) -> Any:
+    """Python's spelling of numbers and truth values (``1e-3``, ``.1``, ``True``), else a word."""
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def as_json(values: Any) -> str:
+    """JSON without NaN: numbers that are not finite become words. A list has a line per entry."""
+    if isinstance(values, list):
+        return "[\n" + ",\n".join(json.dumps(_plain(v), allow_nan=False) for v in values) + "\n]"
+    return json.dumps(_plain(values), indent=1, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
+        return str(value)
+    return value

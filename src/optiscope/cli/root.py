@@ -1,0 +1,140 @@
+"""The root command: help, exit codes, and one line for every error a user can mend."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib import metadata
+from typing import Any
+
+import click
+
+__all__ = ["ExitCode", "main", "root"]
+
+COMMANDS = {
+    "list": ("listing", "List problems, optimizers or studies."),
+    "run": ("single", "Train one problem with one optimizer and print what happened."),
+    "bench": ("bench", "Run a study: tune, train on fresh seeds, write the report."),
+    "status": ("status", "Show how far a study is."),
+    "report": ("report", "Write the page and figures of a study again."),
+    "data": ("data", "List, download and check data sets."),
+}
+
+
+class ExitCode:
+    """What the command's exit status means."""
+
+    OK = 0
+    UNFINISHED = 1
+    USAGE = 2
+    DATA = 3
+    STORE = 4
+    INTERRUPTED = 130
+
+
+EPILOG = """\b
+Exit status:
+  0    done
+  1    the run diverged, crashed or timed out (optiscope run), or a check failed (data verify)
+  2    wrong usage: an unknown name, a bad value, a study that cannot be run as declared
+  3    a data set is missing, damaged or cannot be downloaded
+  4    a folder cannot be written or read
+  130  interrupted; give the same command again to go on
+"""
+
+# Errors whose message is one line for the user, by name of class and module so that the modules
+# need not be imported before something went wrong.
+EXIT_CODES = {
+    ("optiscope.study.declaration", "StudyError"): ExitCode.USAGE,
+    ("optiscope.problems.registry", "UnknownProblemError"): ExitCode.USAGE,
+    ("optiscope.optim.registry", "UnknownOptimizerError"): ExitCode.USAGE,
+    ("optiscope.optim.registry", "BadSettingsError"): ExitCode.USAGE,
+    ("optiscope.optim.first_order", "MissingExtraError"): ExitCode.USAGE,
+    ("optiscope.data.errors", "DataError"): ExitCode.DATA,
+    ("optiscope.records.store", "StoreError"): ExitCode.STORE,
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when used, so that help is instant."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of a first session, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a subcommand and return the command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"optiscope.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"optiscope {metadata.version('optiscope')}")
+        ctx.exit()
+
+
+@click.command(
+    cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and leave.",
+)
+def root() -> None:
+    """Is this optimizer really better than that one, why, and what is wrong with this run?"""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; never returns."""
+    try:
+        status: Any = root.main(args=args, prog_name="optiscope", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(ExitCode.INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(ExitCode.USAGE)
+    except click.ClickException as error:
+        click.echo(f"optiscope: {_one_line(error)}", err=True)
+        sys.exit(ExitCode.USAGE)
+    except KeyboardInterrupt:
+        click.echo("optiscope: interrupted", err=True)
+        sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(ExitCode.OK)
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        click.echo(f"optiscope: {error}", err=True)
+        sys.exit(code)
+    sys.exit(status if isinstance(status, int) else ExitCode.OK)
+
+
+def _one_line(error: click.ClickException) -> str:
+    """What click has to say, with the help to ask for."""
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return message if context is None else f"{message}; see `{context.command_path} --help`"
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Exit status of an error that a user can mend, or None for a bug."""
+    for cls in type(error).__mro__:
+        code = EXIT_CODES.get((cls.__module__, cls.__name__))
+        if code is not None:
+            return code
+    return None

@@ -1,0 +1,139 @@
+"""``optiscope run``: one problem, one optimizer, one seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from optiscope.cli.options import as_json, data_dir_option, json_option, parse_settings
+
+if TYPE_CHECKING:
+    from optiscope.records import Run
+
+__all__ = ["command"]
+
+
+@click.command("run")
+@click.argument("problem")
+@click.argument("optimizer")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A hyperparameter of the optimizer, such as lr=0.1; may be given several times.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="Horizon [default: the problem's].")
+@click.option("--batch-size", type=click.IntRange(min=1), help="[default: the problem's]")
+@click.option(
+    "--schedule",
+    help="Learning-rate schedule: linear_decay, or a class of torch.optim.lr_scheduler.",
+)
+@click.option("--clip-norm", type=float, help="Clip the gradient's norm to this.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="[default: all cores]")
+@click.option("--max-seconds", type=float, help="Stop after this many seconds.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the record in this folder.",
+)
+@data_dir_option
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    problem: str,
+    optimizer: str,
+    settings: tuple[str, ...],
+    schedule: str | None,
+    clip_norm: float | None,
+    out: Path | None,
+    wants_json: bool,
+    **options: Any,
+) -> None:
+    """Train PROBLEM with OPTIMIZER and print what happened.
+
+    Both are names from `optiscope list`, or import paths such as my_package.my_module:MyOptimizer.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from optiscope.cli.root import ExitCode
+    from optiscope.records import RunStore, Status
+    from optiscope.study.single import run
+
+    hyperparameters = parse_settings(settings)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[latest]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{problem} · {optimizer}", total=1.0, latest="")
+
+        def show(share: float, latest: Any) -> None:
+            figures = ("valid_accuracy", "valid_loss")
+            text = next((f"{f} {latest[f]:.4g}" for f in figures if f in latest), "")
+            bar.update(task, completed=share, latest=text.replace("_", " "))
+
+        result = run(
+            problem,
+            optimizer,
+            hyperparameters=hyperparameters,
+            schedule={"name": schedule} if schedule else None,
+            clip={"norm": clip_norm} if clip_norm is not None else None,
+            progress=show,
+            **options,
+        )
+    if out is not None:
+        RunStore(out).write(result)
+    if wants_json:
+        rows = [m._asdict() for m in result.metrics]
+        click.echo(as_json(result.to_dict() | {"metrics": rows}))
+    else:
+        _print(result)
+    if result.status is Status.INTERRUPTED:
+        ctx.exit(ExitCode.INTERRUPTED)
+    ctx.exit(ExitCode.OK if result.status.complete else ExitCode.UNFINISHED)
+
+
+def _print(run: Run) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    trial = run.trial
+    table = Table(
+        title=f"{trial.problem} · {trial.optimizer} · seed {trial.seed}", title_justify="left"
+    )
+    names = list(
+        dict.fromkeys(m.name for m in run.metrics if m.split in ("train", "valid", "test"))
+    )
+    table.add_column("split")
+    for name in names:
+        table.add_column(f"final {name}", justify="right")
+        table.add_column(f"best {name}", justify="right")
+    for split in ("train", "valid", "test"):
+        cells = []
+        for name in names:
+            for values in (run.final, run.best):
+                value = values.get(f"{split}_{name}")
+                cells.append("-" if value is None else _figure(value, name))
+        table.add_row(split, *cells)
+    console.print(table)
+    spent = run.training_seconds
+    console.print(
+        f"{run.status}: {run.reason}; {run.steps:,} steps, "
+        f"{run.counts['gradient_evaluations']:,} gradient evaluations, "
+        f"{spent.wall:.1f} s training ({spent.cpu:.1f} s CPU)",
+        highlight=False,
+    )
+
+
+def _figure(value: float, name: str) -> str:
+    return f"{100 * value:.2f} %" if name == "accuracy" else f"{value:.4g}"

@@ -1,0 +1,92 @@
+"""``optiscope status``: how far a study is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from optiscope.cli.options import as_json, json_option
+
+__all__ = ["command"]
+
+
+@click.command("status")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@json_option
+def command(folder: Path, wants_json: bool) -> None:
+    """Show, for the study in FOLDER, what is recorded, what failed and what is damaged."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from optiscope.records import DamagedRecord, StudyFolder
+
+    kept = StudyFolder(folder)
+    declaration = kept.declaration()
+    outcomes: Counter[tuple[str, str, str, str]] = Counter()
+    damaged: list[str] = []
+    for entry in kept.ledger():
+        found = kept.store.read(entry.trial_hash, metrics=False)
+        state = "open" if found is None else "damaged"
+        if isinstance(found, DamagedRecord):
+            damaged.append(str(found))
+        elif found is not None:
+            state = "complete" if found.status.complete else str(found.status)
+        outcomes[entry.problem, entry.algorithm, entry.role, state] += 1
+    rows = [
+        _row(declaration, problem, algorithm, outcomes)
+        for problem in declaration["problems"]
+        for algorithm in declaration["algorithms"]
+    ]
+    if wants_json:
+        content = {"name": declaration["name"], "pairs": rows, "damaged": damaged}
+        click.echo(as_json(content))
+        return
+    table = Table(title=f"{declaration['name']}: {declaration['question']}", title_justify="left")
+    for column in ("problem", "algorithm", "tuning", "reporting", "failed"):
+        table.add_column(column, justify="left" if column in ("problem", "algorithm") else "right")
+    for row in rows:
+        table.add_row(
+            row["problem"],
+            row["algorithm"],
+            f"{row['tuning_done']} of {row['tuning_planned']}",
+            f"{row['reporting_done']} of {row['reporting_planned']}",
+            str(row["failed"]) if row["failed"] else "-",
+        )
+    console = Console()
+    console.print(table)
+    for line in damaged:
+        console.print(f"[yellow]{line}", highlight=False)
+
+
+def _row(
+    declaration: dict[str, Any],
+    problem: str,
+    algorithm: dict[str, Any],
+    outcomes: Counter[tuple[str, str, str, str]],
+) -> dict[str, Any]:
+    label = algorithm["label"]
+
+    def count(role: str, *, done: bool) -> int:
+        return sum(
+            n
+            for (p, a, r, state), n in outcomes.items()
+            if (p, a, r) == (problem, label, role) and done == (state not in ("open", "damaged"))
+        )
+
+    failed = sum(
+        n
+        for (p, a, _, state), n in outcomes.items()
+        if (p, a) == (problem, label) and state not in ("open", "damaged", "complete")
+    )
+    return {
+        "problem": problem,
+        "algorithm": label,
+        "tuning_done": count("tuning", done=True),
+        "tuning_planned": algorithm["budget"] * len(declaration["tuning"]["seeds"]),
+        "reporting_done": count("reporting", done=True),
+        "reporting_planned": len(declaration["seeds"]),
+        "failed": failed,
+    }
