@@ -255,8 +255,8 @@ def _effect(metric: str, c: Comparison) -> str:
     """Means, their difference and its interval; or the pairs won where a run failed."""
     if c.difference is None:
         return (
-            f"won {c.wins} of {c.pairs} pairs and lost {c.losses}; {c.diverged_a} runs of the first "
-            f"and {c.diverged_b} of the second failed, so that test {metric} has no mean difference"
+            f"won {c.wins} of {c.pairs} pairs, lost {c.losses}; {c.diverged_a} runs of the first "
+            f"and {c.diverged_b} of the second failed, so there is no mean test {metric}"
         )
     means = f"test {metric} {_number(c.mean_a)} against {_number(c.mean_b)}"
     if c.interval is None:

@@ -64,8 +64,6 @@ class Comparison:
             one-sided tests; None without a margin.
         level: at which this comparison was decided, after correction for many comparisons.
         verdict: better, worse, equivalent or undecided, of a compared with b.
-        seeds_to_decide: estimate of the pairs that decide with probability 0.8 if the effect and
-            spread measured so far are the true ones; None where decided, or not within 1000.
         higher_is_better: whether a larger value of the metric is better.
     """
 
@@ -86,7 +84,6 @@ class Comparison:
     equivalence_p_value: float | None
     level: float
     verdict: Verdict
-    seeds_to_decide: int | None
     higher_is_better: bool
 
     @property
@@ -95,6 +92,22 @@ class Comparison:
         if self.equivalence_p_value is None:
             return (self.p_value,)
         return (self.p_value, self.equivalence_p_value)
+
+    @property
+    def seeds_to_decide(self) -> int | None:
+        """Estimate of the pairs that decide with probability 0.8, more than there are.
+
+        It takes the effect and spread measured so far for the true ones, and this comparison's
+        own level. None where the verdict stands already, or not within 1000 pairs.
+        """
+        if self.verdict is not Verdict.UNDECIDED:
+            return None
+        if self.test == T_TEST and self.difference is not None and self.deviation is not None:
+            effect = self.difference / self.deviation
+            margin = None if self.margin is None else self.margin / self.deviation
+            return first_deciding_t_test(effect, margin, self.level, above=self.pairs)
+        win, loss = self.wins / self.pairs, self.losses / self.pairs
+        return first_deciding_sign_test(win, loss, self.level, above=self.pairs)
 
     @property
     def mirrored(self) -> Comparison:
@@ -117,6 +130,7 @@ class Comparison:
         """Plain values for JSON."""
         plain = asdict(self)
         plain["verdict"] = str(self.verdict)
+        plain["seeds_to_decide"] = self.seeds_to_decide
         plain["interval"] = None if self.interval is None else list(self.interval)
         return plain
 
@@ -168,7 +182,6 @@ def paired_comparison(
         equivalence_p_value=None if margin is None else 1.0,
         level=level,
         verdict=Verdict.UNDECIDED,
-        seeds_to_decide=None,
         higher_is_better=higher_is_better,
     )
     if not (failed_x.any() or failed_y.any()):
@@ -177,13 +190,13 @@ def paired_comparison(
 
 
 def decide(comparison: Comparison, level: float) -> Comparison:
-    """The same measurements with interval, verdict and needed seeds at another level.
+    """The same measurements with interval and verdict at another level.
 
     Where a margin was declared and the difference is shown to be inside it, the verdict is
     equivalent, even if the difference is also shown to exist.
     """
     c = comparison
-    interval, seeds = None, None
+    interval = None
     if c.test == T_TEST and c.difference is not None and c.deviation is not None:
         half = float(stats.t.ppf(1 - level / 2, c.pairs - 1)) * c.deviation / math.sqrt(c.pairs)
         interval = (c.difference - half, c.difference + half)
@@ -195,8 +208,8 @@ def decide(comparison: Comparison, level: float) -> Comparison:
             a_wins = (c.difference > 0) == c.higher_is_better
         verdict = Verdict.BETTER if a_wins else Verdict.WORSE
     else:
-        verdict, seeds = Verdict.UNDECIDED, _seeds_to_decide(c, level)
-    return replace(c, level=level, interval=interval, verdict=verdict, seeds_to_decide=seeds)
+        verdict = Verdict.UNDECIDED
+    return replace(c, level=level, interval=interval, verdict=verdict)
 
 
 def _checked(
@@ -249,15 +262,7 @@ def _measure(comparison: Comparison, x: Array, y: Array) -> Comparison:
     result = stats.ttest_rel(x, y)
     filled = replace(filled, p_value=float(result.pvalue), test=T_TEST)
     if margin is not None:
-        above = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
-        below = stats.ttest_1samp(d, margin, alternative="less").pvalue
-        filled = replace(filled, equivalence_p_value=float(max(above, below)))
+        error = deviation / math.sqrt(len(d))
+        nearer = (margin - abs(float(d.mean()))) / error
+        filled = replace(filled, equivalence_p_value=float(stats.t.sf(nearer, len(d) - 1)))
     return filled
-
-
-def _seeds_to_decide(c: Comparison, level: float) -> int | None:
-    if c.test == T_TEST and c.difference is not None and c.deviation is not None:
-        return first_deciding_t_test(
-            c.difference / c.deviation, c.margin and c.margin / c.deviation, level, above=c.pairs
-        )
-    return first_deciding_sign_test(c.wins / c.pairs, c.losses / c.pairs, level, above=c.pairs)
