@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 DATA_DIR_VARIABLE = "OPTISCOPE_DATA_DIR"
+REQUIRE_DATA_VARIABLE = "OPTISCOPE_REQUIRE_DATA"
+REQUIRE_BROWSER_VARIABLE = "OPTISCOPE_REQUIRE_BROWSER"
+
+
+def _skip_or_fail(reason: str, *, required: str) -> None:
+    """Skip, or fail where the environment says that what is missing must be there."""
+    if os.environ.get(required):
+        pytest.fail(f"{required} is set, but {reason}")
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
@@ -16,8 +26,20 @@ def real_data() -> Path:
     """Folder with the real data sets, or a skip that says how to point at one."""
     folder = os.environ.get(DATA_DIR_VARIABLE)
     if not folder or not Path(folder).is_dir():
-        pytest.skip(f"real data not found: set {DATA_DIR_VARIABLE} to a folder with MNIST/raw, ...")
-    return Path(folder)
+        _skip_or_fail(
+            f"real data not found: set {DATA_DIR_VARIABLE} to a folder with MNIST/raw, ...",
+            required=REQUIRE_DATA_VARIABLE,
+        )
+    return Path(folder or "")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the Chromium that pages are rendered in, or a skip."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        _skip_or_fail("chromium not found: install it", required=REQUIRE_BROWSER_VARIABLE)
+    return path or ""
 
 
 @pytest.fixture(autouse=True)

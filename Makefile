@@ -1,0 +1,41 @@
+# Two commands for a fresh machine with Python 3.11 or newer:
+#   make bench   compare optimizers on the UCI digits and write a report
+#   make test    run the tests
+# Each makes its own virtual environment in .venv and installs what it needs there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: bench test test-slow lint clean
+
+bench: $(VENV)/.package
+	$(BIN)/optiscope bench quickstart
+
+test: $(VENV)/.tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "optiscope needs Python 3.11 or newer, got " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.package: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[optimizers]'
+	touch $@
+
+$(VENV)/.tests: $(VENV)/.package requirements-oracles.txt
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps --requirement requirements-oracles.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
