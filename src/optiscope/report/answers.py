@@ -1,0 +1,165 @@
+"""Who won, by how much, and is it certain: a study's claims in words, problem by problem."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from optiscope.report.number_text import metric_text, significant, spread_text
+from optiscope.stats.claims import Claim
+from optiscope.stats.comparison import Comparison, Verdict
+from optiscope.stats.refusal import Refusal
+from optiscope.stats.summary import Result, higher_is_better
+
+__all__ = ["Answer", "Standing", "answer", "effect_text", "lead_text"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How an algorithm stands beside the leader of a problem.
+
+    Attributes:
+        label: of the algorithm.
+        word: ``leader``, ``better`` (than the leader), ``worse``, ``equivalent``, ``undecided`` or
+            ``refused``.
+        text: the leader's lead over it with its interval, or the reason of the refusal.
+    """
+
+    label: str
+    word: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one problem.
+
+    Attributes:
+        problem: name.
+        text: in words.
+        leader: label of the algorithm with the best mean whose runs all reached their end; None
+            where no algorithm has one.
+        certain: whether the leader is better than every other algorithm, by the study's claims.
+        standings: of every algorithm beside the leader, by label.
+    """
+
+    problem: str
+    text: str
+    leader: str | None
+    certain: bool
+    standings: dict[str, Standing]
+
+
+def answer(problem: str, results: Sequence[Result], claims: Sequence[Claim | Refusal]) -> Answer:
+    """The answer for one problem from its results and claims (those of other problems may come).
+
+    An algorithm of which a run failed does not lead, however good its other runs are, unless
+    runs of every algorithm failed.
+    """
+    sound = [r for r in results if r.all_complete] or [r for r in results if r.values]
+    if not sound:
+        return Answer(problem, "No run has reached its end.", None, False, {})
+    metric = sound[0].metric
+    sign = -1 if higher_is_better(metric) else 1
+    leading = min(sound, key=lambda r: sign * r.mean)
+    leader = leading.algorithm
+    head = f"{leader} has the best mean test {metric}, {metric_text(leading.mean, metric)}"
+    if len(results) == 1:
+        alone = f"{leader} reaches a test {metric} of {metric_text(leading.mean, metric)}"
+        return Answer(problem, f"{alone}; there is nothing to compare it with.", leader, False, {})
+    standings = {leader: Standing(leader, "leader", "")}
+    comparisons: dict[str, Comparison] = {}
+    for found in claims:
+        if found.problem != problem or leader not in (found.a, found.b):
+            continue
+        other = found.b if found.a == leader else found.a
+        if isinstance(found, Refusal):
+            standings[other] = Standing(other, "refused", found.reason)
+            continue
+        c = found.comparison if found.a == leader else found.comparison.mirrored
+        comparisons[other] = c
+        standings[other] = Standing(other, str(c.mirrored.verdict), lead_text(c, metric))
+    groups = {v: [x for x, c in comparisons.items() if c.verdict is v] for v in Verdict}
+    refused = [s for s in standings.values() if s.word == "refused"]
+    won = groups[Verdict.BETTER]
+    certain = len(won) == len(results) - 1
+    if certain:
+        closest = min(won, key=lambda x: abs(comparisons[x].difference or math.inf))
+        text = (
+            f"{leader} wins with a mean test {metric} of {metric_text(leading.mean, metric)}: "
+            f"certainly better than {'all others' if len(won) > 1 else won[0]}"
+        )
+        text += _closest(closest, comparisons[closest], metric, named=len(won) > 1)
+        return Answer(problem, text + ".", leader, True, standings)
+    parts = [head]
+    if won:
+        parts.append(f"certainly better than {_listed(won)}")
+    if groups[Verdict.EQUIVALENT]:
+        margin = comparisons[groups[Verdict.EQUIVALENT][0]].margin or 0.0
+        within = f"{spread_text(margin, metric)}{_unit(metric)}"
+        parts.append(f"equal to {_listed(groups[Verdict.EQUIVALENT])} within {within}")
+    if groups[Verdict.UNDECIDED]:
+        parts.append(_undecided(groups[Verdict.UNDECIDED], comparisons))
+    if groups[Verdict.WORSE]:
+        parts.append(f"yet certainly worse than {_listed(groups[Verdict.WORSE])}")
+    if refused:
+        names = _listed([s.label for s in refused])
+        parts.append(f"not comparable with {names}: {refused[0].text.rstrip('.')}")
+    return Answer(problem, "; ".join(parts) + ".", leader, False, standings)
+
+
+def effect_text(c: Comparison, metric: str) -> str:
+    """The difference with its interval, or wins and losses where a run failed."""
+    if c.difference is None:
+        return f"won {c.wins} and lost {c.losses} of {c.pairs} pairs of seeds"
+    text = f"{_signed(c.difference, metric)}{_unit(metric)}"
+    if c.interval is not None:
+        low, high = (_signed(end, metric) for end in c.interval)
+        text += f" [{low}, {high}]"
+    return text
+
+
+def lead_text(c: Comparison, metric: str) -> str:
+    """:func:`effect_text` with the sign that makes a lead positive, for losses too."""
+    if c.higher_is_better or c.difference is None:
+        return effect_text(c, metric)
+    interval = None if c.interval is None else (-c.interval[1], -c.interval[0])
+    return effect_text(replace(c, difference=-c.difference, interval=interval), metric)
+
+
+def _closest(other: str, c: Comparison, metric: str, *, named: bool) -> str:
+    if c.difference is None or c.interval is None:
+        return f" ({effect_text(c, metric)})"
+    ends = sorted(abs(end) for end in c.interval)
+    low, high = (spread_text(end, metric) for end in ends)
+    lead = f"{spread_text(abs(c.difference), metric)}{_unit(metric)}"
+    share = significant(100 * (1 - c.level), 4)
+    head = f", closest of them {other}: ahead by " if named else " by "
+    return f"{head}{lead} ({share} % interval {low} to {high})"
+
+
+def _undecided(labels: Sequence[str], comparisons: dict[str, Comparison]) -> str:
+    needed = [comparisons[x].seeds_to_decide for x in labels]
+    text = f"undecided against {_listed(labels)}"
+    known = [n for n in needed if n is not None]
+    if len(known) == len(labels):
+        few, many = min(known), max(known)
+        seeds = str(few) if few == many else f"{few} to {many}"
+        return f"{text} (about {seeds} seeds would decide)"
+    return f"{text} (for some, no number of seeds up to 1000 would decide so small an effect)"
+
+
+def _listed(labels: Sequence[str]) -> str:
+    if len(labels) < 2:
+        return "".join(labels)
+    return f"{', '.join(labels[:-1])} and {labels[-1]}"
+
+
+def _signed(value: float, metric: str) -> str:
+    text = spread_text(abs(value), metric)
+    return f"{'−' if value < 0 else '+'}{text}"
+
+
+def _unit(metric: str) -> str:
+    return " points" if metric.endswith("accuracy") else ""

@@ -1,0 +1,135 @@
+"""Learning curves: mean and range over seeds, failed runs one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from optiscope.report.appearance import Look
+from optiscope.report.number_text import axis_name, rate_text
+from optiscope.stats.curves import Curve
+
+__all__ = ["draw_curves", "set_metric_limits", "wants_log"]
+
+_DRAWN_EPOCHS: Final = 160
+"""Longer curves are drawn at this many of their epochs, evenly chosen."""
+
+Array = NDArray[np.float64]
+
+
+def draw_curves(
+    axes: Axes, curves: Mapping[str, Curve], looks: Mapping[str, Look], split: str, name: str
+) -> None:
+    """One metric of all algorithms against epochs; ``curves`` by label."""
+    scale = 100.0 if name == "accuracy" else 1.0
+    log = name == "loss" and wants_log([c.mean for c in curves.values()])
+    if log:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: rate_text(v)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    for position, (label, curve) in enumerate(curves.items()):
+        _draw(axes, curve, looks[label], scale, position, len(curves))
+    set_metric_limits(axes, list(curves.values()), scale)
+    for label, curve in curves.items():
+        _mark_failures(axes, curve, looks[label], scale)
+    axes.set_title(_title(split, name))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(axis_name(split, name) + (", log scale" if log else ""))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+
+def wants_log(values: Sequence[Array]) -> bool:
+    """Whether positive values span so much that a linear axis would hide most of them."""
+    whole = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.array([])
+    return bool(len(whole) and whole.min() > 0 and whole.max() / whole.min() > 8)
+
+
+def set_metric_limits(axes: Axes, curves: Sequence[Curve], scale: float) -> None:
+    """Limits around what the runs that reached their end measured, so that one failure far off
+    does not flatten all others."""
+    low = [scale * c.low for c in curves if len(c.low)]
+    high = [scale * c.high for c in curves if len(c.high)]
+    if not low:
+        low = high = [scale * run.values for c in curves for run in c.failed if len(run.values)]
+    if not low:
+        return
+    bottom, top = float(np.concatenate(low).min()), float(np.concatenate(high).max())
+    if axes.get_yscale() == "log" and bottom > 0:
+        ratio = max((top / bottom) ** 0.05, 1.02)
+        axes.set_ylim(bottom / ratio, top * ratio)
+        return
+    margin = 0.05 * (top - bottom) or 0.05 * abs(top) or 1.0
+    axes.set_ylim(bottom - margin, top + margin)
+
+
+def _draw(axes: Axes, curve: Curve, look: Look, scale: float, position: int, total: int) -> None:
+    keep = _thinned(len(curve.epochs))
+    epochs, mean = curve.epochs[keep], scale * curve.mean[keep]
+    if curve.complete > 1:
+        band = axes.fill_between(
+            epochs,
+            scale * curve.low[keep],
+            scale * curve.high[keep],
+            color=look.colour,
+            alpha=0.16,
+            linewidth=0,
+            zorder=1,
+        )
+        band.set_gid(f"{look.group}-band")
+    every = max(1, len(epochs) // 6)
+    (line,) = axes.plot(
+        epochs,
+        mean,
+        color=look.colour,
+        linestyle=look.linestyle,
+        marker=look.marker,
+        markevery=(position * every // max(1, total), every),
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        zorder=3,
+    )
+    line.set_gid(f"{look.group}-mean")
+
+
+def _mark_failures(axes: Axes, curve: Curve, look: Look, scale: float) -> None:
+    bottom, top = axes.get_ylim()
+    for run in curve.failed:
+        (line,) = axes.plot(
+            run.epochs,
+            scale * run.values,
+            color=look.colour,
+            linestyle=look.linestyle,
+            linewidth=0.8,
+            zorder=2,
+        )
+        line.set_gid(f"{look.group}-failed")
+        end = scale * float(run.values[-1]) if len(run.values) else top
+        (cross,) = axes.plot(
+            [run.last_epoch],
+            [min(max(end, bottom), top)],
+            color=look.colour,
+            marker="x",
+            markersize=7,
+            markeredgewidth=2,
+            linestyle="none",
+            clip_on=False,
+            zorder=4,
+        )
+        cross.set_gid(f"{look.group}-cross")
+    axes.set_ylim(bottom, top)
+
+
+def _thinned(length: int) -> NDArray[np.int64]:
+    if length <= _DRAWN_EPOCHS:
+        return np.arange(length)
+    return np.unique(np.linspace(0, length - 1, _DRAWN_EPOCHS).round().astype(np.int64))
+
+
+def _title(split: str, name: str) -> str:
+    words = {"train": "Training", "valid": "Validation", "test": "Test"}
+    return f"{words.get(split, split)} {name}"

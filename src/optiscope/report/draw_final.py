@@ -1,0 +1,60 @@
+"""Final values, one point per seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from optiscope.report.appearance import FAINT, INK, Look
+from optiscope.report.number_text import axis_name
+from optiscope.stats.summary import Result
+
+__all__ = ["draw_final"]
+
+
+def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look]) -> None:
+    """One row per algorithm: every seed's final value, the mean as a bar, failures in words."""
+    metric = results[0].metric
+    scale = 100.0 if metric == "accuracy" else 1.0
+    for row, result in enumerate(results):
+        look = looks[result.algorithm]
+        values = scale * np.array(list(result.values.values()))
+        spread = 0.22 * np.linspace(-1, 1, len(values)) if len(values) > 1 else np.zeros(1)
+        (points,) = axes.plot(
+            values,
+            row + spread[: len(values)],
+            color=look.colour,
+            marker=look.marker,
+            linestyle="none",
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            markersize=5.5,
+        )
+        points.set_gid(f"{look.group}-seeds")
+        if len(values):
+            (bar,) = axes.plot([scale * result.mean] * 2, [row - 0.36, row + 0.36], color=INK)
+            bar.set_gid(f"{look.group}-mean")
+        if result.failed:
+            words = ", ".join(f"{count} {status}" for status, count in result.failed.items())
+            note = axes.annotate(
+                words,
+                (1.0, row),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 8),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                color=FAINT,
+                fontsize=8,
+            )
+            note.set_gid(f"{look.group}-note")
+    axes.set_yticks(range(len(results)), [r.algorithm for r in results])
+    axes.set_ylim(len(results) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.set_title(f"Final test {metric}, every seed")
+    axes.set_xlabel(axis_name("test", metric))
+    axes.set_ylabel("algorithm")

@@ -1,0 +1,112 @@
+"""Learning curves over seeds: mean and range of the runs that reached their end.
+
+Index legend: E epochs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from optiscope.stats.study_table import StudyTables
+
+__all__ = ["Curve", "SingleRun", "curve", "measured"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SingleRun:
+    """The curve of one run that failed, as far as it was measured.
+
+    Attributes:
+        seed: of the run.
+        status: how it ended.
+        epochs: [E].
+        values: [E] finite values only.
+        last_epoch: of the last measurement, finite or not; where the failure is marked.
+    """
+
+    seed: int
+    status: str
+    epochs: Array
+    values: Array
+    last_epoch: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of one algorithm on one problem against epochs.
+
+    A failed run is never averaged with the others: it stands by itself in ``failed``.
+
+    Attributes:
+        epochs: [E] epochs at which a run that reached its end was measured.
+        mean: [E] over those runs.
+        low: [E] smallest value.
+        high: [E] largest value.
+        count: [E] runs measured there; below ``complete`` once a run has stopped early.
+        complete: runs that reached their end.
+        failed: the other runs, one by one.
+    """
+
+    epochs: Array
+    mean: Array
+    low: Array
+    high: Array
+    count: NDArray[np.int64]
+    complete: int
+    failed: tuple[SingleRun, ...]
+
+
+def measured(tables: StudyTables, problem: str) -> list[tuple[str, str]]:
+    """Pairs of split and name that the reporting runs of a problem measured."""
+    rows = tables.curves[tables.curves["problem"] == problem]
+    pairs = rows[["split", "name"]].drop_duplicates()
+    return [(str(split), str(name)) for split, name in pairs.itertuples(index=False)]
+
+
+def curve(tables: StudyTables, problem: str, label: str, split: str, name: str) -> Curve | None:
+    """The curve of one metric, or None where it was never measured."""
+    rows = tables.curves
+    rows = rows[
+        (rows["problem"] == problem)
+        & (rows["algorithm"] == label)
+        & (rows["split"] == split)
+        & (rows["name"] == name)
+    ]
+    if rows.empty:
+        return None
+    runs = tables.of(problem, label, "reporting").set_index("seed")
+    complete = set(runs.index[runs["complete"].astype(bool)])
+    finite = rows[np.isfinite(rows["value"])]
+    kept = finite[finite["seed"].isin(complete)]
+    grouped = kept.assign(epoch=kept["epoch"].round(6)).groupby("epoch")["value"]
+    table = grouped.agg(["mean", "min", "max", "count"]).sort_index()
+    failed = tuple(
+        _single(seed, str(runs.at[seed, "status"]), rows[rows["seed"] == seed])
+        for seed in sorted(set(rows["seed"].tolist()) - complete)
+    )
+    return Curve(
+        epochs=table.index.to_numpy(float),
+        mean=table["mean"].to_numpy(float),
+        low=table["min"].to_numpy(float),
+        high=table["max"].to_numpy(float),
+        count=table["count"].to_numpy(np.int64),
+        complete=int(kept["seed"].nunique()),
+        failed=failed,
+    )
+
+
+def _single(seed: int, status: str, rows: pd.DataFrame) -> SingleRun:
+    finite = rows[np.isfinite(rows["value"])]
+    return SingleRun(
+        seed=seed,
+        status=status,
+        epochs=finite["epoch"].to_numpy(float),
+        values=finite["value"].to_numpy(float),
+        last_epoch=float(rows["epoch"].max()),
+    )

@@ -1,0 +1,279 @@
+"""What tuning tried: result against each hyperparameter, the edge of the space, the good range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from optiscope.stats.study_table import MISSING, StudyTables
+from optiscope.stats.summary import higher_is_better
+
+__all__ = [
+    "Edge",
+    "GoodRange",
+    "Sensitivity",
+    "Tried",
+    "edge_of_space",
+    "numeric_names",
+    "selection_metric",
+    "sensitivity",
+    "tried",
+]
+
+EDGE_SHARE: Final = 0.05
+"""A value within this share of the space's width (in logarithms where ``log``) is at its edge."""
+
+TOLERANCE: Final = {"accuracy": 0.01, "loss": 0.1}
+"""Good is within one point of the best accuracy, or within a tenth of the best loss."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One point H of the tuning, over its tuning seeds.
+
+    Attributes:
+        index: its number in the tuning.
+        hyperparameters: H.
+        value: mean of the selection metric over the tuning seeds; NaN where one run failed.
+        statuses: of its runs.
+        reason: of the first run that failed, else empty.
+        chosen: whether the reporting runs use it.
+    """
+
+    index: int
+    hyperparameters: Mapping[str, Any]
+    value: float
+    statuses: tuple[str, ...]
+    reason: str
+    chosen: bool
+
+    @property
+    def failed(self) -> bool:
+        """Whether one of its runs did not reach its end."""
+        return not math.isfinite(self.value)
+
+
+@dataclass(frozen=True)
+class Edge:
+    """The chosen value lies at the edge of its search space.
+
+    Attributes:
+        name: of the hyperparameter.
+        value: chosen.
+        side: ``low`` or ``high``.
+        suggestion: the space to try next, as the study file would say it.
+    """
+
+    name: str
+    value: float
+    side: str
+    suggestion: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GoodRange:
+    """Neighbouring values around the best one whose result is as good within the tolerance.
+
+    Attributes:
+        low: smallest such value that was tried.
+        high: largest.
+        trials: number of values between them, both included.
+        tolerance: see :data:`TOLERANCE`.
+    """
+
+    low: float
+    high: float
+    trials: int
+    tolerance: float
+
+    @property
+    def factor(self) -> float:
+        """``high / low``; NaN where ``low`` is not positive."""
+        return self.high / self.low if self.low > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Result against one hyperparameter, sorted by its value.
+
+    Attributes:
+        name: of the hyperparameter.
+        metric: selection metric, ``valid_loss`` or ``valid_accuracy``.
+        values: tried values.
+        results: selection metric, NaN where the trial failed.
+        chosen: value of the reporting runs, or None.
+        space: its declared dimension.
+        log: whether the space is logarithmic.
+        failed_below: every trial with a value up to this one failed; None where the lowest did not.
+        failed_above: every trial with a value from this one on failed; None likewise.
+        good: range of good values, None where every trial failed.
+        edge: set where the chosen value lies at the edge of the space.
+    """
+
+    name: str
+    metric: str
+    values: tuple[float, ...]
+    results: tuple[float, ...]
+    chosen: float | None
+    space: Mapping[str, Any]
+    log: bool
+    failed_below: float | None
+    failed_above: float | None
+    good: GoodRange | None
+    edge: Edge | None
+
+
+def selection_metric(tables: StudyTables) -> str:
+    """The metric that tuning selects by: ``valid_loss`` or ``valid_accuracy``."""
+    return str(tables.declaration["tuning"]["select"])
+
+
+def tried(tables: StudyTables, problem: str, label: str) -> list[Tried]:
+    """Points of the tuning in the order in which they were tried; missing trials are left out."""
+    column = f"final_{selection_metric(tables)}"
+    rows = tables.of(problem, label, "tuning")
+    rows = rows[rows["status"] != MISSING]
+    reporting = tables.of(problem, label, "reporting")["hyperparameters"]
+    chosen = dict(reporting.iloc[0]) if len(reporting) else None
+    points = []
+    for index in sorted(set(rows["index"].tolist())):
+        group = rows[rows["index"] == index]
+        hyperparameters = dict(group["hyperparameters"].iloc[0])
+        complete = group["complete"].astype(bool)
+        values = pd.to_numeric(group[column]) if column in group.columns else pd.Series([math.nan])
+        value = float(values.mean(skipna=False)) if complete.all() else math.nan
+        points.append(
+            Tried(
+                index=index,
+                hyperparameters=hyperparameters,
+                value=value if math.isfinite(value) else math.nan,
+                statuses=tuple(group["status"]),
+                reason=next(iter(group["reason"][~complete]), ""),
+                chosen=hyperparameters == chosen,
+            )
+        )
+    return points
+
+
+def numeric_names(space: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of the dimensions that hold numbers, the learning rate first."""
+
+    def is_numeric(dimension: Mapping[str, Any]) -> bool:
+        choices = dimension.get("choice")
+        return choices is None or all(
+            isinstance(c, int | float) and not isinstance(c, bool) for c in choices
+        )
+
+    names = [name for name, dimension in space.items() if is_numeric(dimension)]
+    return sorted(names, key=lambda name: name != "lr")
+
+
+def sensitivity(
+    tables: StudyTables, problem: str, label: str, name: str, points: Sequence[Tried] | None = None
+) -> Sensitivity | None:
+    """Result against the hyperparameter ``name``, or None where no trial was stored."""
+    points = tried(tables, problem, label) if points is None else points
+    points = sorted(
+        (p for p in points if name in p.hyperparameters), key=lambda p: p.hyperparameters[name]
+    )
+    if not points:
+        return None
+    metric = selection_metric(tables)
+    space = tables.algorithm(label).space.get(name, {})
+    values = tuple(float(p.hyperparameters[name]) for p in points)
+    results = tuple(p.value for p in points)
+    failed = [p.failed for p in points]
+    chosen = next((float(p.hyperparameters[name]) for p in points if p.chosen), None)
+    leading = failed.index(False) if False in failed else len(failed)
+    trailing = failed[::-1].index(False) if False in failed else len(failed)
+    return Sensitivity(
+        name=name,
+        metric=metric,
+        values=values,
+        results=results,
+        chosen=chosen,
+        space=space,
+        log=bool(space.get("log", _looks_logarithmic(values))),
+        failed_below=values[leading - 1] if leading and trailing < len(failed) else None,
+        failed_above=values[-trailing] if trailing else None,
+        good=_good_range(values, results, metric),
+        edge=None if chosen is None else edge_of_space(name, chosen, space),
+    )
+
+
+def edge_of_space(name: str, value: float, space: Mapping[str, Any]) -> Edge | None:
+    """Whether a chosen value lies at the edge of its space, with the space to try next.
+
+    A logarithmic space is moved on by half its width beyond that edge, at least by a factor of
+    ten; a linear one by half its width, a lower end of zero or more staying at zero or more. Of a
+    list of choices, the first and the last number are edges.
+    """
+    choices = space.get("choice")
+    if choices is not None:
+        return _edge_of_choices(name, value, choices)
+    if "low" not in space or "high" not in space:
+        return None
+    low, high = float(space["low"]), float(space["high"])
+    if space.get("log"):
+        width = math.log(high / low)
+        place = math.log(value / low) / width if width > 0 else 0.5
+        move = max(10.0, math.exp(width / 2))
+        lower = {"low": low / move, "high": math.sqrt(low * high), "log": True}
+        upper = {"low": math.sqrt(low * high), "high": high * move, "log": True}
+    else:
+        width = high - low
+        place = (value - low) / width if width > 0 else 0.5
+        below = low - width / 2
+        lower = {"low": max(0.0, below) if low >= 0 else below, "high": low + width / 2}
+        upper = {"low": low + width / 2, "high": high + width / 2}
+        if lower["low"] == low:
+            lower = {}
+    if place <= EDGE_SHARE and lower:
+        return Edge(name, value, "low", lower)
+    if place >= 1 - EDGE_SHARE:
+        return Edge(name, value, "high", upper)
+    return None
+
+
+def _edge_of_choices(name: str, value: float, choices: Sequence[Any]) -> Edge | None:
+    numbers = sorted(float(c) for c in choices if isinstance(c, int | float))
+    if len(numbers) < 3 or value not in (numbers[0], numbers[-1]):
+        return None
+    at_low = value == numbers[0]
+    kept = numbers[:2] if at_low else numbers[-2:]
+    if kept[0] > 0:
+        ratio = kept[1] / kept[0]
+        more = [kept[0] / ratio**2, kept[0] / ratio] if at_low else [kept[1] * ratio]
+        more += [] if at_low else [kept[1] * ratio**2]
+    else:
+        return None
+    return Edge(name, value, "low" if at_low else "high", {"choice": sorted(more + kept)})
+
+
+def _good_range(values: Sequence[float], results: Sequence[float], metric: str) -> GoodRange | None:
+    array = np.array(results)
+    if not np.isfinite(array).any():
+        return None
+    if higher_is_better(metric):
+        tolerance = TOLERANCE["accuracy"]
+        best = int(np.nanargmax(array))
+        good = array >= array[best] - tolerance
+    else:
+        tolerance = TOLERANCE["loss"]
+        best = int(np.nanargmin(array))
+        good = array <= array[best] + tolerance * abs(array[best])
+    low = high = best
+    while low > 0 and good[low - 1]:
+        low -= 1
+    while high + 1 < len(good) and good[high + 1]:
+        high += 1
+    return GoodRange(values[low], values[high], high - low + 1, tolerance)
+
+
+def _looks_logarithmic(values: Sequence[float]) -> bool:
+    return min(values) > 0 and max(values) / min(values) > 30

@@ -1,0 +1,274 @@
+"""The records of a study as tidy tables: one row per planned trial, one per measurement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import repeat
+from typing import Any, Final
+
+import pandas as pd
+
+from optiscope.records import DamagedRecord, Entry, Run, StudyFolder
+from optiscope.records.trial import canonical_json
+from optiscope.stats.evidence import Evidence, Part
+
+__all__ = ["DAMAGED", "MISSING", "PHASES", "AlgorithmEntry", "StudyTables", "read_study"]
+
+MISSING: Final = "missing"
+"""Status of a trial that was planned and has no record yet."""
+
+DAMAGED: Final = "damaged"
+"""Status of a trial whose record cannot be trusted."""
+
+PHASES: Final = ("data", "forward_backward", "optimizer", "instruments", "evaluation")
+"""Phases of a run whose seconds are kept, in order of a training step."""
+
+_RUN_COLUMNS: Final = (
+    "trial_hash",
+    "algorithm",
+    "problem",
+    "role",
+    "index",
+    "seed",
+    "hyperparameters",
+    "status",
+    "reason",
+    "complete",
+    "steps",
+    "training_wall",
+    "training_cpu",
+    "gradient_evaluations",
+    "hessian_products",
+    "peak_memory_bytes",
+    "started",
+    "imported",
+)
+_CURVE_COLUMNS: Final = ("algorithm", "problem", "seed", "split", "name", "epoch", "value")
+
+
+@dataclass(frozen=True)
+class AlgorithmEntry:
+    """One A(Φ, budget) of a study, as declared.
+
+    Attributes:
+        label: its name in the study.
+        optimizer: name or import path.
+        fixed: hyperparameters that are not tuned.
+        space: Φ: per name ``{"low", "high", "log"}`` or ``{"choice": [...]}``; empty when untuned.
+        sampler: ``grid``, ``random``, ``qmc``, ``tpe`` or ``none``.
+        budget: hyperparameters tried.
+        schedule: learning-rate schedule, or None.
+        clip: gradient clipping, or None.
+        early_stopping: criterion and patience, or None.
+        pruner: rule that ends poor trials early, or None.
+        colour: ``#rrggbb`` chosen by the user, or None.
+    """
+
+    label: str
+    optimizer: str
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    space: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sampler: str = "none"
+    budget: int = 1
+    schedule: Mapping[str, Any] | None = None
+    clip: Mapping[str, Any] | None = None
+    early_stopping: Mapping[str, Any] | None = None
+    pruner: Mapping[str, Any] | str | None = None
+    colour: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> AlgorithmEntry:
+        """From a resolved declaration, whose further keys say nothing that a report shows."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+@dataclass(frozen=True)
+class StudyTables:
+    """Everything a report needs, read once.
+
+    Attributes:
+        declaration: the resolved declaration.
+        algorithms: as declared, in the user's order.
+        runs: one row per ledger entry; ``status`` is a run's status, ``missing`` or ``damaged``;
+            ``final_<split>_<name>`` and ``best_<split>_<name>`` hold what the run measured,
+            ``wall_<phase>`` and ``cpu_<phase>`` seconds; NaN where nothing was measured.
+        curves: one row per measurement of a reporting run, in order of measurement.
+        evidence: the same runs as claims are made from.
+        damaged: records that cannot be trusted.
+        environments: distinct environments of the runs with the number of runs in each,
+            commonest first.
+    """
+
+    declaration: Mapping[str, Any]
+    algorithms: tuple[AlgorithmEntry, ...]
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    evidence: Evidence
+    damaged: tuple[DamagedRecord, ...]
+    environments: tuple[tuple[Mapping[str, Any], int], ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the algorithms in the user's order."""
+        return [algorithm.label for algorithm in self.algorithms]
+
+    @property
+    def problems(self) -> list[str]:
+        """Names of the problems in the user's order."""
+        return list(self.declaration["problems"])
+
+    def algorithm(self, label: str) -> AlgorithmEntry:
+        """The algorithm of that label; raises KeyError."""
+        for algorithm in self.algorithms:
+            if algorithm.label == label:
+                return algorithm
+        raise KeyError(label)
+
+    def metric(self, problem: str) -> str:
+        """The reported metric of a problem on the test split: ``accuracy`` or ``loss``."""
+        return str(self.declaration["metric"][problem])
+
+    def of(self, problem: str, label: str | None = None, role: str | None = None) -> pd.DataFrame:
+        """Rows of ``runs`` of one problem, and of one algorithm and role where these are given."""
+        chosen = self.runs["problem"] == problem
+        if label is not None:
+            chosen &= self.runs["algorithm"] == label
+        if role is not None:
+            chosen &= self.runs["role"] == role
+        return self.runs[chosen]
+
+
+def read_study(
+    folder: StudyFolder,
+    *,
+    curves: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> StudyTables:
+    """Tables of a study's records; a damaged record becomes a row that says so.
+
+    Args:
+        folder: the study.
+        curves: also read the measurements of the reporting runs.
+        progress: called with the number of entries read and their total.
+
+    Raises:
+        StoreError: the folder holds no study, or cannot be read.
+    """
+    declaration = folder.declaration()
+    ledger = folder.ledger()
+    rows: list[dict[str, Any]] = []
+    columns: dict[str, list[Any]] = {name: [] for name in _CURVE_COLUMNS}
+    environments: Counter[str] = Counter()
+    samples: dict[str, Mapping[str, Any]] = {}
+    read: dict[str, Run | DamagedRecord | None] = {}
+    drawn = Counter(entry.trial_hash for entry in ledger if curves and entry.role == "reporting")
+    for done, entry in enumerate(ledger):
+        key = entry.trial_hash
+        if key not in read:
+            run = read[key] = folder.store.read(key, metrics=key in drawn)
+            if isinstance(run, Run):
+                where = canonical_json(dict(run.environment))
+                environments[where] += 1
+                samples.setdefault(where, run.environment)
+        run = read[key]
+        rows.append(_row(entry, run))
+        if isinstance(run, Run) and entry.role == "reporting" and curves:
+            _add_curves(columns, entry, run)
+            drawn[key] -= 1  # two algorithms may share a trial: keep its curve until the last one
+            if not drawn[key]:
+                read[key] = replace(run, metrics=())
+        if progress is not None:
+            progress(done + 1, len(ledger))
+    return StudyTables(
+        declaration=declaration,
+        algorithms=tuple(AlgorithmEntry.from_dict(values) for values in declaration["algorithms"]),
+        runs=_frame(rows),
+        curves=_curve_frame(columns),
+        evidence=_evidence(declaration, ledger, read),
+        damaged=tuple(r for r in read.values() if isinstance(r, DamagedRecord)),
+        environments=tuple((samples[key], count) for key, count in environments.most_common()),
+    )
+
+
+def _evidence(
+    declaration: Mapping[str, Any],
+    ledger: Sequence[Entry],
+    read: Mapping[str, Run | DamagedRecord | None],
+) -> Evidence:
+    tuning: dict[tuple[str, str], list[Part]] = {}
+    reporting: dict[tuple[str, str], dict[int, Part]] = {}
+    for entry in ledger:
+        run = read[entry.trial_hash]
+        part = Part(entry, run if isinstance(run, Run) else None)
+        key = (entry.problem, entry.algorithm)
+        if entry.role == "tuning":
+            tuning.setdefault(key, []).append(part)
+        else:
+            reporting.setdefault(key, {})[entry.seed] = part
+    return Evidence(declaration, tuning, reporting)
+
+
+def _row(entry: Entry, run: Run | DamagedRecord | None) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "trial_hash": entry.trial_hash,
+        "algorithm": entry.algorithm,
+        "problem": entry.problem,
+        "role": entry.role,
+        "index": entry.index,
+        "seed": entry.seed,
+        "hyperparameters": dict(entry.hyperparameters),
+        "complete": False,
+    }
+    if run is None:
+        return row | {"status": MISSING, "reason": "not run yet"}
+    if isinstance(run, DamagedRecord):
+        return row | {"status": DAMAGED, "reason": run.reason}
+    spent = run.training_seconds
+    return (
+        row
+        | {
+            "status": str(run.status),
+            "reason": run.reason,
+            "complete": run.status.complete,
+            "steps": run.steps,
+            "training_wall": spent.wall,
+            "training_cpu": spent.cpu,
+            "gradient_evaluations": run.counts.get("gradient_evaluations"),
+            "hessian_products": run.counts.get("hessian_products"),
+            "peak_memory_bytes": run.peak_memory_bytes,
+            "started": run.started,
+            "imported": run.imported,
+        }
+        | {f"wall_{phase}": seconds.wall for phase, seconds in run.seconds.items()}
+        | {f"cpu_{phase}": seconds.cpu for phase, seconds in run.seconds.items()}
+        | {f"final_{key}": value for key, value in run.final.items()}
+        | {f"best_{key}": value for key, value in run.best.items()}
+    )
+
+
+def _add_curves(columns: dict[str, list[Any]], entry: Entry, run: Run) -> None:
+    for name in ("algorithm", "problem", "seed"):
+        columns[name].extend(repeat(getattr(entry, name), len(run.metrics)))
+    for row in run.metrics:
+        columns["epoch"].append(row.epoch)
+        columns["split"].append(row.split)
+        columns["name"].append(row.name)
+        columns["value"].append(row.value)
+
+
+def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    missing = [name for name in _RUN_COLUMNS if name not in frame.columns]
+    for name in missing:
+        frame[name] = pd.Series([None] * len(frame), dtype=object)
+    return frame
+
+
+def _curve_frame(columns: dict[str, list[Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(columns)
+    for name in ("algorithm", "problem", "split", "name"):
+        frame[name] = frame[name].astype("category")
+    return frame.astype({"seed": "int64", "epoch": "float64", "value": "float64"})
