@@ -107,6 +107,7 @@ HOSTILE = {
     "a dotted name": b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__init__\x93.",
     "a persistent id": b"Pelsewhere\n.",
     "an extension code": b"\x82\x01.",
+    "a memo of gigabytes": b"\x80\x02Nr\xff\xff\xff\x7fh\x00.",
     "text as another encoding": b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x05\x00\x00\x00rot13tR.",
     "a truncated stream": python2_pickle(pixels(1, 3, 32, 32), b"labels", [1])[:500],
     "no pickle at all": b"\x89PNG\r\n",

@@ -104,12 +104,12 @@ def test_equal_differences_have_no_spread_to_trust() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(a=[1.0], b=[2.0]), "at least 2 pairs of seeds, got 1"),
-        (dict(a=[], b=[]), "at least 2 pairs of seeds, got 0"),
-        (dict(a=[1.0, 2.0], b=[2.0]), "one value per seed for both"),
-        (dict(a=A, b=B, level=1.0), "level must lie between 0 and 1, got 1.0"),
-        (dict(a=A, b=B, margin=-0.1), "margin must be positive, got -0.1"),
-        (dict(a=A, b=B, margin=NAN), "margin must be positive, got nan"),
+        ({"a": [1.0], "b": [2.0]}, "at least 2 pairs of seeds, got 1"),
+        ({"a": [], "b": []}, "at least 2 pairs of seeds, got 0"),
+        ({"a": [1.0, 2.0], "b": [2.0]}, "one value per seed for both"),
+        ({"a": A, "b": B, "level": 1.0}, "level must lie between 0 and 1, got 1.0"),
+        ({"a": A, "b": B, "margin": -0.1}, "margin must be positive, got -0.1"),
+        ({"a": A, "b": B, "margin": NAN}, "margin must be positive, got nan"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments: dict[str, object], message: str) -> None:

@@ -97,7 +97,7 @@ def fetch_data(names: tuple[str, ...], data_dir: Path | None) -> None:
 def verify_data(
     ctx: click.Context, names: tuple[str, ...], data_dir: Path | None, wants_json: bool
 ) -> None:
-    """Check files against their published digests; without NAMES, of all data sets that are here."""
+    """Check files against their published digests; without NAMES, of all data sets at hand."""
     from rich.console import Console
     from rich.table import Table
 

@@ -46,6 +46,7 @@ __all__ = ["command"]
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     problem: str,
     optimizer: str,
     settings: tuple[str, ...],

@@ -115,8 +115,11 @@ def _refuse(*_: Any) -> Any:
     raise pickle.UnpicklingError("it builds an array in an unknown way")
 
 
-class _InertUnpickler(pickle.Unpickler):
-    """Unpickler whose every name is a stand-in."""
+class _InertUnpickler(pickle._Unpickler):
+    """Unpickler whose every name is a stand-in.
+
+    The one in Python, for the one in C reserves whatever memory a pickle asks for.
+    """
 
     def find_class(self, module: str, name: str, /) -> Any:
         makers: dict[tuple[str, str], Callable[..., Any]] = {

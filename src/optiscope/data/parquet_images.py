@@ -92,6 +92,8 @@ def _read_columns(path: Path) -> tuple[Path, Any, NDArray[np.int64]]:
         if encoded.type.get_field_index("bytes") < 0:
             raise BadFile(f"{path}: column {image} has no field 'bytes', got {encoded.type}")
         encoded = pc.struct_field(encoded, "bytes")
+    if not (pa.types.is_binary(encoded.type) or pa.types.is_large_binary(encoded.type)):
+        raise BadFile(f"{path}: expected encoded images in column {image}, got {encoded.type}")
     if not pa.types.is_integer(labels.type) or labels.null_count or encoded.null_count:
         raise BadFile(
             f"{path}: expected integer labels and no empty cells, got {labels.type} with "

@@ -25,6 +25,7 @@ __all__ = [
     "CurvatureSums",
     "Observations",
     "Prior",
+    "add_cross_pair",
     "add_pair",
     "best_scale",
     "construct_rate",
@@ -83,6 +84,15 @@ def add_pair(sums: CurvatureSums, s: Tensor, y: Tensor) -> CurvatureSums:
         yy=sums.yy + safe_dot(y, y),
         quotients=sums.quotients + quotient,
         squared_quotients=sums.squared_quotients + quotient**2,
+    )
+
+
+def add_cross_pair(sums: CurvatureSums, s: Tensor, y1: Tensor, y2: Tensor) -> CurvatureSums:
+    """Sums that include products y1, y2 [N] of one direction s [N] on two batches."""
+    return replace(
+        sums,
+        cross_sy=sums.cross_sy + (safe_dot(s, y1) + safe_dot(s, y2)) / 2,
+        cross_yy=sums.cross_yy + safe_dot(y1, y2),
     )
 
 

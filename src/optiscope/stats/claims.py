@@ -177,7 +177,8 @@ def claims_from(
         family, correction = len(pairs), f"Bonferroni over {len(pairs)} comparisons, in stages"
         decided = [c.comparison for c in claims]
     else:
-        family, correction = len(claims), f"Holm over {len(claims)} comparisons"
+        family = len(claims)
+        correction = f"Holm over {family} comparisons" if family > 1 else "one comparison"
         decided = correct_for_many([c.comparison for c in claims], level)
     following = iter(decided)
     return [

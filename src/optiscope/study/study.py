@@ -168,7 +168,7 @@ def load_study(source: str | Path) -> Study:
 
 
 class _Resolver:
-    """Checks what a schema cannot: that names exist, settings are accepted, and nothing misleads."""
+    """Checks what a schema cannot: that names exist, settings are accepted, nothing misleads."""
 
     def __init__(self, declared: Declaration, text: str, origin: str) -> None:
         self.declared, self.text, self.origin = declared, text, origin

@@ -112,7 +112,7 @@ def _halton(algorithm: Algorithm, seed: int) -> list[Mapping[str, Any]]:
     that its proposals would depend on the order in which trials end.
     """
     sequence = qmc.Halton(len(algorithm.space), scramble=True, rng=np.random.default_rng(seed))
-    points = []
+    points: list[Mapping[str, Any]] = []
     for row in sequence.random(algorithm.budget):
         dimensions = zip(algorithm.space.items(), row, strict=True)
         points.append({name: _at(dimension, float(u)) for (name, dimension), u in dimensions})
