@@ -1,0 +1,327 @@
+"""What studies support, and what they are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optiscope.records import Status
+from optiscope.stats.claim_question import QuestionError, parse_question
+from optiscope.stats.claims import Claim, claim, next_seed_count, study_claims
+from optiscope.stats.comparison import Verdict, paired_comparison
+from optiscope.stats.refusal import Refusal
+from stats.small_study import PROBLEM, SEEDS, algorithm, planned, run, study
+
+NAN = math.nan
+ADAM = (0.915, 0.911, 0.917, 0.909, 0.914)
+SGD = (0.901, 0.899, 0.905, 0.893, 0.902)
+TWO = {"Adam": ADAM, "SGD": SGD}
+
+
+def only(folder: Any) -> Claim | Refusal:
+    (answer,) = study_claims(folder)
+    return answer
+
+
+def refused(folder: Any, rule: str) -> Refusal:
+    answer = only(folder)
+    assert isinstance(answer, Refusal)
+    assert answer.rule == rule
+    json.dumps(answer.to_dict(), allow_nan=False)
+    return answer
+
+
+def suggested(refusal: Refusal) -> dict[str, Any]:
+    assert refusal.study_that_would_answer is not None
+    return tomllib.loads(refusal.study_that_would_answer)
+
+
+def test_a_claim_names_everything_it_rests_on(tmp_path: Path) -> None:
+    found = only(study(tmp_path, TWO))
+    assert isinstance(found, Claim)
+    alone = paired_comparison(ADAM, SGD, level=0.05, higher_is_better=True)
+    assert found.comparison == alone
+    assert found.verdict is Verdict.BETTER
+    assert (found.metric, found.epochs, found.family) == ("accuracy", 100, 1)
+    assert found.a_name == "Adam(lr log[1e-5, 0.1]; budget 4 by grid)"
+    for part in (PROBLEM, "100 epochs", "test accuracy", "95 % interval", "paired t test",
+                 "5 seeds", found.a_name, found.b_name):  # fmt: skip
+        assert part in found.sentence
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["verdict"] == "better"
+    assert plain["comparison"]["interval"] == pytest.approx(list(alone.interval or ()))
+
+
+def test_a_loss_is_better_when_lower(tmp_path: Path) -> None:
+    found = only(study(tmp_path, TWO, metric={PROBLEM: "loss"}))
+    assert isinstance(found, Claim)
+    assert found.verdict is Verdict.WORSE
+
+
+def test_all_comparisons_of_the_study_are_one_family(tmp_path: Path) -> None:
+    values = TWO | {"Lark": tuple(x + 0.001 for x in ADAM[::-1])}
+    answers = study_claims(study(tmp_path, values, problems=(PROBLEM, "other")))
+    assert [(x.problem, x.a, x.b) for x in answers] == [
+        (p, a, b)
+        for p in (PROBLEM, "other")
+        for a, b in (("Adam", "SGD"), ("Adam", "Lark"), ("SGD", "Lark"))
+    ]
+    levels = [x.comparison.level for x in answers if isinstance(x, Claim)]
+    assert len(levels) == 6
+    assert min(levels) == pytest.approx(0.05 / 6)
+    assert max(levels) < 0.05
+    assert all(isinstance(x, Claim) and x.family == 6 for x in answers)
+
+
+def test_equivalence_within_the_declared_margin(tmp_path: Path) -> None:
+    near = {"Adam": ADAM, "SGD": tuple(x + d for x, d in zip(ADAM, (1e-4, -2e-4, 0, 1e-4, 2e-4),
+                                                             strict=True))}  # fmt: skip
+    found = only(study(tmp_path / "one", near, equivalence_margin=0.005))
+    assert found.verdict is Verdict.EQUIVALENT  # type: ignore[union-attr]
+    found = only(study(tmp_path / "two", near, equivalence_margin={PROBLEM: 0.005}))
+    assert found.verdict is Verdict.EQUIVALENT  # type: ignore[union-attr]
+
+
+def test_diverged_runs_are_outcomes(tmp_path: Path) -> None:
+    found = only(study(tmp_path, {"Adam": ADAM, "SGD": (*SGD[:-1], NAN)}))
+    assert isinstance(found, Claim)
+    assert found.comparison.diverged_b == 1
+    assert found.verdict is Verdict.UNDECIDED
+    assert "about 6 seeds would decide" in found.sentence
+    assert "1 of the second failed" in found.sentence
+
+
+# --- the protocol's example ---------------------------------------------------------------------
+
+
+def crossing_curves(path: Path) -> Any:
+    """Adam leads until epoch 80 and is overtaken; both were tuned for 100 epochs."""
+    folder = study(path, TWO)
+    entries = [e for e in folder.ledger() if e.role == "tuning"]
+    shutil.rmtree(folder.store.root)
+    epochs = range(101)
+    for e in entries:
+        folder.store.write(run(e.algorithm, PROBLEM, 0, e.hyperparameters, [0.1, 0.5]))
+    for seed in SEEDS:
+        for label, level, slope in (("Adam", 0.90, 0.0), ("SGD", 0.86, 0.0005)):
+            curve = [level + slope * e + 0.002 * math.sin(seed * level) for e in epochs]
+            made = run(label, PROBLEM, seed, {"lr": 1e-3}, curve)
+            folder.store.write(made)
+            entries.append(planned(made, label, "reporting", -1))
+    folder.write_ledger(entries)
+    return folder
+
+
+def test_curves_that_cross_support_no_claim_at_the_crossing(tmp_path: Path) -> None:
+    folder = crossing_curves(tmp_path)
+    at_the_end = claim("sgd better than adam", folder)
+    assert isinstance(at_the_end, Claim)
+    assert at_the_end.supported
+    refusal = claim("adam better than sgd on fmnist_2c2d at 80 epochs", folder)
+    assert isinstance(refusal, Refusal)
+    assert refusal.rule == "horizon"
+    assert "tuned for 100 epochs" in refusal.reason
+    assert "not for 80" in refusal.reason
+    answer = suggested(refusal)
+    assert answer["epochs"] == 80
+    assert answer["problems"] == [PROBLEM]
+    assert [a["label"] for a in answer["algorithms"]] == ["Adam", "SGD"]
+    assert answer["algorithms"][0]["space"] == {"lr": {"low": 1e-5, "high": 0.1, "log": True}}
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+def test_runs_of_another_horizon_than_declared(tmp_path: Path) -> None:
+    folder = study(tmp_path / "a", TWO, tuning_changes={"SGD": {"epochs": 20}})
+    assert "SGD was tuned for 20 epochs" in refused(folder, "horizon").reason
+    folder = study(tmp_path / "b", TWO, run_changes={"Adam": {"epochs": 80}})
+    assert "Adam was reported for 80 epochs" in refused(folder, "horizon").reason
+
+
+def test_different_budgets(tmp_path: Path) -> None:
+    tuned = {"Adam": (0.5, 0.7, 0.8, 0.6), "SGD": (0.5, 0.7)}
+    folder = study(tmp_path, TWO, tuning_values=tuned)
+    refusal = refused(folder, "budget")
+    assert "4 trials" in refusal.reason
+    assert "SGD with 2" in refusal.reason
+    assert [a["budget"] for a in suggested(refusal)["algorithms"]] == [4, 4]
+
+
+def test_an_untuned_algorithm_is_the_same_at_any_budget(tmp_path: Path) -> None:
+    untuned = algorithm("SGD", space={}, fixed={"lr": 1e-3}, sampler="none", budget=1)
+    found = only(study(tmp_path, TWO, algorithms=[algorithm("Adam"), untuned]))
+    assert isinstance(found, Claim)
+    assert found.b_name == "SGD(lr=0.001; untuned)"
+
+
+def test_one_seed(tmp_path: Path) -> None:
+    refusal = refused(study(tmp_path, {"Adam": (0.9,), "SGD": (0.8,)}, seeds=(7,)), "seeds")
+    assert "one run shows nothing" in refusal.reason
+    seeds = suggested(refusal)["seeds"]
+    assert len(set(seeds)) == 5
+    assert seeds[0] == 7
+    assert 0 not in seeds  # the tuning's
+
+
+def test_selection_by_the_test_set(tmp_path: Path) -> None:
+    tuning = {"seeds": [0], "select": "test_accuracy"}
+    refusal = refused(study(tmp_path / "a", TWO, tuning=tuning), "test metric")
+    assert suggested(refusal)["tuning"]["select"] == "valid_accuracy"
+    stopping = {"metric": "test_loss", "patience": 3}
+    algorithms = [algorithm("Adam", early_stopping=stopping), algorithm("SGD")]
+    refusal = refused(study(tmp_path / "b", TWO, algorithms=algorithms), "test metric")
+    table = suggested(refusal)["algorithms"][0]
+    assert table["early_stopping"] == {"metric": "valid_loss", "patience": 3}
+
+
+def test_mixed_versions_of_the_problem(tmp_path: Path) -> None:
+    folder = study(tmp_path / "a", TWO, run_changes={"Adam": {"problem_version": 2}})
+    assert "versions 1 (schema 1) and 2 (schema 1)" in refused(folder, "problem version").reason
+    folder = study(tmp_path / "b", TWO, tuning_changes={"SGD": {"schema": 2}})
+    refused(folder, "problem version")
+
+
+def test_imported_runs_enter_no_claim(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO, run_changes={"SGD": {"imported": "DeepOBS 1.1"}})
+    refused(folder, "imported")
+
+
+def test_seeds_that_both_tune_and_report(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO, tuning_changes={"SGD": {"seed": 101}})
+    refusal = refused(folder, "shared seeds")
+    assert "[101]" in refusal.reason
+    assert not set(suggested(refusal)["seeds"]) & {0, 101}
+
+
+def test_runs_that_do_not_share_weights_and_batches(tmp_path: Path) -> None:
+    refused(study(tmp_path / "a", TWO, run_changes={"SGD": {"batch_size": 64}}), "not paired")
+    refused(study(tmp_path / "b", TWO, run_changes={"SGD": {"device": "cuda"}}), "not paired")
+
+
+def test_an_unfinished_study_is_asked_to_finish(tmp_path: Path) -> None:
+    folder = study(tmp_path / "a", TWO)
+    gone = next(e for e in folder.ledger() if e.role == "reporting")
+    shutil.rmtree(folder.store.path(gone.trial_hash))
+    refusal = refused(folder, "unfinished")
+    assert "1 trials" in refusal.reason
+    assert refusal.study_that_would_answer is None
+    changes = {"Adam": {"status": Status.INTERRUPTED}}
+    with pytest.raises(TypeError):
+        study(tmp_path / "b", TWO, run_changes=changes)
+
+
+def test_labels_must_differ(tmp_path: Path) -> None:
+    twice = [algorithm("Adam"), algorithm("Adam", space={"lr": {"choice": [0.1]}})]
+    with pytest.raises(ValueError, match="two algorithms are labelled 'Adam'"):
+        study_claims(study(tmp_path, TWO, algorithms=twice))
+
+
+def test_a_metric_chosen_afterwards(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO)
+    assert isinstance(claim("adam better than sgd in accuracy", folder), Claim)
+    refusal = claim("adam better than sgd in loss", folder)
+    assert isinstance(refusal, Refusal)
+    assert suggested(refusal)["metric"] == {PROBLEM: "loss"}
+
+
+# --- questions ----------------------------------------------------------------------------------
+
+
+def test_questions_are_answered_as_asked(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO)
+    for text, supported in [
+        ("adam better than sgd", True),
+        ("Adam is worse than SGD on fmnist_2c2d at 100 epochs?", False),
+        ("sgd worse than adam after 100 epochs", True),
+        ("sgd equals adam within 2.5%", True),
+        ("sgd is equivalent to adam within 0.001", False),
+    ]:
+        found = claim(text, folder)
+        assert isinstance(found, Claim)
+        assert found.supported is supported, text
+    flipped = claim("sgd worse than adam", folder)
+    assert isinstance(flipped, Claim)
+    assert (flipped.a, flipped.b) == ("SGD", "Adam")
+    assert flipped.comparison == paired_comparison(SGD, ADAM, higher_is_better=True)
+    assert flipped.a_name.startswith("SGD(")
+
+
+def test_undecided_is_neither_yes_nor_no(tmp_path: Path) -> None:
+    found = claim("adam better than sgd", study(tmp_path, {"Adam": ADAM, "SGD": ADAM[::-1]}))
+    assert isinstance(found, Claim)
+    assert found.supported is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("adma better than sgd", "unknown algorithm 'adma': did you mean 'Adam'"),
+        ("lion better than sgd", "unknown algorithm 'lion': this study has Adam, SGD"),
+        ("adam better than sgd on fmnist_2c2", "unknown problem 'fmnist_2c2': did you mean"),
+        ("adam beats sgd", "expected 'A better than B'"),
+        ("adam better than sgd at noon", "expected a horizon"),
+        ("adam better than sgd at 0 epochs", "expected a horizon"),
+        ("adam better than sgd in seconds", "expected 'in accuracy' or 'in loss'"),
+        ("adam equals sgd within reason", "expected a margin"),
+        ("adam better than adam", "stands on both sides"),
+        ("adam better than sgd at 5 epochs at 6 epochs", "stands twice"),
+        ("adam equals sgd", "no two optimizers are exactly equal"),
+    ],
+)
+def test_questions_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(QuestionError, match=message) as error:
+        claim(text, study(tmp_path, TWO))
+    assert "\n" not in str(error.value)
+
+
+def test_names_with_spaces_and_several_problems() -> None:
+    found = parse_question(
+        "Adam wide worse than Adam on p2 in test accuracy within 0.01 after 3 epochs",
+        labels=["Adam", "Adam wide"],
+        problems=["p1", "p2"],
+    )
+    assert (found.a, found.b, found.problem) == ("Adam wide", "Adam", "p2")
+    assert (found.epochs, found.metric, found.margin) == (3, "accuracy", 0.01)
+    with pytest.raises(QuestionError, match="several problems: add 'on p1'"):
+        parse_question("a worse than b", labels=["a", "b"], problems=["p1", "p2"])
+    with pytest.raises(QuestionError, match="mind upper and lower case"):
+        parse_question("sGd worse than b", labels=["SGD", "sgd", "b"], problems=["p1"])
+
+
+# --- until decided ------------------------------------------------------------------------------
+
+
+def staged(path: Path, values: dict[str, tuple[float, ...]]) -> Any:
+    count = len(next(iter(values.values())))
+    return study(
+        path, values, seeds=tuple(range(100, 100 + count)), until_decided={"stages": [3, 5, 8]}
+    )
+
+
+def test_seeds_are_added_until_decided(tmp_path: Path) -> None:
+    clear, unclear = (
+        staged(tmp_path / "a", TWO),
+        staged(tmp_path / "b", {"Adam": ADAM, "SGD": ADAM[::-1]}),
+    )
+    found = only(clear)
+    assert isinstance(found, Claim)
+    assert found.verdict is Verdict.BETTER
+    assert found.stages == (3, 5, 8)
+    assert found.comparison.pairs in (3, 5)
+    assert next_seed_count(clear) is None
+    assert next_seed_count(unclear) == 8
+    assert only(unclear).verdict is Verdict.UNDECIDED  # type: ignore[union-attr]
+
+
+def test_no_verdict_before_the_first_stage(tmp_path: Path) -> None:
+    folder = staged(tmp_path, {"Adam": ADAM[:2], "SGD": SGD[:2]})
+    assert "looks first at 3 seeds" in refused(folder, "unfinished").reason
+    assert next_seed_count(folder) == 3
+    assert next_seed_count(study(tmp_path / "plain", TWO)) is None
