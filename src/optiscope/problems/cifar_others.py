@@ -46,7 +46,9 @@ cifar10_resnet56 = _cifar10(
     parameters=853_018,
     source="He, Zhang, Ren, Sun 2016, section 4.2, shortcuts without parameters",
     notes="Padding by 4 and random crop, random flip. The source trains 64,000 steps on 45,000 "
-    "images, which are 182 epochs; here 40,000 images train and 10,000 validate.",
+    "images, which are 182 epochs; here 40,000 images train and 10,000 validate. Before the first "
+    "step batch norm's running statistics are not yet those of the data, so that the first "
+    "evaluation's loss is of the order of 10,000.",
 )
 
 cifar10_alexnet = _cifar10(

@@ -91,7 +91,7 @@ def alexnet_like(classes: int) -> nn.Module:
     """Two 5×5 convolutions, each pooled 3/2, and three linear layers, with nothing else.
 
     The small AlexNet of Zhang et al. 2017 for CIFAR-10 on whole images of 32×32 pixels, bare of
-    local response normalisation. He weights, biases 0.
+    local response normalisation. Glorot weights, biases 0.
     """
     model = nn.Sequential(
         SameConv2d(3, 64, 5),
@@ -107,7 +107,7 @@ def alexnet_like(classes: int) -> nn.Module:
         nn.ReLU(),
         nn.Linear(192, classes),
     )
-    initialise(model, linear=he_normal)
+    initialise(model, conv=nn.init.xavier_normal_, linear=nn.init.xavier_uniform_)
     return model
 
 
