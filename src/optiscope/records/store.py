@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from optiscope.records.run import Measurement, Run
+from optiscope.records.run import Measurement, Run, Status
 from optiscope.records.trial import canonical_json
 
 __all__ = ["DamagedRecord", "RunStore", "StoreError", "write_json_atomically"]
@@ -29,6 +31,9 @@ METRICS_SCHEMA = pa.schema(
         ("value", pa.float64()),
     ]
 )
+
+
+ABANDONED_SECONDS = 3600.0  # a write takes milliseconds: a partial record this old has no writer
 
 
 class StoreError(Exception):
@@ -71,13 +76,14 @@ class RunStore:
     def write(self, run: Run) -> Path:
         """Store a run and return its folder.
 
-        A complete record of the same trial that is already there is kept, and the new one dropped.
+        A record of the same trial that is already there is kept, and the new one dropped; only
+        a damaged record and that of an interrupted run make room.
 
         Raises:
             StoreError: the folder cannot be written (full disk, no permission).
         """
         target = self.path(run.trial.hash)
-        partial = self.root / f".partial-{run.trial.hash}-{os.getpid()}"
+        partial = self.root / f".partial-{run.trial.hash}-{uuid.uuid4().hex}"
         try:
             partial.mkdir(parents=True)
             metrics = partial / "metrics.parquet"
@@ -86,6 +92,7 @@ class RunStore:
             content = run.to_dict() | {"metrics_sha256": _sha256(metrics)}
             content["digest"] = _digest(content)
             write_json_atomically(partial / "run.json", content)
+            self._make_room(run.trial.hash)
             _rename(partial, target)
         except OSError as error:
             raise StoreError(explain(error, self.root)) from error
@@ -96,7 +103,7 @@ class RunStore:
     def read(self, trial_hash: str, *, metrics: bool = True) -> Run | DamagedRecord | None:
         """The run of a trial, or what is wrong with its record, or None where there is none."""
         folder = self.path(trial_hash)
-        if not folder.is_dir():
+        if not os.path.lexists(folder):
             return None
         try:
             text = (folder / "run.json").read_bytes()
@@ -108,6 +115,8 @@ class RunStore:
             run = Run.from_dict(content, _measurements(folder) if metrics else ())
         except FileNotFoundError as error:
             return DamagedRecord(folder, f"{Path(error.filename).name} is missing")
+        except (IsADirectoryError, NotADirectoryError) as error:
+            return DamagedRecord(folder, f"not a run record ({error.strerror})")
         except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             return DamagedRecord(folder, f"not a run record ({type(error).__name__}: {error})")
         except OSError as error:
@@ -138,9 +147,24 @@ class RunStore:
         return target
 
     def sweep(self) -> None:
-        """Remove what interrupted writers left behind; call it while no writer is active."""
+        """Remove what interrupted writers left behind, once it is too old to be still written."""
         for partial in self.root.glob(".partial-*"):
-            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                age = time.time() - partial.stat().st_mtime
+            except FileNotFoundError:
+                continue
+            if age > ABANDONED_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def _make_room(self, trial_hash: str) -> None:
+        """Move a record that a new one should replace out of its way."""
+        found = self.read(trial_hash, metrics=False)
+        if isinstance(found, DamagedRecord):
+            self.set_aside(trial_hash)
+        elif found is not None and found.status is Status.INTERRUPTED:
+            old = self.root / f".partial-{trial_hash}-{uuid.uuid4().hex}"
+            os.rename(self.path(trial_hash), old)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json_atomically(path: Path, content: Any) -> None:

@@ -12,6 +12,8 @@ from optiscope.records.store import RunStore, StoreError, explain, write_json_at
 
 __all__ = ["Entry", "StudyFolder"]
 
+DECLARED = ("name", "question", "problems", "algorithms", "tuning", "seeds", "epochs", "metric")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -50,9 +52,10 @@ class StudyFolder:
     def declaration(self) -> dict[str, Any]:
         """The resolved declaration; raises StoreError where the folder holds no study."""
         content = self._read("study.json")
-        if not isinstance(content, dict):
-            raise StoreError(f"{self.path / 'study.json'} is not a study declaration")
-        return content
+        missing = [w for w in DECLARED if not isinstance(content, dict) or w not in content]
+        if missing:
+            raise self._damaged("study.json", f"no {missing[0]!r} in it")
+        return dict(content)
 
     def write_ledger(self, entries: Sequence[Entry]) -> None:
         """Keep the entries, in order; raises StoreError."""
@@ -62,7 +65,10 @@ class StudyFolder:
         """All entries, tuning first; empty before the first trial was planned."""
         if not (self.path / "ledger.json").exists():
             return []
-        return [Entry(**values) for values in self._read("ledger.json")]
+        try:
+            return [Entry(**values) for values in self._read("ledger.json")]
+        except TypeError as error:
+            raise self._damaged("ledger.json", str(error)) from None
 
     def _write(self, name: str, content: Any) -> None:
         try:
@@ -80,5 +86,13 @@ class StudyFolder:
                 f"{self.path} holds no study ({name} is missing): "
                 "give the folder that `optiscope bench` printed"
             ) from None
+        except OSError as error:
+            raise StoreError(explain(error, path)) from error
         except ValueError as error:
-            raise StoreError(f"{path} is damaged ({error}): run `optiscope bench` again") from error
+            raise self._damaged(name, str(error)) from error
+
+    def _damaged(self, name: str, reason: str) -> StoreError:
+        return StoreError(
+            f"{self.path / name} is damaged ({reason}): run `optiscope bench` again with the "
+            "study's file and this folder, no record is lost"
+        )
