@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         standardise,
     )
     from optiscope.data.catalogue import DATASETS, Dataset, dataset_named, locate, verify
+    from optiscope.data.download import fetch
     from optiscope.data.errors import BadFile, DataError, FetchFailed, MissingData
-    from optiscope.data.fetch import fetch
     from optiscope.data.folders import resolve_data_dir
     from optiscope.data.images import ImageData, LabelledImages, load_digits, load_images
     from optiscope.data.samples import (
@@ -36,7 +36,7 @@ _HOMES = {
     "augment": ("colour_jitter", "compose", "horizontal_flip", "pad_and_crop", "standardise"),
     "catalogue": ("DATASETS", "Dataset", "dataset_named", "locate", "verify"),
     "errors": ("BadFile", "DataError", "FetchFailed", "MissingData"),
-    "fetch": ("fetch",),
+    "download": ("fetch",),
     "folders": ("resolve_data_dir",),
     "images": ("ImageData", "LabelledImages", "load_digits", "load_images"),
     "samples": ("Augment", "Batch", "Samples", "Splits", "TensorSamples", "TextWindows"),
