@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-__all__ = ["as_json", "data_dir_option", "json_option", "parse_settings"]
+__all__ = ["as_json", "data_dir_option", "json_option", "parse_rule", "parse_settings"]
 
 data_dir_option = click.option(
     "--data-dir",
@@ -39,6 +39,16 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             values[name] = _number_or_word(text.strip())
     return values
+
+
+def parse_rule(text: str) -> dict[str, Any]:
+    """``"orthogonal,gain=1.4"`` as ``{"name": "orthogonal", "gain": 1.4}``.
+
+    Raises:
+        click.BadParameter: a part after the name without ``=``, or a setting given twice.
+    """
+    name, *settings = text.split(",")
+    return {"name": name.strip(), **parse_settings(tuple(settings))}
 
 
 def _number_or_word(text: str) -> Any:

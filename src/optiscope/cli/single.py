@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optiscope.cli.options import as_json, data_dir_option, json_option, parse_settings
+from optiscope.cli.options import as_json, data_dir_option, json_option, parse_rule, parse_settings
 
 if TYPE_CHECKING:
     from optiscope.records import Run
@@ -32,6 +32,13 @@ __all__ = ["command"]
     "--schedule",
     help="Learning-rate schedule: linear_decay, or a class of torch.optim.lr_scheduler.",
 )
+@click.option(
+    "--init",
+    "initialisation",
+    metavar="RULE",
+    help="Redraw the weights by a rule, such as he_normal or orthogonal,gain=1.4 "
+    "[default: the problem's own].",
+)
 @click.option("--clip-norm", type=float, help="Clip the gradient's norm to this.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="[default: all cores]")
@@ -51,6 +58,7 @@ def command(
     optimizer: str,
     settings: tuple[str, ...],
     schedule: str | None,
+    initialisation: str | None,
     clip_norm: float | None,
     out: Path | None,
     wants_json: bool,
@@ -87,6 +95,7 @@ def command(
             optimizer,
             hyperparameters=hyperparameters,
             schedule={"name": schedule} if schedule else None,
+            initialisation=parse_rule(initialisation) if initialisation else None,
             clip={"norm": clip_norm} if clip_norm is not None else None,
             progress=show,
             **options,

@@ -71,6 +71,7 @@ class AlgorithmTable(_Table):
     schedule: dict[str, Any] | None = None
     clip: dict[str, float] | None = None
     early_stopping: dict[str, Any] | None = None
+    initialisation: dict[str, Any] | None = None
     colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
     epochs: int | None = None
 
@@ -87,6 +88,7 @@ class Declaration(_Table):
     batch_size: Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=1)]] | None = None
     tuning: TuningTable = Field(default_factory=TuningTable)
     schedule: dict[str, Any] | None = None
+    initialisation: dict[str, Any] | None = None
     reference: str | None = None
     metric: dict[str, str] | None = None
     equivalence_margin: Annotated[float, Field(gt=0)] | None = None

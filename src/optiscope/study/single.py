@@ -32,6 +32,7 @@ def run(
     schedule: Mapping[str, Any] | None = None,
     clip: Mapping[str, float] | None = None,
     early_stopping: Mapping[str, Any] | None = None,
+    initialisation: Mapping[str, Any] | None = None,
     max_seconds: float | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     threads: int | None = None,
@@ -49,6 +50,8 @@ def run(
         schedule: such as ``{"name": "linear_decay"}``; see ``optiscope.train.schedule``.
         clip: ``{"norm": c}`` or ``{"value": c}``.
         early_stopping: such as ``{"metric": "valid_loss", "patience": 5}``.
+        initialisation: such as ``{"name": "he_normal"}``; the problem's own unless given, see
+            ``optiscope.problems.initialisation``.
         max_seconds: wall time after which the run stops.
         device: where to train.
         threads: torch's threads; by default as many as torch uses now.
@@ -80,6 +83,7 @@ def run(
             schedule=schedule,
             clip=clip,
             early_stopping=early_stopping,
+            initialisation=initialisation,
             max_seconds=max_seconds,
             device=device,
             threads=threads or torch.get_num_threads(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from optiscope import problems
 from optiscope.optim import registry
 from optiscope.optim.spec import Choice, Range
 from optiscope.problems import Problem
+from optiscope.problems.initialisation import check_rule, drawable_layers
 from optiscope.records import SCHEMA_VERSION, Trial
 from optiscope.study.declaration import (
     AlgorithmTable,
@@ -49,6 +51,7 @@ class Algorithm:
     schedule: Mapping[str, Any] | None = None
     clip: Mapping[str, float] | None = None
     early_stopping: Mapping[str, Any] | None = None
+    initialisation: Mapping[str, Any] | None = None
     colour: str | None = None
 
     @property
@@ -68,6 +71,7 @@ class Algorithm:
             "schedule": self.schedule,
             "clip": self.clip,
             "early_stopping": self.early_stopping,
+            "initialisation": self.initialisation,
             "colour": self.colour,
         }
 
@@ -89,6 +93,8 @@ class Study:
         level: probability of a false claim that is accepted.
         threads, device, max_seconds: as in each trial.
         source: the TOML text it came from.
+        stages: numbers of seeds, fixed beforehand, at which a study that adds seeds until it is
+            decided looks; None where it looks once.
     """
 
     name: str
@@ -108,6 +114,18 @@ class Study:
     device: Literal["cpu", "cuda"]
     max_seconds: float | None
     source: str
+    stages: tuple[int, ...] | None = None
+
+    def with_stages(self, stages: Sequence[int]) -> Study:
+        """The same study, to be decided at these numbers of seeds."""
+        return replace(self, stages=tuple(stages))
+
+    def with_seeds(self, count: int) -> Study:
+        """The same study with ``count`` reporting seeds: its own, then fresh ones."""
+        seeds = list(self.seeds)
+        fresh = (s for s in itertools.count(max(seeds) + 1) if s not in self.tuning_seeds)
+        seeds += itertools.islice(fresh, max(0, count - len(seeds)))
+        return replace(self, seeds=tuple(seeds[:count]))
 
     def trial(
         self, algorithm: Algorithm, problem: Problem, point: Mapping[str, Any], seed: int
@@ -124,6 +142,7 @@ class Study:
             schedule=algorithm.schedule,
             clip=algorithm.clip,
             early_stopping=algorithm.early_stopping,
+            initialisation=algorithm.initialisation,
             max_seconds=self.max_seconds,
             device=self.device,
             threads=self.threads,
@@ -149,6 +168,7 @@ class Study:
             "threads": self.threads,
             "device": self.device,
             "max_seconds": self.max_seconds,
+            "until_decided": None if self.stages is None else {"stages": list(self.stages)},
             "version": metadata.version("optiscope"),
             "source": self.source,
         }
@@ -182,6 +202,7 @@ class _Resolver:
         algorithms = tuple(self._algorithm(i, table) for i, table in enumerate(d.algorithms))
         labels = [a.label for a in algorithms]
         self._check_unique(("algorithms",), labels, "label")
+        self._check_initialisations(found)
         reference = d.reference or labels[0]
         if reference not in labels:
             self._fail(("reference",), self._unknown("algorithm label", reference, labels))
@@ -288,6 +309,7 @@ class _Resolver:
             schedule=table.schedule or self.declared.schedule,
             clip=table.clip,
             early_stopping=table.early_stopping,
+            initialisation=table.initialisation or self.declared.initialisation,
             colour=table.colour,
         )
 
@@ -363,6 +385,27 @@ class _Resolver:
             EarlyStopping.of(table.early_stopping)
         except ValueError as error:
             self._fail((*path, "early_stopping"), str(error))
+
+    def _check_initialisations(self, found: Sequence[Problem]) -> None:
+        """Every declared rule must exist, and have layers to act on in every problem."""
+        declared: list[tuple[tuple[str | int, ...], Mapping[str, Any] | None]] = [
+            (("initialisation",), self.declared.initialisation),
+            *(
+                (("algorithms", i, "initialisation"), table.initialisation)
+                for i, table in enumerate(self.declared.algorithms)
+            ),
+        ]
+        rules = [(path, rule) for path, rule in declared if rule is not None]
+        for path, rule in rules:
+            try:
+                check_rule(rule)
+            except ValueError as error:
+                self._fail(path, str(error))
+        for problem in found if rules else ():
+            try:
+                drawable_layers(problem.make_model())
+            except ValueError as error:
+                self._fail(rules[0][0], f"{problem.name}: {error}")
 
     def _check_select(self, found: Sequence[Problem]) -> None:
         select = self.declared.tuning.select

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optiscope.data.samples import Batch, Splits
+from optiscope.problems.initialisation import initialise
 from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.records import Measurement, Run, Status, Trial, summarise
 from optiscope.train.clock import PhaseClock
@@ -117,26 +118,31 @@ def run_trial(
         ValueError: the optimizer or the schedule refuses its settings.
     """
     device = torch.device(trial.device)
-    splits = _splits(problem.data, data_dir, device)
+    splits = load_splits(problem.data, data_dir, device)
     threads = torch.get_num_threads()
     forked = [torch.cuda.current_device()] if device.type == "cuda" else []
     torch.set_num_threads(trial.threads)
     try:
         with torch.random.fork_rng(devices=forked):
-            return _Training(trial, problem, factory, splits, device, progress).run()
+            return Training(trial, problem, factory, splits, device, progress).run()
     finally:
         torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=2)
-def _splits(
+def load_splits(
     load: Callable[[Path | None], Splits], data_dir: Path | None, device: torch.device
 ) -> Splits:
+    """Splits on ``device``; the last two asked for are kept."""
     return load(data_dir).to(device)
 
 
-class _Training:
-    """State of one run: model, optimizer, clock, measurements."""
+class Training:
+    """State of one run: model, optimizer, clock, measurements.
+
+    :func:`run_trial` makes one inside its own random state and thread count; whoever makes one
+    elsewhere (see ``optiscope.train.timing``) takes care of both.
+    """
 
     def __init__(
         self,
@@ -159,7 +165,10 @@ class _Training:
         reset_peak_memory(device)
         self.random = _Generators.of(trial.seed, device)
         torch.manual_seed(self.random.weights)
-        self.model: nn.Module = problem.make_model().to(device)
+        model = problem.make_model()
+        if trial.initialisation is not None:
+            initialise(model, trial.initialisation, targets=splits.train)
+        self.model: nn.Module = model.to(device)
         torch.manual_seed(self.random.noise)
         self.groups = problem.param_groups(self.model)
         self.parameters = [p for group in self.groups for p in group["params"]]
@@ -226,17 +235,18 @@ class _Training:
         self.clock.restart()
         self._evaluate(0)
         for epoch in range(1, self.trial.epochs + 1):
-            self._train_epoch(epoch)
+            self.train_epoch(epoch)
             self._evaluate(epoch)
             if self.schedule is not None and self.schedule.interval == "epoch":
                 self._step_schedule(self.schedule)
             self._check_ends(epoch)
 
-    def _train_epoch(self, epoch: int) -> None:
+    def train_epoch(self, epoch: int, at_most: int | None = None) -> None:
+        """One pass over the training data, or its first ``at_most`` steps; raises _Diverged."""
         size = self.trial.batch_size
         order = torch.randperm(len(self.splits.train), generator=self.random.order)
-        batches = order[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)
-        losses = torch.zeros(self.steps_per_epoch, device=self.device)
+        batches = order[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)[:at_most]
+        losses = torch.zeros(len(batches), device=self.device)
         looked = 0
         for i, indices in enumerate(batches.to(self.device)):
             batch = self.splits.train.select(indices)
