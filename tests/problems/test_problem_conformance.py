@@ -1,4 +1,4 @@
-"""Every problem conforms: the ones that come with the package here, those with data to load in slow."""
+"""Every problem conforms; those whose data must be at hand are slow tests."""
 
 from __future__ import annotations
 
