@@ -6,12 +6,13 @@ import json
 import math
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from optiscope.records import Status
+from optiscope.records import Run, Status
 from optiscope.stats.claim_question import QuestionError, parse_question
 from optiscope.stats.claims import Claim, claim, next_seed_count, study_claims
 from optiscope.stats.comparison import Verdict, paired_comparison
@@ -146,8 +147,8 @@ def test_runs_of_another_horizon_than_declared(tmp_path: Path) -> None:
 
 
 def test_different_budgets(tmp_path: Path) -> None:
-    tuned = {"Adam": (0.5, 0.7, 0.8, 0.6), "SGD": (0.5, 0.7)}
-    folder = study(tmp_path, TWO, tuning_values=tuned)
+    algorithms = [algorithm("Adam"), algorithm("SGD", budget=2)]
+    folder = study(tmp_path, TWO, algorithms=algorithms, tuning_values={"SGD": (0.5, 0.7)})
     refusal = refused(folder, "budget")
     assert "4 trials" in refusal.reason
     assert "SGD with 2" in refusal.reason
@@ -210,11 +211,34 @@ def test_an_unfinished_study_is_asked_to_finish(tmp_path: Path) -> None:
     gone = next(e for e in folder.ledger() if e.role == "reporting")
     shutil.rmtree(folder.store.path(gone.trial_hash))
     refusal = refused(folder, "unfinished")
-    assert "1 trials" in refusal.reason
+    assert "1 trial of Adam and SGD" in refusal.reason
     assert refusal.study_that_would_answer is None
-    changes = {"Adam": {"status": Status.INTERRUPTED}}
-    with pytest.raises(TypeError):
-        study(tmp_path / "b", TWO, run_changes=changes)
+    # Before tuning is done, neither the rest of it nor the reporting runs are planned.
+    entries = folder.ledger()
+    folder.write_ledger([e for e in entries if e.role == "tuning" and e.index < 3])
+    assert "12 trials" in refused(folder, "unfinished").reason  # 1 + 5 of each algorithm
+
+
+def test_an_interrupted_run_is_no_outcome(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO)
+    entry = next(e for e in folder.ledger() if e.role == "reporting")
+    kept = folder.store.read(entry.trial_hash)
+    assert isinstance(kept, Run)
+    shutil.rmtree(folder.store.path(entry.trial_hash))
+    folder.store.write(replace(kept, status=Status.INTERRUPTED))
+    refused(folder, "unfinished")
+    shutil.rmtree(folder.store.path(entry.trial_hash))
+    folder.store.write(replace(kept, status=Status.CRASHED))
+    found = only(folder)
+    assert isinstance(found, Claim)
+    assert found.comparison.diverged_a == 1
+
+
+def test_a_damaged_record_is_no_outcome(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO)
+    entry = next(e for e in folder.ledger() if e.role == "reporting")
+    (folder.store.path(entry.trial_hash) / "run.json").write_text("{}")
+    refused(folder, "unfinished")
 
 
 def test_labels_must_differ(tmp_path: Path) -> None:
@@ -268,7 +292,8 @@ def test_undecided_is_neither_yes_nor_no(tmp_path: Path) -> None:
         ("adam beats sgd", "expected 'A better than B'"),
         ("adam better than sgd at noon", "expected a horizon"),
         ("adam better than sgd at 0 epochs", "expected a horizon"),
-        ("adam better than sgd in seconds", "expected 'in accuracy' or 'in loss'"),
+        ("adam better than sgd in no time", "expected 'in accuracy' or 'in loss'"),
+        ("adam better than sgd in seconds", "reports no seconds: leave it out, or say accuracy"),
         ("adam equals sgd within reason", "expected a margin"),
         ("adam better than adam", "stands on both sides"),
         ("adam better than sgd at 5 epochs at 6 epochs", "stands twice"),

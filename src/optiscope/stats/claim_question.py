@@ -41,7 +41,7 @@ class Question:
         verdict: better, worse or equivalent.
         problem: name of the problem, as the study spells it.
         epochs: horizon, or None for the study's own.
-        metric: ``accuracy`` or ``loss``, or None for the study's own.
+        metric: such as ``accuracy`` or ``loss``, or None for the study's own.
         margin: of equivalence, or None for the study's own.
     """
 
@@ -117,7 +117,7 @@ def _epochs(text: str) -> int:
 
 def _metric(text: str) -> str:
     name = text.lower().removeprefix("test ").removeprefix("test_")
-    if name not in ("accuracy", "loss"):
+    if not re.fullmatch(r"\w+", name):
         raise QuestionError(f"expected 'in accuracy' or 'in loss', got 'in {text}'")
     return name
 

@@ -14,6 +14,7 @@ from optiscope.stats.many_comparisons import correct_for_many
 from optiscope.stats.naming import algorithm_name, short_number
 from optiscope.stats.refusal import Refusal, refuse, refuse_horizon, refuse_metric
 from optiscope.stats.sequential import SequentialPlan, next_stage, sequential_comparison
+from optiscope.stats.summary import higher_is_better
 
 __all__ = ["Claim", "claim", "claims_from", "next_seed_count", "study_claims"]
 
@@ -141,7 +142,10 @@ def claim(question: str, folder: StudyFolder) -> Claim | Refusal:
     problem, a, b = asked.problem, asked.a, asked.b
     if asked.epochs is not None and asked.epochs != evidence.declaration["epochs"][problem]:
         return refuse_horizon(evidence, problem, a, b, asked.epochs)
-    if asked.metric is not None and asked.metric != evidence.metric(problem):
+    declared = evidence.metric(problem)
+    if asked.metric not in (None, declared, "accuracy", "loss"):
+        raise QuestionError(f"{problem} reports no {asked.metric}: leave it out, or say {declared}")
+    if asked.metric is not None and asked.metric != declared:
         return refuse_metric(evidence, problem, a, b, asked.metric)
     margin = asked.margin or evidence.margin(problem)
     if asked.verdict is Verdict.EQUIVALENT and margin is None:
@@ -219,7 +223,7 @@ def _claim(
     seeds = evidence.common_seeds(problem, a, b)
     x, y = (evidence.values(problem, label, seeds) for label in (a, b))
     metric = evidence.metric(problem)
-    higher = metric != "loss"
+    higher = higher_is_better(metric)
     if plan is None:
         comparison = paired_comparison(x, y, level=level, margin=margin, higher_is_better=higher)
     else:

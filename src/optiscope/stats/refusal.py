@@ -28,7 +28,7 @@ class Refusal:
         a: label of the first algorithm.
         b: label of the second.
         rule: that it breaks: ``imported``, ``test metric``, ``budget``, ``shared seeds``,
-            ``problem version``, ``horizon``, ``not paired``, ``seeds``, ``unfinished`` or
+            ``problem version``, ``horizon``, ``not paired``, ``unfinished``, ``seeds`` or
             ``metric``.
         reason: what is not supported and why, in words.
         study_that_would_answer: text of a TOML file for ``optiscope bench``; None where this
@@ -154,12 +154,8 @@ def _test_metric(case: _Case) -> Refusal | None:
 
 def _budget(case: _Case) -> Refusal | None:
     """An untuned algorithm would be the same at any budget, and is compared at any."""
-    budgets = {}
-    for label in case.labels:
-        entry = case.evidence.algorithm(label)
-        if entry.get("space"):
-            tried = {part.entry.index for part in case.tuning(label)}
-            budgets[label] = len(tried) or int(entry["budget"])
+    entries = {label: case.evidence.algorithm(label) for label in case.labels}
+    budgets = {x: int(entry["budget"]) for x, entry in entries.items() if entry.get("space")}
     if len(set(budgets.values())) < 2:
         return None
     return case.refusal(
@@ -233,13 +229,19 @@ def _seeds(case: _Case) -> Refusal | None:
 
 
 def _unfinished(case: _Case) -> Refusal | None:
-    waiting = sum(
-        not part.recorded for part in case.tuning(*case.labels) + case.reporting(*case.labels)
-    )
+    parts = case.tuning(*case.labels) + case.reporting(*case.labels)
+    waiting = sum(not part.recorded for part in parts)
+    for label in case.labels:
+        planned = {part.entry.seed for part in case.reporting(label)}
+        waiting += len(set(case.evidence.declaration["seeds"]) - planned)
+        entry = case.evidence.algorithm(label)
+        if entry.get("space"):
+            tried = {part.entry.index for part in case.tuning(label)}
+            waiting += max(0, int(entry["budget"]) - len(tried))
     if waiting:
         return case.unfinished(
-            f"{waiting} trials of {case.a} and {case.b} on {case.problem} have no record yet: "
-            "run `optiscope bench` again to finish the study"
+            f"{waiting} trial{'' if waiting == 1 else 's'} of {case.a} and {case.b} on "
+            f"{case.problem} have no record yet: run `optiscope bench` again to finish the study"
         )
     stages = case.evidence.stages
     common = len(case.evidence.common_seeds(case.problem, case.a, case.b))
@@ -270,7 +272,7 @@ _RULES: tuple[Callable[[_Case], Refusal | None], ...] = (
     _problem_version,
     _horizon,
     _not_paired,
-    _seeds,
     _unfinished,
+    _seeds,
     _metric,
 )
