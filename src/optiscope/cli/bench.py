@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option
+
+if TYPE_CHECKING:
+    from optiscope.records import StudyFolder
+    from optiscope.study import Study
 
 __all__ = ["command"]
 
@@ -19,10 +24,28 @@ __all__ = ["command"]
     help="Folder of the study's records and report [default: runs/NAME].",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Trials at a time [default: by cores].")
+@click.option(
+    "--until-decided",
+    is_flag=True,
+    help="Add seeds in stages fixed beforehand until every claim is decided.",
+)
+@click.option(
+    "--max-seeds",
+    type=click.IntRange(min=2),
+    default=30,
+    show_default=True,
+    help="Cap of --until-decided.",
+)
 @data_dir_option
 @json_option
 def command(
-    study: str, out: Path | None, workers: int | None, data_dir: Path | None, wants_json: bool
+    study: str,
+    out: Path | None,
+    workers: int | None,
+    until_decided: bool,
+    max_seeds: int,
+    data_dir: Path | None,
+    wants_json: bool,
 ) -> None:
     """Run STUDY, a TOML file or the name of a shipped study.
 
@@ -41,10 +64,13 @@ def command(
     )
 
     from optiscope.report import summary_json, summary_table, write_report
+    from optiscope.stats.claims import next_seed_count
     from optiscope.study import Event, load_study, run_study
 
     declared = load_study(study)
     folder = out or Path("runs") / declared.name
+    if until_decided:
+        declared = _in_stages(declared, max_seeds, folder)
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -62,8 +88,14 @@ def command(
             if event.warning:
                 bar.console.print(f"[yellow]{event.message}", highlight=False)
 
+        def run(study: Study) -> StudyFolder:
+            return run_study(study, folder, workers=workers, data_dir=data_dir, on_event=show)
+
         try:
-            kept = run_study(declared, folder, workers=workers, data_dir=data_dir, on_event=show)
+            kept = run(declared)
+            while (count := next_seed_count(kept)) is not None:
+                bar.console.print(f"not decided: going on to {count} seeds", highlight=False)
+                kept = run(declared.with_seeds(count))
         except KeyboardInterrupt:
             bar.stop()
             console.print(
@@ -77,3 +109,27 @@ def command(
         return
     Console().print(summary_table(kept))
     click.echo(f"report: {page}")
+
+
+def _in_stages(study: Study, cap: int, folder: Path) -> Study:
+    """The study with its stages, which must be those it was started with."""
+    from optiscope.records import StoreError, StudyFolder
+    from optiscope.stats.sequential import stages
+    from optiscope.study import StudyError
+
+    try:
+        planned = stages(len(study.seeds), cap)
+    except ValueError as error:
+        raise StudyError(f"--until-decided: {error}") from None
+    try:
+        before = StudyFolder(folder).declaration().get("until_decided", {"stages": None})
+    except StoreError:
+        return study.with_stages(planned)
+    begun = None if before is None else before["stages"]
+    if begun != list(planned):
+        looked = "once" if begun is None else f"at {', '.join(map(str, begun))} seeds"
+        raise StudyError(
+            f"--until-decided: the study in {folder} was declared to look {looked}; stages must be "
+            "fixed before the first look: use a fresh --out, or the same --max-seeds"
+        )
+    return study.with_stages(planned)

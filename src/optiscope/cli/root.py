@@ -17,6 +17,8 @@ COMMANDS = {
     "bench": ("bench", "Run a study: tune, train on fresh seeds, write the report."),
     "status": ("status", "Show how far a study is."),
     "report": ("report", "Write the page and figures of a study again."),
+    "claim": ("claim", "Ask a study a question; it answers or refuses."),
+    "time": ("time", "Measure what a training step costs with several optimizers."),
     "data": ("data", "List, download and check data sets."),
 }
 
@@ -35,7 +37,8 @@ class ExitCode:
 EPILOG = """\b
 Exit status:
   0    done
-  1    the run diverged, crashed or timed out (optiscope run), or a check failed (data verify)
+  1    the run diverged, crashed or timed out (optiscope run), a check failed (data verify),
+       or a claim is not supported
   2    wrong usage: an unknown name, a bad value, a study that cannot be run as declared
   3    a data set is missing, damaged or cannot be downloaded
   4    a folder cannot be written or read
@@ -50,6 +53,7 @@ EXIT_CODES = {
     ("optiscope.optim.registry", "UnknownOptimizerError"): ExitCode.USAGE,
     ("optiscope.optim.registry", "BadSettingsError"): ExitCode.USAGE,
     ("optiscope.optim.first_order", "MissingExtraError"): ExitCode.USAGE,
+    ("optiscope.stats.claim_question", "QuestionError"): ExitCode.USAGE,
     ("optiscope.data.errors", "DataError"): ExitCode.DATA,
     ("optiscope.records.store", "StoreError"): ExitCode.STORE,
 }

@@ -1,14 +1,18 @@
-"""Mean loss and metric over a whole evaluation set."""
+"""Mean loss and metric over a whole evaluation set, and what may be watched of them."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from optiscope.data.samples import Samples
+import torch
+from torch import Tensor, nn
+
+from optiscope.data.samples import Samples, TensorSamples
 from optiscope.problems.problem import Problem
 
-__all__ = ["evaluate"]
+__all__ = ["check_watched", "evaluate", "validation_figures"]
 
 EVALUATION_BATCH = 1000
 
@@ -27,8 +31,7 @@ def evaluate(
     totals = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
     if problem.metric is not None:
         totals[problem.metric.name] = torch.zeros((), dtype=torch.float64, device=device)
-    for indices in torch.arange(len(samples), device=device).split(EVALUATION_BATCH):
-        inputs, targets = samples.select(indices)
+    for inputs, targets in _batches(samples, device):
         outputs = model(inputs)
         totals["loss"] += problem.loss(outputs, targets).sum(dtype=torch.float64)
         if problem.metric is not None:
@@ -36,3 +39,38 @@ def evaluate(
             totals[problem.metric.name] += values.sum(dtype=torch.float64)
     model.train(was_training)
     return {name: total.item() / len(samples) for name, total in totals.items()}
+
+
+def _batches(samples: Samples, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """All samples in order; of tensors as views, which cost no copy."""
+    if isinstance(samples, TensorSamples):
+        inputs = samples.inputs.split(EVALUATION_BATCH)
+        yield from zip(inputs, samples.targets.split(EVALUATION_BATCH), strict=True)
+        return
+    for indices in torch.arange(len(samples), device=device).split(EVALUATION_BATCH):
+        yield samples.select(indices)
+
+
+def validation_figures(problem: Problem) -> list[str]:
+    """What is measured of ``problem`` on the validation split, by the names it has in records."""
+    metric = [] if problem.metric is None else [problem.metric.name]
+    return [f"valid_{name}" for name in ("loss", *metric)]
+
+
+def check_watched(
+    early_stopping: Mapping[str, Any] | None, schedule: Mapping[str, Any] | None, problem: Problem
+) -> None:
+    """Refuse early stopping, or a plateau schedule, that watches what is not measured.
+
+    Raises:
+        ValueError: one line with the figures there are.
+    """
+    known = validation_figures(problem)
+    for what, declared in (("early stopping", early_stopping), ("the schedule", schedule)):
+        watched = (declared or {}).get("metric", known[0])
+        if watched not in known:
+            near = difflib.get_close_matches(str(watched), known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(
+                f"{what} watches {watched!r}, which is not measured on {problem.name}; {hint}"
+            )

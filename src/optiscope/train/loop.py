@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,11 +25,11 @@ from optiscope.records import Measurement, Run, Status, Trial, summarise
 from optiscope.train.clock import PhaseClock
 from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.environment import environment
-from optiscope.train.evaluation import evaluate
+from optiscope.train.evaluation import check_watched, evaluate
 from optiscope.train.memory import peak_memory_bytes, reset_peak_memory
 from optiscope.train.schedule import Schedule, make_schedule
 
-__all__ = ["OptimizerFactory", "Progress", "run_trial", "run_trials"]
+__all__ = ["OptimizerFactory", "Progress", "TrialError", "run_trial", "run_trials"]
 
 SYNC_EVERY = 50  # steps between looks at the loss on a GPU, where a look waits for the device
 
@@ -49,6 +50,10 @@ class OptimizerFactory(Protocol):
     ) -> Optimizer:
         """Optimizer of ``groups`` for a horizon in steps; raises ValueError on bad settings."""
         ...
+
+
+class TrialError(ValueError):
+    """A trial that cannot even begin; the message is one line that says why and what to do."""
 
 
 class _Diverged(Exception):
@@ -115,7 +120,8 @@ def run_trial(
 
     Raises:
         MissingData: the data set is not at hand.
-        ValueError: the optimizer or the schedule refuses its settings.
+        TrialError: the batch is larger than the data, or the model, the optimizer or the schedule
+            cannot be built; what goes wrong later is part of the run.
     """
     device = torch.device(trial.device)
     splits = load_splits(problem.data, data_dir, device)
@@ -124,7 +130,14 @@ def run_trial(
     torch.set_num_threads(trial.threads)
     try:
         with torch.random.fork_rng(devices=forked):
-            return Training(trial, problem, factory, splits, device, progress).run()
+            try:
+                training = Training(trial, problem, factory, splits, device, progress)
+            except TrialError:
+                raise
+            except Exception as error:
+                what = f"cannot set up {trial.problem} with {trial.optimizer}"
+                raise TrialError(f"{what}: {_in_words(error)}") from error
+            return training.run()
     finally:
         torch.set_num_threads(threads)
 
@@ -157,7 +170,7 @@ class Training:
         self.progress = progress
         self.steps_per_epoch = len(splits.train) // trial.batch_size
         if self.steps_per_epoch < 1:
-            raise ValueError(
+            raise TrialError(
                 f"batch_size must be at most the {len(splits.train)} training samples of "
                 f"{trial.problem}, got {trial.batch_size}"
             )
@@ -180,18 +193,18 @@ class Training:
                 trial.schedule, self.optimizer, steps=self.horizon, epochs=trial.epochs
             )
         self.stopping = EarlyStopping.of(trial.early_stopping)
+        check_watched(trial.early_stopping, trial.schedule, problem)
         self.clock = PhaseClock()
         self.metrics: list[Measurement] = []
         self.step = 0
         self.gradient_evaluations = 0
+        self.began = perf_counter()
 
     def _make_optimizer(self, factory: OptimizerFactory) -> Optimizer:
         own_words = ("l2", "lr_scale")
         groups = [{k: v for k, v in g.items() if k not in own_words} for g in self.groups]
         optimizer = factory(groups, horizon=self.horizon, steps_per_epoch=self.steps_per_epoch)
-        for made, declared in zip(optimizer.param_groups, self.groups, strict=False):
-            if "lr_scale" in declared:
-                made["lr"] *= declared["lr_scale"]
+        _scale_rates(optimizer, self.groups)
         return optimizer
 
     def run(self) -> Run:
@@ -206,12 +219,7 @@ class Training:
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, f"interrupted at step {self.step}"
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            status = Status.CRASHED
-            reason = (
-                f"{type(error).__name__} at step {self.step}: {error} "
-                f"({Path(where.filename).name}:{where.lineno})"
-            )
+            status, reason = Status.CRASHED, f"at step {self.step}: {_in_words(error)}"
         final, best = summarise(self.metrics)
         return Run(
             trial=self.trial,
@@ -246,21 +254,23 @@ class Training:
         size = self.trial.batch_size
         order = torch.randperm(len(self.splits.train), generator=self.random.order)
         batches = order[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)[:at_most]
-        losses = torch.zeros(len(batches), device=self.device)
-        looked = 0
-        for i, indices in enumerate(batches.to(self.device)):
+        look_every = 1 if self.device.type == "cpu" else SYNC_EVERY
+        unseen: list[Tensor] = []
+        losses: list[float] = []
+        for indices in batches.to(self.device):
             batch = self.splits.train.select(indices)
             if self.splits.augment is not None:
                 inputs = self.splits.augment(batch.inputs, self.random.augmentation)
                 batch = Batch(inputs, batch.targets)
             self.clock.mark("data")
-            losses[i] = self._train_step(batch)
+            unseen.append(self._train_step(batch))
             self.step += 1
-            if self.device.type == "cpu" or self.step % SYNC_EVERY == 0:
-                self._look_at(losses[looked : i + 1], epoch)
-                looked = i + 1
-        self._look_at(losses[looked:], epoch)
-        self._measure(epoch, "batch", {"loss": losses.mean().item()})
+            if len(unseen) == look_every:
+                losses += self._look_at(unseen, epoch)
+                unseen.clear()
+        if unseen:
+            losses += self._look_at(unseen, epoch)
+        self._measure(epoch, "batch", {"loss": sum(losses) / len(losses)})
 
     def _train_step(self, batch: Batch) -> Tensor:
         """One optimizer step; returns the batch's loss at the parameters before it."""
@@ -299,15 +309,33 @@ class Training:
         else:
             nn.utils.clip_grad_value_(self.parameters, self.trial.clip["value"])
 
-    def _look_at(self, losses: Tensor, epoch: int) -> None:
-        """Raise _Diverged at the first step whose loss is not finite."""
-        bad = torch.nonzero(~torch.isfinite(losses))
-        if not len(bad):
-            return
-        self.step += int(bad[0]) + 1 - len(losses)
-        value = losses[int(bad[0])].item()
-        self._measure(epoch - 1 + 1 / self.steps_per_epoch, "batch", {"loss": value})
-        raise _Diverged(f"the loss of a training batch became {value} at step {self.step}")
+    def _look_at(self, unseen: Sequence[Tensor], epoch: int) -> list[float]:
+        """Values of the losses [] of the latest steps, once they are known to be finite.
+
+        Raises:
+            _Diverged: at the first step whose loss is not finite.
+            _Ended: the time is up.
+        """
+        if len(unseen) == 1:
+            losses = [unseen[0].item()]
+        else:
+            losses = torch.stack(list(unseen)).tolist()
+            self.clock.mark("forward_backward")  # the device was waited for
+        for i, value in enumerate(losses):
+            if not math.isfinite(value):
+                self.step += i + 1 - len(losses)
+                share = ((self.step - 1) % self.steps_per_epoch + 1) / self.steps_per_epoch
+                self._measure(epoch - 1 + share, "batch", {"loss": value})
+                raise _Diverged(f"the loss of a training batch became {value} at step {self.step}")
+        self._check_time()
+        return losses
+
+    def _check_time(self) -> None:
+        limit, wall = self.trial.max_seconds, perf_counter() - self.began
+        if limit is not None and wall > limit:
+            raise _Ended(
+                Status.TIMED_OUT, f"took {wall:.1f} s of at most {limit:g} s at step {self.step}"
+            )
 
     def _evaluate(self, epoch: int) -> None:
         """Measure all evaluation sets without disturbing the run's randomness."""
@@ -342,12 +370,7 @@ class Training:
             reason = self.stopping.update(self._latest())
             if reason is not None:
                 raise _Ended(Status.STOPPED, f"{reason} at step {self.step}")
-        limit = self.trial.max_seconds
-        wall = sum(s.wall for s in self.clock.seconds().values())
-        if limit is not None and wall > limit:
-            raise _Ended(
-                Status.TIMED_OUT, f"took {wall:.1f} s of at most {limit:g} s at step {self.step}"
-            )
+        self._check_time()
 
     def _step_schedule(self, schedule: Schedule) -> None:
         if schedule.metric is None:
@@ -361,6 +384,34 @@ class Training:
 
     def _latest(self) -> dict[str, float]:
         return {f"{m.split}_{m.name}": m.value for m in self.metrics}
+
+
+def _scale_rates(optimizer: Optimizer, declared: Sequence[ParamGroup]) -> None:
+    """Multiply each group's learning rate by what its parameters declare as ``lr_scale``.
+
+    Groups are matched by their parameters, because an optimizer may regroup them.
+
+    Raises:
+        TrialError: the optimizer joined parameters of different scales, or has no ``lr``.
+    """
+    scales = {id(p): float(g.get("lr_scale", 1.0)) for g in declared for p in g["params"]}
+    for made in optimizer.param_groups:
+        found = {scales[id(p)] for p in made["params"] if id(p) in scales}
+        if found <= {1.0}:
+            continue
+        if len(found) > 1 or "lr" not in made:
+            raise TrialError(
+                f"expected an optimizer with a learning rate for each parameter group, got "
+                f"{type(optimizer).__name__}: choose another one for this problem"
+            )
+        made["lr"] = made["lr"] * found.pop()
+
+
+def _in_words(error: Exception) -> str:
+    """An unexpected error in one line, with the place it came from."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"
 
 
 @contextmanager

@@ -1,0 +1,41 @@
+"""``optiscope claim``: a question to a study, answered or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from optiscope.cli.options import as_json, json_option
+
+__all__ = ["command"]
+
+
+@click.command("claim")
+@click.argument("question")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@json_option
+@click.pass_context
+def command(ctx: click.Context, /, question: str, folder: Path, wants_json: bool) -> None:
+    """Answer QUESTION from the study in FOLDER, or say why it cannot and what study could.
+
+    For example: optiscope claim "adam better than sgd on fmnist_2c2d at 80 epochs" runs/mine.
+    The exit status is 0 where the study supports what was asked, else 1.
+    """
+    from optiscope.cli.root import ExitCode
+    from optiscope.records import StudyFolder
+    from optiscope.stats.claims import Claim, claim
+
+    answer = claim(question, StudyFolder(folder))
+    if wants_json:
+        click.echo(as_json(answer.to_dict()))
+    elif isinstance(answer, Claim):
+        word = {True: "yes", False: "no", None: "undecided"}[answer.supported]
+        click.echo(f"{word}: {answer.sentence}")
+    else:
+        click.echo(f"refused: {answer.reason}")
+        if answer.study_that_would_answer is not None:
+            click.echo("\nThis study would answer it:\n")
+            click.echo(answer.study_that_would_answer)
+    supported = isinstance(answer, Claim) and answer.supported
+    ctx.exit(ExitCode.OK if supported else ExitCode.UNFINISHED)

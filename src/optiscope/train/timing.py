@@ -1,0 +1,114 @@
+"""Seconds of training by several optimizers, interleaved in one session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from optiscope.problems.problem import Problem
+from optiscope.records import Seconds, Trial
+from optiscope.train.clock import PHASES
+from optiscope.train.loop import OptimizerFactory, Training, load_splits
+
+__all__ = ["TimedChunk", "time_interleaved"]
+
+
+@dataclass(frozen=True)
+class TimedChunk:
+    """Some steps of one optimizer.
+
+    Attributes:
+        position: of the optimizer in the list that was timed.
+        repetition: number of the round, from 0; round 0 comes after the warm-up.
+        steps: how many were taken.
+        seconds: per phase; evaluation is no part of it.
+        gradient_evaluations: in these steps.
+        hessian_products: in these steps.
+    """
+
+    position: int
+    repetition: int
+    steps: int
+    seconds: dict[str, Seconds]
+    gradient_evaluations: int
+    hessian_products: int
+
+    @property
+    def total(self) -> Seconds:
+        """All phases together."""
+        spent = self.seconds.values()
+        return Seconds(sum(s.wall for s in spent), sum(s.cpu for s in spent))
+
+
+def time_interleaved(
+    trials: Sequence[Trial],
+    problem: Problem,
+    factories: Sequence[OptimizerFactory],
+    *,
+    repetitions: int,
+    steps: int | None = None,
+    data_dir: Path | None = None,
+) -> Iterator[TimedChunk]:
+    """Chunks of training steps, one optimizer after the other in each round.
+
+    A first round warms up and is not reported. Rounds run forwards and backwards in turn, so that
+    a slow drift of the machine's speed favours nobody.
+
+    Args:
+        trials: one per optimizer, all with the same device and threads.
+        problem: what they train.
+        factories: their optimizers.
+        repetitions: rounds after the warm-up.
+        steps: per chunk; by default an epoch, so that what an optimizer does once an epoch is in
+            every chunk.
+        data_dir: where the data sets are.
+
+    Raises:
+        ValueError: trials on different devices or with different threads.
+    """
+    places = {(t.device, t.threads) for t in trials}
+    if len(places) != 1:
+        raise ValueError(f"expected trials with one device and thread count, got {sorted(places)}")
+    device = torch.device(trials[0].device)
+    splits = load_splits(problem.data, data_dir, device)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(trials[0].threads)
+    try:
+        with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
+            trainings = [
+                Training(trial, problem, factory, splits, device, None)
+                for trial, factory in zip(trials, factories, strict=True)
+            ]
+            for repetition in range(-1, repetitions):
+                order = range(len(trainings))
+                for position in order if repetition % 2 == 0 else reversed(order):
+                    chunk = _chunk(trainings[position], position, repetition, steps)
+                    if repetition >= 0:
+                        yield chunk
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _chunk(training: Training, position: int, repetition: int, steps: int | None) -> TimedChunk:
+    def counts() -> tuple[int, int, int]:
+        products = int(getattr(training.optimizer, "hessian_products", 0))
+        return training.step, training.gradient_evaluations, products
+
+    before, seconds_before = counts(), training.clock.seconds()
+    training.clock.restart()
+    training.train_epoch(repetition + 2, steps)
+    if training.device.type == "cuda":
+        torch.cuda.synchronize(training.device)
+        training.clock.mark("forward_backward")
+    after, seconds_after = counts(), training.clock.seconds()
+    zero = Seconds(0.0, 0.0)
+    spent = {}
+    for phase in PHASES:
+        if phase in seconds_after:
+            new, old = seconds_after[phase], seconds_before.get(phase, zero)
+            spent[phase] = Seconds(new.wall - old.wall, new.cpu - old.cpu)
+    taken, gradients, products = (b - a for a, b in zip(before, after, strict=True))
+    return TimedChunk(position, repetition, taken, spent, gradients, products)
