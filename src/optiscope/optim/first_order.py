@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,18 +48,29 @@ def _with_betas(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]
     return make
 
 
-def _from_package(module: str, attribute: str, package: str) -> Callable[..., Optimizer]:
-    def make(params: Any, **settings: Any) -> Optimizer:
+@dataclass(frozen=True)
+class _FromPackage:
+    """An optimizer of another package, imported when it is made or its signature is read."""
+
+    module: str
+    attribute: str
+    package: str
+
+    @property
+    def __wrapped__(self) -> Callable[..., Optimizer]:
         try:
-            found: Callable[..., Optimizer] = getattr(importlib.import_module(module), attribute)
+            found: Callable[..., Optimizer] = getattr(
+                importlib.import_module(self.module), self.attribute
+            )
         except ImportError:
             raise MissingExtraError(
-                f"{attribute} needs the package {package}: "
+                f"{self.attribute} needs the package {self.package}: "
                 "install it with `pip install 'optiscope[optimizers]'`"
             ) from None
-        return found(params, **settings)
+        return found
 
-    return make
+    def __call__(self, params: Any, **settings: Any) -> Optimizer:
+        return self.__wrapped__(params, **settings)
 
 
 SPECS: tuple[OptimizerSpec, ...] = (
@@ -101,35 +113,35 @@ SPECS: tuple[OptimizerSpec, ...] = (
     ),
     OptimizerSpec(
         "schedulefree_sgd",
-        _from_package("schedulefree", "SGDScheduleFree", "schedulefree"),
+        _FromPackage("schedulefree", "SGDScheduleFree", "schedulefree"),
         {},
         {"lr": SGD_RATE},
         source="schedulefree (Defazio et al. 2024)",
     ),
     OptimizerSpec(
         "schedulefree_adamw",
-        _from_package("schedulefree", "AdamWScheduleFree", "schedulefree"),
+        _with_betas(_FromPackage("schedulefree", "AdamWScheduleFree", "schedulefree")),
         {"lr": 0.0025},
         {},
         source="schedulefree (Defazio et al. 2024), at its default rate",
     ),
     OptimizerSpec(
         "prodigy",
-        _from_package("prodigyopt", "Prodigy", "prodigyopt"),
+        _with_betas(_FromPackage("prodigyopt", "Prodigy", "prodigyopt")),
         {},
         {},
         source="prodigyopt (Mishchenko & Defazio 2023)",
     ),
     OptimizerSpec(
         "dadapt_sgd",
-        _from_package("dadaptation", "DAdaptSGD", "dadaptation"),
+        _FromPackage("dadaptation", "DAdaptSGD", "dadaptation"),
         {},
         {},
         source="dadaptation (Defazio & Mishchenko 2023)",
     ),
     OptimizerSpec(
         "dadapt_adam",
-        _from_package("dadaptation", "DAdaptAdam", "dadaptation"),
+        _with_betas(_FromPackage("dadaptation", "DAdaptAdam", "dadaptation")),
         {},
         {},
         source="dadaptation (Defazio & Mishchenko 2023)",

@@ -27,6 +27,8 @@ __all__ = [
     "refusing",
 ]
 
+NEVER_NEGATIVE = ("lr", "weight_decay")  # not every package checks them itself
+
 _SPECS = {spec.name: spec for spec in first_order.SPECS}
 
 
@@ -99,11 +101,17 @@ class BoundOptimizer:
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         return self.spec.make(list(groups), **settings)
 
+    def on_probe(self) -> Optimizer:
+        """The optimizer of a few parameters of every kind, to try settings and schedules on."""
+        shapes = ((2, 2), (2,), (2, 2), (2,))
+        parameters = [torch.zeros(shape, requires_grad=True) for shape in shapes]
+        return self([{"params": parameters}], horizon=10, steps_per_epoch=5)
+
 
 def bind(
     optimizer: str | type[Optimizer] | OptimizerSpec, hyperparameters: Mapping[str, Any]
 ) -> BoundOptimizer:
-    """An optimizer with hyperparameters, tried on one parameter so that errors come early.
+    """An optimizer with hyperparameters, tried on a few parameters so that errors come early.
 
     Args:
         optimizer: a name or import path, a class, or a spec.
@@ -117,18 +125,36 @@ def bind(
     name = spec.name
     _check_names(spec, hyperparameters)
     for key, value in hyperparameters.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise BadSettingsError(f"{key} of {name} must be a finite number, got {value}")
-        if isinstance(value, str) and isinstance(_default(spec, key), int | float):
-            raise BadSettingsError(f"{key} of {name} must be a number, got {value!r}")
+        wanted = _wanted_instead(value, _default(spec, key))
+        if key in NEVER_NEGATIVE and isinstance(value, int | float) and value < 0:
+            wanted = "at least 0"
+        if wanted is not None:
+            raise BadSettingsError(f"{key} of {name} must be {wanted}, got {value!r}")
     bound = BoundOptimizer(spec, dict(hyperparameters))
-    probe = [{"params": [torch.zeros(2, 2, requires_grad=True)]}]
     try:
-        bound(probe, horizon=10, steps_per_epoch=5)
-    except (ValueError, TypeError, AssertionError, RuntimeError) as error:
+        bound.on_probe()
+    except ImportError:
+        raise
+    except Exception as error:
         given = ", ".join(f"{k}={v!r}" for k, v in hyperparameters.items()) or "its defaults"
-        raise BadSettingsError(f"{name} refuses {given}: {error}") from None
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise BadSettingsError(f"{name} refuses {given}: {why}") from None
     return bound
+
+
+def _wanted_instead(value: Any, default: Any) -> str | None:
+    """What a hyperparameter should be that is not, in words; None where the value will do."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a finite number"
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(default, int | float):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return None if number else "a number"
+    items = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(item, bool | int | float | str | None) for item in items):
+        return "a number, a word, true, false or a list of them"
+    return None
 
 
 def _spec_of(optimizer: str | type[Optimizer] | OptimizerSpec) -> OptimizerSpec:
@@ -136,8 +162,14 @@ def _spec_of(optimizer: str | type[Optimizer] | OptimizerSpec) -> OptimizerSpec:
         return get(optimizer)
     if isinstance(optimizer, OptimizerSpec):
         return optimizer
-    path = f"{optimizer.__module__}:{optimizer.__qualname__}"
-    return OptimizerSpec(path, optimizer, source=path)
+    return _spec_of_class(f"{optimizer.__module__}:{optimizer.__qualname__}", optimizer)
+
+
+def _spec_of_class(path: str, optimizer: type[Optimizer]) -> OptimizerSpec:
+    """Spec of a class that comes without one; a ``step`` that needs a closure is given one."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    needed = closure is not None and closure.default is closure.empty
+    return OptimizerSpec(path, optimizer, closure=needed, source=path)
 
 
 def _default(spec: OptimizerSpec, hyperparameter: str) -> Any:
@@ -155,7 +187,7 @@ def _check_names(spec: OptimizerSpec, hyperparameters: Mapping[str, Any]) -> Non
         known += ["beta1", "beta2"]
     for key in hyperparameters:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
             raise BadSettingsError(f"{spec.name} has no hyperparameter {key!r}: {hint}")
 
@@ -179,10 +211,15 @@ def _imported(path: str) -> OptimizerSpec:
             f"expected an optimizer {attribute!r} in module {module_name!r}, got none of that "
             "name: correct the word after the colon"
         ) from None
+    except Exception as error:
+        what = " ".join(str(error).split())
+        raise UnknownOptimizerError(
+            f"expected an importable module in {path!r}, got {type(error).__name__} from it: {what}"
+        ) from error
     if isinstance(found, OptimizerSpec):
         return found
     if isinstance(found, type) and issubclass(found, Optimizer):
-        return OptimizerSpec(path, found, source=path)
+        return _spec_of_class(path, found)
     raise UnknownOptimizerError(
         f"expected {path!r} to be an OptimizerSpec or a torch.optim.Optimizer class, "
         f"got {type(found).__name__}"
