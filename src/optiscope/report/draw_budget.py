@@ -2,70 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from optiscope.report.appearance import Look
+from optiscope.report.draw_sensitivity import SpanOfResults
 from optiscope.report.number_text import axis_name
+from optiscope.stats.summary import higher_is_better
 
-__all__ = ["BudgetCurve", "draw_budget"]
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class BudgetCurve:
-    """Best selection metric after n trials, n = 1 .. B.
-
-    Attributes:
-        middle: [B] median over draws of n trials, or the best so far in the order tried.
-        lower: [B] lower quartile, None for the order tried.
-        upper: [B] upper quartile, None likewise.
-    """
-
-    middle: Array
-    lower: Array | None
-    upper: Array | None
+__all__ = ["draw_budget"]
 
 
 def draw_budget(
-    axes: Axes, curves: Mapping[str, BudgetCurve], looks: Mapping[str, Look], metric: str
+    axes: Axes,
+    curves: Mapping[str, Sequence[float]],
+    looks: Mapping[str, Look],
+    metric: str,
+    span: SpanOfResults | None,
 ) -> None:
-    """Best result of n trials against n; a line starts where a result is likelier than none."""
+    """Expected best result of n trials against n, by label; beyond ``span`` the lines leave."""
     split, _, name = metric.partition("_")
     scale = 100.0 if name == "accuracy" else 1.0
-    for label, curve in curves.items():
+    for label, expected in curves.items():
         look = looks[label]
-        middle = np.where(np.isfinite(curve.middle), scale * curve.middle, np.nan)
-        trials = np.arange(1, len(middle) + 1)
-        if curve.lower is not None and curve.upper is not None:
-            bounded = np.isfinite(curve.lower) & np.isfinite(curve.upper)
-            band = axes.fill_between(
-                trials,
-                scale * np.where(bounded, curve.lower, np.nan),
-                scale * np.where(bounded, curve.upper, np.nan),
-                color=look.colour,
-                alpha=0.13,
-                linewidth=0,
-            )
-            band.set_gid(f"{look.group}-band")
         (line,) = axes.plot(
-            trials,
-            middle,
+            np.arange(1, len(expected) + 1),
+            scale * np.array(expected),
             color=look.colour,
             linestyle=look.linestyle,
             marker=look.marker,
-            markevery=max(1, len(trials) // 6),
+            markevery=max(1, len(expected) // 6),
             markeredgecolor="white",
             markeredgewidth=0.5,
         )
         line.set_gid(f"{look.group}-budget")
-    axes.set_title("Best result against tuning budget")
-    axes.set_xlabel("trials")
+    if span is not None:
+        bottom, top = axes.get_ylim()
+        if higher_is_better(name):
+            axes.set_ylim(bottom=max(bottom, scale * span[0]))
+        else:
+            axes.set_ylim(top=min(top, scale * span[1]))
+    axes.set_title("Expected best against budget")
+    axes.set_xlabel("tuning budget (trials)")
     axes.set_ylabel(axis_name(split, name))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from optiscope.report.appearance import FAINT, INK, Look
+from optiscope.report.appearance import INK, Look
 from optiscope.report.number_text import axis_name
 from optiscope.stats.summary import Result
 
@@ -37,24 +37,15 @@ def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look])
         if len(values):
             (bar,) = axes.plot([scale * result.mean] * 2, [row - 0.36, row + 0.36], color=INK)
             bar.set_gid(f"{look.group}-mean")
-        if result.failed:
-            words = ", ".join(f"{count} {status}" for status, count in result.failed.items())
-            note = axes.annotate(
-                words,
-                (1.0, row),
-                xycoords=("axes fraction", "data"),
-                xytext=(-2, 8),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                color=FAINT,
-                fontsize=8,
-            )
-            note.set_gid(f"{look.group}-note")
-    axes.set_yticks(range(len(results)), [r.algorithm for r in results])
+    axes.set_yticks(range(len(results)), [_row_label(r) for r in results])
     axes.set_ylim(len(results) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.set_title(f"Final test {metric}, every seed")
     axes.set_xlabel(axis_name("test", metric))
     axes.set_ylabel("algorithm")
+
+
+def _row_label(result: Result) -> str:
+    words = ", ".join(f"{count} {status}" for status, count in result.failed.items())
+    return f"{result.algorithm}\n({words})" if words else result.algorithm

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from optiscope.report.appearance import FAINT, INK, Look
-from optiscope.report.number_text import significant
 
 __all__ = ["RelativeTime", "draw_time"]
 
@@ -42,7 +41,7 @@ def draw_time(
         (line,) = axes.plot([time.low, time.high], [row, row], color=INK, linewidth=1.4)
         line.set_gid(f"{look.group}-spread")
         note = axes.annotate(
-            f"× {significant(time.middle)}",
+            f"× {time.middle:.2f}",
             (time.high, row),
             xytext=(4, 0),
             textcoords="offset points",

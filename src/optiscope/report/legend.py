@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
@@ -93,19 +93,21 @@ STOPPED_RUN: Final = Key("run that failed", INK, marker="x")
 MEAN: Final = Key("mean", INK, marker="|")
 
 
-def add_legend(figure: Figure, axes: Axes, keys: Sequence[Key]) -> None:
-    """Put the legend above the axes, in as many columns as fit the figure's width."""
+def add_legend(figure: Figure, keys: Sequence[Key]) -> int:
+    """Put the legend above the axes, in as many columns as fit; returns the number of its rows."""
     if not keys:
-        return
+        return 0
     longest = max(len(key.label) for key in keys)
     room = figure.get_figwidth() * 72 / (0.55 * 8.5 * longest + 42)
+    columns = max(1, min(len(keys), int(room)))
     figure.legend(
         handles=[key.handle() for key in keys],
         loc="outside upper left",
-        ncols=max(1, min(len(keys), int(room))),
+        ncols=columns,
         handlelength=2.6,
         columnspacing=1.2,
     )
+    return math.ceil(len(keys) / columns)
 
 
 def _svg_path(path: Path, radius: float = 4.6) -> str:

@@ -9,10 +9,12 @@ from typing import Any, Final
 __all__ = [
     "axis_name",
     "metric_text",
+    "plain_text",
     "point_text",
     "rate_text",
     "seconds_text",
     "significant",
+    "space_text",
     "spread_text",
 ]
 
@@ -58,7 +60,7 @@ def spread_text(value: float, metric: str) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration with its unit: ``850 µs``, ``12.3 ms``, ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    """A duration with its unit: ``850 µs``, ``12.3 ms``, ``4.2 s``, ``3 min 20 s``, ``2 h``."""
     if not math.isfinite(seconds):
         return _NONE
     if seconds < 1e-3:
@@ -86,3 +88,24 @@ def axis_name(split: str, metric: str) -> str:
     words = {"train": "training", "valid": "validation", "test": "test"}
     units = {"accuracy": "accuracy (%)", "loss": "loss (mean per sample)"}
     return f"{words.get(split, split)} {units.get(metric, metric)}"
+
+
+def space_text(dimension: Mapping[str, Any]) -> str:
+    """A dimension of Φ: ``10⁻⁵ to 0.1 (log)`` or ``one of 0, 0.9``."""
+    if "choice" in dimension:
+        return "one of " + ", ".join(plain_text(value) for value in dimension["choice"])
+    if "low" not in dimension:
+        return "–"
+    scale = " (log)" if dimension.get("log") else ""
+    return f"{significant(dimension['low'])} to {significant(dimension['high'])}{scale}"
+
+
+def plain_text(value: Any) -> str:
+    """Any value of a record in words, nested ones with commas."""
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {plain_text(v)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain_text(v) for v in value)
+    return str(value)

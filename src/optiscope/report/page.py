@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -12,15 +11,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from optiscope.report import page_tables
-from optiscope.report.answers import answer
 from optiscope.report.appearance import Look, figure_style
+from optiscope.report.content import ProblemContent, ReportContent
 from optiscope.report.legend import Key
-from optiscope.report.panels import FigureGroup, leading_sensitivities, panels_of_problem
-from optiscope.report.svg import svg_text
-from optiscope.stats.claims import Claim
-from optiscope.stats.refusal import Refusal
-from optiscope.stats.study_table import MISSING, StudyTables
-from optiscope.stats.summary import costs, failures, results
+from optiscope.report.page_appendix import appendix
+from optiscope.report.page_words import problem_facts, study_facts, warnings
+from optiscope.report.panels import FigureGroup, Panel
+from optiscope.report.svg import share_styles, svg_text
+from optiscope.stats.study_table import StudyTables
 
 __all__ = ["render_page"]
 
@@ -28,68 +26,70 @@ PANEL_WIDTH: Final = 4.2
 """Inches, at which text of 9 points is readable on a phone and small enough on a laptop."""
 
 
-def render_page(
-    tables: StudyTables, looks: Mapping[str, Look], claims: Sequence[Claim | Refusal]
-) -> str:
-    """The page as text.
-
-    Args:
-        tables: the study with its curves.
-        looks: of the algorithms shown, in the order shown.
-        claims: of every two algorithms.
-    """
-    found = [r for r in results(tables) if r.algorithm in looks]
-    spent = [c for c in costs(tables) if c.algorithm in looks]
-    shown = [c for c in claims if c.a in looks and c.b in looks]
-    answers = {
-        problem: answer(problem, [r for r in found if r.problem == problem], shown)
-        for problem in tables.problems
-    }
-    order = list(looks)
-    found.sort(key=lambda r: order.index(r.algorithm))
-    spent.sort(key=lambda c: order.index(c.algorithm))
-    sections = []
+def render_page(content: ReportContent) -> str:
+    """The page as text."""
+    tables, looks = content.tables, content.looks
     swatches = _Swatches()
     with figure_style():
-        for problem in tables.problems:
-            mine = [r for r in found if r.problem == problem]
-            cost = [c for c in spent if c.problem == problem]
-            groups = panels_of_problem(tables, problem, mine, cost, looks)
-            reference = str(tables.declaration["reference"])
-            sections.append(
-                {
-                    "problem": problem,
-                    "facts": _problem_facts(tables, problem),
-                    "answer": answers[problem].text,
-                    "results": page_tables.result_table(mine, answers[problem], looks),
-                    "groups": [_draw(group) for group in groups],
-                    "tables": {
-                        "sensitivity": page_tables.sensitivity_table(
-                            leading_sensitivities(tables, problem, looks)
-                        ),
-                        "time": page_tables.cost_table(cost, looks, reference),
-                    },
-                }
-            )
+        sections = [
+            _section(tables, found, f"f{n}", looks) for n, found in enumerate(content.problems)
+        ]
+        across = _rows([_draw(group, f"a{k}") for k, group in enumerate(content.groups)])
+    css = _share_styles([across, *(section["rows"] for section in sections)])
     files = resources.files("optiscope.report") / "templates"
+    answers = {p.problem: p.answer for p in content.problems}
     return (
         _environment(swatches)
         .get_template("report.html.j2")
         .render(
             declaration=tables.declaration,
-            facts=_facts(tables, looks),
-            warnings=_warnings(tables),
+            facts=study_facts(tables, looks),
+            warnings=warnings(content),
             answers=answers.values(),
-            overview=page_tables.overview_table(found, answers, looks),
+            overview=page_tables.overview_table(content.results, answers, looks),
             all_keys=[Key.of(look) for look in looks.values()],
+            across=across,
+            targets=page_tables.target_table(content.targets, tables.problems, looks),
             sections=sections,
-            comparisons=page_tables.claim_table(shown, looks),
-            appendix=_appendix(tables, looks, found),
+            comparisons=page_tables.claim_table(content.claims),
+            appendix=appendix(content),
             swatches=swatches.names,
-            style=Markup((files / "report.css").read_text(encoding="utf-8")),
+            style=Markup((files / "report.css").read_text(encoding="utf-8") + css),
             script=Markup((files / "report.js").read_text(encoding="utf-8")),
         )
     )
+
+
+def _section(
+    tables: StudyTables, found: ProblemContent, name: str, looks: Mapping[str, Look]
+) -> dict[str, Any]:
+    """Everything the template needs for one problem; ``name`` is unique in the page."""
+    reference = str(tables.declaration["reference"])
+    drawn = [_draw(group, f"{name}{chr(97 + k)}") for k, group in enumerate(found.groups)]
+    return {
+        "problem": found.problem,
+        "facts": problem_facts(tables, found.problem),
+        "answer": found.answer.text,
+        "results": page_tables.result_table(found.results, found.answer, looks),
+        "rows": _rows(drawn),
+        "tables": {
+            "sensitivity": page_tables.sensitivity_table(found.sensitivities, found.tuned),
+            "time": page_tables.cost_table(found.costs, looks, reference),
+        },
+    }
+
+
+def _rows(groups: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Groups of one panel stand side by side, others by themselves."""
+    rows: list[list[dict[str, Any]]] = []
+    for group in groups:
+        single = len(group["panels"]) == 1 and group["panels"][0]["algorithm"] is None
+        if single and rows and rows[-1][0]["single"]:
+            rows[-1].append(group)
+        else:
+            rows.append([group])
+        group["single"] = single
+    return rows
 
 
 class _Swatches:
@@ -114,13 +114,11 @@ def _environment(swatches: _Swatches) -> jinja2.Environment:
     return environment
 
 
-def _draw(group: FigureGroup) -> dict[str, Any]:
-    drawn = []
-    for panel in group.panels:
-        figure = Figure(figsize=(PANEL_WIDTH, PANEL_WIDTH * panel.height), layout="constrained")
-        panel.draw(figure.subplots())
-        text = svg_text(figure, panel.name, panel.description)
-        drawn.append({"svg": Markup(text), "algorithm": panel.algorithm})
+def _draw(group: FigureGroup, first: str) -> dict[str, Any]:
+    drawn = [
+        {"svg": _drawing(panel, f"{first}{n}"), "algorithm": panel.algorithm}
+        for n, panel in enumerate(group.panels)
+    ]
     return {
         "name": group.name,
         "kind": group.kind,
@@ -131,138 +129,25 @@ def _draw(group: FigureGroup) -> dict[str, Any]:
     }
 
 
-def _facts(tables: StudyTables, looks: Mapping[str, Look]) -> str:
-    declaration = tables.declaration
-    seeds, tuning = declaration["seeds"], declaration["tuning"]
-    return (
-        f"{_count(len(looks), 'algorithm')} on {_count(len(tables.problems), 'problem')}; "
-        f"hyperparameters chosen by {_metric_words(tuning['select'])} "
-        f"({_count(len(tuning['seeds']), 'tuning seed')}), results on the test split with "
-        f"{_count(len(seeds), 'fresh seed')}; {len(tables.runs)} runs planned; reference "
-        f"{declaration['reference']}."
-    )
+def _share_styles(parts: Sequence[Sequence[Sequence[dict[str, Any]]]]) -> str:
+    """Put recurring styles of all drawings into classes, and return the CSS of these."""
+    groups = [group for rows in parts for row in rows for group in row]
+    panels = [panel for group in groups for panel in group["panels"]]
+    drawings, css = share_styles([panel["svg"] for panel in panels])
+    for panel, drawing in zip(panels, drawings, strict=True):
+        panel["svg"] = Markup(drawing)
+    return css
 
 
-def _problem_facts(tables: StudyTables, problem: str) -> str:
-    declaration = tables.declaration
-    return (
-        f"Final test {tables.metric(problem)} after "
-        f"{_count(int(declaration['epochs'][problem]), 'epoch')}, "
-        f"batch size {declaration['batch_sizes'][problem]}, "
-        f"{_count(len(declaration['seeds']), 'seed')}."
-    )
-
-
-def _warnings(tables: StudyTables) -> list[str]:
-    lines = []
-    statuses = tables.runs["status"]
-    missing = int((statuses == MISSING).sum())
-    if missing:
-        lines.append(
-            f"Not finished: {missing} of {len(tables.runs)} planned runs have no record yet. "
-            "Start the study again to go on where it stopped."
-        )
-    if tables.damaged:
-        lines.append(
-            f"{_count(len(tables.damaged), 'record')} cannot be trusted and "
-            f"{'is' if len(tables.damaged) == 1 else 'are'} left out: see Failures. Start the "
-            "study again to repeat these runs."
-        )
-    failed = tables.runs[tables.runs["role"] == "reporting"]["status"].isin(["diverged", "crashed"])
-    if failed.any():
-        lines.append(
-            f"{_count(int(failed.sum()), 'reporting run')} diverged or crashed: they count as "
-            "outcomes and are drawn with a cross, never filled in."
-        )
-    if len(tables.environments) > 1:
-        lines.append(
-            f"Runs come from {len(tables.environments)} different environments: see "
-            "Reproducibility before comparing times."
-        )
-    return lines
-
-
-def _appendix(
-    tables: StudyTables, looks: Mapping[str, Look], found: Sequence[Any]
-) -> list[dict[str, Any]]:
-    declaration = tables.declaration
-    tuning = declaration["tuning"]
-    names = page_tables.full_names(tables, list(looks))
-    parts = [
-        {
-            "id": "tuning",
-            "heading": "What was tuned how",
-            "lines": [
-                f"Tuning seeds {_list(tuning['seeds'])}, reporting seeds "
-                f"{_list(declaration['seeds'])}; selection by {_metric_words(tuning['select'])}.",
-            ],
-            "blocks": [
-                {"table": page_tables.tuning_table(tables, looks)},
-                {"table": page_tables.chosen_table(found, tables.problems, looks)},
-                {"summary": "What was compared, in full", "text": "\n".join(names)},
-            ],
-        },
-        _failures(tables, looks),
-        _reproducibility(tables),
-    ]
-    return parts
-
-
-def _failures(tables: StudyTables, looks: Mapping[str, Look]) -> dict[str, Any]:
-    bad = failures(tables)
-    bad = bad[bad["algorithm"].isin(list(looks))]
-    shown = tables.runs[tables.runs["algorithm"].isin(list(looks))]
-    part: dict[str, Any] = {"id": "failures", "heading": "Failures", "lines": [], "blocks": []}
-    if bad.empty:
-        part["lines"].append("Every run that was recorded reached its end.")
+def _drawing(panel: Panel, name: str) -> str:
+    """The panel as SVG; margins are fixed, so that panels side by side line up."""
+    size = (PANEL_WIDTH, PANEL_WIDTH * panel.height)
+    if panel.left is None:
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
     else:
-        part["lines"].append(
-            f"{len(bad)} of {len(shown)} planned runs did not reach their end. Failed trials of the "
-            "tuning are charged to its budget."
-        )
-        part["blocks"].append({"table": page_tables.failure_counts(bad, shown, looks)})
-        cut = page_tables.LISTED_FAILURES
-        words = "every one" if len(bad) <= cut else f"the first {cut} of {len(bad)}"
-        part["blocks"].append(
-            {
-                "summary": f"Step and reason, {words}",
-                "table": page_tables.failure_list(bad, looks),
-            }
-        )
-    if tables.damaged:
-        text = "\n".join(f"{record.path.name}: {record.reason}" for record in tables.damaged)
-        part["blocks"].append({"summary": "Damaged records", "text": text, "open": True})
-    return part
-
-
-def _reproducibility(tables: StudyTables) -> dict[str, Any]:
-    declaration = dict(tables.declaration)
-    source = declaration.pop("source", None)
-    blocks: list[dict[str, Any]] = [{"table": page_tables.environment_table(tables.environments)}]
-    if source:
-        blocks.append({"summary": "The study file", "text": source})
-    resolved = json.dumps(declaration, indent=1, ensure_ascii=False)
-    blocks.append({"summary": "The study, resolved", "text": resolved})
-    started = tables.runs["started"].dropna()
-    lines = [f"optiscope {declaration['version']}."]
-    if len(started):
-        lines.append(f"Runs started between {min(started)} and {max(started)}.")
-    return {
-        "id": "reproducibility",
-        "heading": "Reproducibility",
-        "lines": lines,
-        "blocks": blocks,
-    }
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
-def _list(values: Iterable[Any]) -> str:
-    return ", ".join(str(value) for value in values)
-
-
-def _metric_words(select: str) -> str:
-    split, _, metric = str(select).partition("_")
-    return f"{'validation' if split == 'valid' else split} {metric}"
+        figure = Figure(figsize=size)
+        left, bottom = panel.left / size[0], 0.44 / size[1]
+        axes = figure.add_axes((left, bottom, 0.975 - left, 1 - bottom - 0.27 / size[1]))
+    panel.draw(axes)
+    return svg_text(figure, name, panel.description)

@@ -15,17 +15,21 @@ from optiscope.report.data_table import Cell, DataTable, Row
 from optiscope.report.legend import Key
 from optiscope.report.number_text import (
     metric_text,
+    plain_text,
     point_text,
     seconds_text,
     significant,
+    space_text,
     spread_text,
 )
 from optiscope.stats.claims import Claim
 from optiscope.stats.naming import algorithm_name
+from optiscope.stats.profiles import TargetCost
 from optiscope.stats.refusal import Refusal
 from optiscope.stats.sensitivity import Sensitivity
 from optiscope.stats.study_table import StudyTables
 from optiscope.stats.summary import Cost, Result
+from optiscope.stats.tuning_curve import TuningSummary
 
 __all__ = [
     "claim_table",
@@ -36,6 +40,7 @@ __all__ = [
     "overview_table",
     "result_table",
     "sensitivity_table",
+    "target_table",
     "tuning_table",
 ]
 
@@ -150,23 +155,17 @@ def cost_table(costs: Sequence[Cost], looks: Mapping[str, Look], reference: str)
 
 
 def sensitivity_table(
-    found: Sequence[tuple[Look, Sensitivity]],
+    found: Sequence[tuple[Look, Sensitivity]], tuned: Mapping[str, TuningSummary]
 ) -> DataTable:
-    """Chosen value, width of the good range, and the edge of the space, per hyperparameter."""
+    """Chosen value, what the winner is worth on fresh seeds, good range, and edges of the space."""
     rows = []
     for look, s in found:
-        metric = s.metric
+        summary = tuned[look.label]
         finite = [r for r in s.results if math.isfinite(r)]
-        best = (max if metric.endswith("accuracy") else min)(finite) if finite else math.nan
-        good = s.good
-        width = "–"
-        if good is not None:
-            width = f"{significant(good.low)} to {significant(good.high)}"
-            if math.isfinite(good.factor):
-                width += f" (× {significant(good.factor)}, {good.trials} trials)"
-        edge = "–"
-        if s.edge is not None:
-            edge = f"at the {s.edge.side} edge: try {space_text(s.edge.suggestion)}"
+        best = (max if s.metric.endswith("accuracy") else min)(finite) if finite else math.nan
+        edges = [
+            f"{e.name} at the {e.side} edge: try {space_text(e.suggestion)}" for e in summary.edges
+        ]
         rows.append(
             Row(
                 [
@@ -174,10 +173,11 @@ def sensitivity_table(
                     Cell(s.name),
                     Cell(space_text(s.space)),
                     Cell("–" if s.chosen is None else significant(s.chosen)),
-                    Cell(metric_text(best, metric)),
-                    Cell(width),
-                    Cell(f"{len(s.results) - len(finite)} of {len(s.results)}"),
-                    Cell(edge, "bad" if s.edge else ""),
+                    Cell(_good_range(s)),
+                    Cell(metric_text(best, s.metric)),
+                    Cell(_fresh(summary)),
+                    Cell(f"{summary.failed} of {summary.budget}"),
+                    Cell("; ".join(edges) or "–", "bad" if edges else ""),
                 ],
                 Key.of(look),
                 look.number,
@@ -188,12 +188,29 @@ def sensitivity_table(
         "hyperparameter",
         "search space",
         "#chosen",
-        "#best result",
         "#good range",
+        "#best in tuning",
+        "#the same on fresh seeds",
         "#failed trials",
         "edge of the space",
     )
     return DataTable(columns, rows)
+
+
+def target_table(
+    costs: Sequence[TargetCost], problems: Sequence[str], looks: Mapping[str, Look]
+) -> DataTable:
+    """Epochs and training time to the reference's target, on every problem that has one."""
+    by_place = {(c.problem, c.algorithm): c for c in costs}
+    shown = [p for p in problems if any(c.problem == p for c in costs)]
+    rows = []
+    for label, look in looks.items():
+        cells = [Cell(label)]
+        for problem in shown:
+            cost = by_place.get((problem, label))
+            cells.append(Cell("–") if cost is None else _target_cell(cost))
+        rows.append(Row(cells, Key.of(look), look.number))
+    return DataTable(("epochs to the target", *(f"#{p}" for p in shown)), rows if shown else ())
 
 
 def tuning_table(tables: StudyTables, looks: Mapping[str, Look]) -> DataTable:
@@ -243,12 +260,10 @@ def chosen_table(
     return DataTable(("chosen", *problems), rows)
 
 
-def claim_table(claims: Sequence[Claim | Refusal], looks: Mapping[str, Look]) -> DataTable:
-    """Every comparison of two shown algorithms, decided or refused."""
+def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
+    """Every comparison of two algorithms, decided or refused."""
     rows = []
     for found in claims:
-        if found.a not in looks or found.b not in looks:
-            continue
         if isinstance(found, Refusal):
             rows.append(
                 Row(
@@ -345,7 +360,7 @@ def environment_table(environments: Sequence[tuple[Mapping[str, Any], int]]) -> 
     names = list(dict.fromkeys(name for values, _ in shown for name in values))
     rows = []
     for name in names:
-        values = [_plain(e.get(name)) for e, _ in shown]
+        values = [plain_text(e.get(name)) for e, _ in shown]
         style = "bad" if len(set(values)) > 1 else ""
         rows.append(Row([Cell(name), *(Cell(value, style) for value in values)]))
     return DataTable(("", *(f"{count} runs" for _, count in shown)), rows)
@@ -355,16 +370,6 @@ def full_names(tables: StudyTables, labels: Sequence[str]) -> list[str]:
     """A(Φ, budget) of each algorithm in words."""
     declared = {a["label"]: a for a in tables.declaration["algorithms"]}
     return [algorithm_name(declared[label]) for label in labels]
-
-
-def space_text(dimension: Mapping[str, Any]) -> str:
-    """A dimension of Φ: ``10⁻⁵ to 0.1 (log)`` or ``one of 0, 0.9``."""
-    if "choice" in dimension:
-        return "one of " + ", ".join(_plain(value) for value in dimension["choice"])
-    if "low" not in dimension:
-        return "–"
-    scale = " (log)" if dimension.get("log") else ""
-    return f"{significant(dimension['low'])} to {significant(dimension['high'])}{scale}"
 
 
 _PHASE_WORDS: Final = {
@@ -410,11 +415,32 @@ def _rule_text(rule: Any) -> str:
     return point_text(rule) if isinstance(rule, Mapping) else str(rule)
 
 
-def _plain(value: Any) -> str:
-    if value is None:
+def _good_range(s: Sensitivity) -> str:
+    good = s.good
+    if good is None:
         return "–"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(v) for v in value)
-    return str(value)
+    if good.trials == 1:
+        return f"{significant(good.low)} alone"
+    text = f"{significant(good.low)} to {significant(good.high)}"
+    if math.isfinite(good.factor):
+        text += f" (× {significant(good.factor)}, {good.trials} trials)"
+    return text
+
+
+def _fresh(summary: TuningSummary) -> str:
+    bias = summary.selection
+    if bias is None:
+        return "–"
+    text = metric_text(bias.fresh, summary.metric)
+    if bias.bias is None:
+        return text
+    word = "worse" if bias.bias > 0 else "better"
+    return f"{text} ({significant(abs(bias.bias), 2)} sd {word})"
+
+
+def _target_cell(cost: TargetCost) -> Cell:
+    seeds = f"{cost.reached} of {len(cost.epochs)} seeds"
+    if not math.isfinite(cost.median_epochs):
+        return Cell(f"missed ({seeds})", "bad")
+    text = f"{significant(cost.median_epochs)} ({seconds_text(cost.median_seconds)}"
+    return Cell(f"{text})" if cost.reached == len(cost.epochs) else f"{text}; {seeds})")

@@ -2,26 +2,106 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from optiscope.records import StudyFolder
-from optiscope.report.appearance import looks
+from optiscope.records import StoreError, StudyFolder
+from optiscope.records.store import explain
+from optiscope.report.appearance import Look, looks
+from optiscope.report.content import assemble
 from optiscope.report.page import render_page
+from optiscope.report.paper import FORMATS, write_figures
 from optiscope.stats.claims import claims_from
-from optiscope.stats.study_table import read_study
+from optiscope.stats.study_table import StudyTables, read_study
 
 __all__ = ["write_report"]
 
 
-def write_report(folder: StudyFolder) -> Path:
-    """Write ``report.html`` into the study's folder and return its path.
+def write_report(
+    folder: StudyFolder,
+    *,
+    figures: Sequence[str] = (),
+    width: float | None = None,
+    algorithms: Sequence[str] | None = None,
+    order: Sequence[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    colours: Mapping[str, str] | None = None,
+) -> Path:
+    """Write ``report.html`` into the study's folder, and return its path.
+
+    An algorithm looks the same in every report of a study, whichever others are shown, and claims
+    stay corrected for all comparisons of the study: leaving algorithms out makes none easier.
+
+    Args:
+        folder: the study.
+        figures: formats, ``pdf`` or ``png``, in which every figure is also written to ``figures/``.
+        width: of those figures in inches; 5.5 by default.
+        algorithms: labels to show; all by default.
+        order: labels in the order to show them, the declared one by default; those left out follow.
+        labels: names to show instead of declared labels; the other arguments use the declared ones.
+        colours: ``#rrggbb`` by label, in place of those of the study.
 
     Raises:
         StoreError: the folder holds no study, or cannot be read or written.
+        ValueError: an unknown label or format, or a colour that is none.
     """
-    tables = read_study(folder)
-    colours = {a.label: a.colour for a in tables.algorithms if a.colour}
-    page = render_page(tables, looks(tables.labels, colours), claims_from(tables.evidence))
+    _check_formats(figures)
+    names = dict(labels or {})
+    tables = read_study(folder, rename=names)
+    declared = [str(a["label"]) for a in folder.declaration()["algorithms"]]
+    for label, colour in (colours or {}).items():
+        if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
+            raise ValueError(f"colour of {label!r} must look like #0072b2, got {colour!r}")
+    for given in (algorithms, order, colours):
+        _check_labels(given or (), declared)
+    shown = _look_up(tables, declared, algorithms, order, names, colours or {})
+    content = assemble(tables, shown, claims_from(tables.evidence))
     target = folder.path / "report.html"
-    target.write_text(page, encoding="utf-8")
+    try:
+        _write_atomically(target, render_page(content))
+        if figures:
+            write_figures(content.panels(), folder.path / "figures", figures, width)
+    except OSError as error:
+        raise StoreError(explain(error, folder.path)) from error
     return target
+
+
+def _look_up(
+    tables: StudyTables,
+    declared: Sequence[str],
+    algorithms: Sequence[str] | None,
+    order: Sequence[str] | None,
+    names: Mapping[str, str],
+    colours: Mapping[str, str],
+) -> dict[str, Look]:
+    wanted = {a.label: a.colour for a in tables.algorithms if a.colour}
+    wanted |= {names.get(label, label): colour for label, colour in colours.items()}
+    everyone = looks(tables.labels, wanted)
+    chosen = declared if algorithms is None else [x for x in declared if x in algorithms]
+    if order is not None:
+        first = [label for label in order if label in chosen]
+        chosen = first + [label for label in chosen if label not in first]
+    return {name: everyone[name] for name in (names.get(label, label) for label in chosen)}
+
+
+def _check_formats(figures: Sequence[str]) -> None:
+    unknown = [name for name in figures if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"figures are written as {' or '.join(FORMATS)}, got {unknown[0]!r}")
+
+
+def _check_labels(given: Sequence[str] | Mapping[str, str], declared: Sequence[str]) -> None:
+    for label in given:
+        if label not in declared:
+            raise ValueError(f"no algorithm is labelled {label!r}: choose of {', '.join(declared)}")
+
+
+def _write_atomically(target: Path, text: str) -> None:
+    partial = target.with_name(f".{target.name}-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)

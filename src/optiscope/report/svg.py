@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
+from markupsafe import escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-__all__ = ["svg_text"]
+__all__ = ["share_styles", "svg_text"]
 
 _NUMBER: Final = re.compile(r"-?\d+\.\d+")
 _PATH: Final = re.compile(r'\bd="([^"]*)"')
 _PLACED: Final = re.compile(r'\b(x|y|width|height)="(-?\d+\.\d+)"')
+_TRANSFORM: Final = re.compile(r' transform="([^"]*)"')
 _GROUP: Final = re.compile(r'id="alg(\d+)[^"]*"')
 _USED: Final = re.compile(r'(?:xlink:href="#|url\(#)([^")]+)')
-_IDENTITY: Final = re.compile(r'\bid="([^"]+)"')
-_FONT: Final = re.compile(r"font(?:-family)?: [^;\"]*'DejaVu Sans'[^;\"]*")
+_IDENTITY: Final = re.compile(r'\s*\bid="([^"]+)"')
+_STYLE: Final = re.compile(r' style="([^"]*)"')
+_FAMILY: Final = re.compile(r"(font(?:-family)?: [^;\"]*)'DejaVu Sans'[^;\"]*")
+_EMPTY: Final = re.compile(r"<g\s*>\s*</g>")
 
 
 def svg_text(figure: Figure, name: str, description: str) -> str:
     """The figure as an ``<svg>`` element that scales with its box.
 
     Artists whose gid starts with ``alg<number>`` get ``data-alg="<number>"``. Coordinates are
-    rounded to a tenth of a point. Ids are made unique in the page by ``name``.
+    rounded to a tenth of a point. Text stays text, in the page's font. Ids are made unique in the
+    page by ``name``.
 
     Args:
         figure: with its title, labels and artists; it is drawn here.
@@ -31,29 +39,49 @@ def svg_text(figure: Figure, name: str, description: str) -> str:
         description: read out by screen readers.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Type": None})
+    metadata = {"Date": None, "Creator": None, "Type": None, "Format": None}
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r'<defs>\s*<style type="text/css">.*?</style>\s*</defs>', "", text, flags=re.S)
     text = _GROUP.sub(r'data-alg="\1"', text)
-    text = _without_unused_ids(text, name)
+    text = _with_short_ids(text, name)
     text = _PATH.sub(_compact_path, text)
     text = _PLACED.sub(lambda m: f'{m[1]}="{_rounded(m[2])}"', text)
-    text = re.sub(r'transform="[^"]*"', lambda m: _NUMBER.sub(_round_match, m[0]), text)
-    text = _FONT.sub(_without_family, text)
+    text = _TRANSFORM.sub(_compact_transform, text)
+    text = _STYLE.sub(_compact_style, text)
     text = re.sub(r">\s+<", "><", text)
+    while _EMPTY.search(text):
+        text = _EMPTY.sub("", text)
     head = text.index(">")
-    attributes = re.sub(r'\s(?:width|height|version|xmlns|xmlns:xlink)="[^"]*"', "", text[:head])
-    label = _escaped(description)
-    opening = f'{attributes} role="img" aria-label="{label}"><title>{label}</title>'
-    return opening + text[head + 1 :].replace("xlink:href", "href").strip()
+    opening = re.sub(r'\s(?:width|height|version|xmlns|xmlns:xlink)="[^"]*"', "", text[:head])
+    label = escape(description)
+    body = text[head + 1 :].replace("xlink:href", "href").replace("<g >", "<g>").strip()
+    return f'{opening} role="img" aria-label="{label}"><title>{label}</title>{body}'
 
 
-def _without_unused_ids(text: str, name: str) -> str:
-    used = set(_USED.findall(text))
-    text = _IDENTITY.sub(lambda m: f'id="{name}-{m[1]}"' if m[1] in used else "", text)
-    return re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", text)
+def share_styles(drawings: Sequence[str]) -> tuple[list[str], str]:
+    """The drawings with styles that recur replaced by classes, and the CSS of these classes."""
+    counts = Counter(style for drawing in drawings for style in _STYLE.findall(drawing))
+    classes = {
+        style: f"s{number}"
+        for number, (style, count) in enumerate(counts.most_common())
+        if count > 2
+    }
+
+    def shared(match: re.Match[str]) -> str:
+        name = classes.get(match[1])
+        return match[0] if name is None else f' class="{name}"'
+
+    css = "".join(f".{name}{{{style}}}" for style, name in classes.items())
+    return [_STYLE.sub(shared, drawing) for drawing in drawings], css
+
+
+def _with_short_ids(text: str, name: str) -> str:
+    used = {old: f"{name}-{n}" for n, old in enumerate(dict.fromkeys(_USED.findall(text)))}
+    text = _IDENTITY.sub(lambda m: f' id="{used[m[1]]}"' if m[1] in used else "", text)
+    return re.sub(r'(xlink:href="#|url\(#)([^")]+)', lambda m: m[1] + used.get(m[2], m[2]), text)
 
 
 def _compact_path(match: re.Match[str]) -> str:
@@ -63,21 +91,18 @@ def _compact_path(match: re.Match[str]) -> str:
     return f'd="{compact}"'
 
 
-def _round_match(match: re.Match[str]) -> str:
-    return _rounded(match[0], 2)
+def _compact_transform(match: re.Match[str]) -> str:
+    if match[1].startswith("rotate(-0 "):
+        return ""
+    return f' transform="{_NUMBER.sub(lambda m: _rounded(m[0], 2), match[1])}"'
+
+
+def _compact_style(match: re.Match[str]) -> str:
+    style = _FAMILY.sub(r"\1var(--font)", match[1])
+    compact = re.sub(r"([:;]) ", r"\1", style)
+    return f' style="{compact}"'
 
 
 def _rounded(number: str, digits: int = 1) -> str:
     text = f"{float(number):.{digits}f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
-
-
-def _without_family(match: re.Match[str]) -> str:
-    size = re.search(r"(?:bold )?[\d.]+px", match[0])
-    return f"font: {size[0]} var(--font)" if size else "font-family: var(--font)"
-
-
-def _escaped(text: str) -> str:
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
-        text = text.replace(character, entity)
-    return text

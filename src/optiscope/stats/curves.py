@@ -64,21 +64,14 @@ class Curve:
 
 def measured(tables: StudyTables, problem: str) -> list[tuple[str, str]]:
     """Pairs of split and name that the reporting runs of a problem measured."""
-    rows = tables.curves[tables.curves["problem"] == problem]
-    pairs = rows[["split", "name"]].drop_duplicates()
-    return [(str(split), str(name)) for split, name in pairs.itertuples(index=False)]
+    pairs = [(split, name) for p, _, split, name in tables.curve_groups if p == problem]
+    return list(dict.fromkeys(pairs))
 
 
 def curve(tables: StudyTables, problem: str, label: str, split: str, name: str) -> Curve | None:
     """The curve of one metric, or None where it was never measured."""
-    rows = tables.curves
-    rows = rows[
-        (rows["problem"] == problem)
-        & (rows["algorithm"] == label)
-        & (rows["split"] == split)
-        & (rows["name"] == name)
-    ]
-    if rows.empty:
+    rows = tables.curve_groups.get((problem, label, split, name))
+    if rows is None:
         return None
     runs = tables.of(problem, label, "reporting").set_index("seed")
     complete = set(runs.index[runs["complete"].astype(bool)])

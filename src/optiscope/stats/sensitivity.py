@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from optiscope.stats.study_table import MISSING, StudyTables
 from optiscope.stats.summary import higher_is_better
@@ -137,27 +136,33 @@ def tried(tables: StudyTables, problem: str, label: str) -> list[Tried]:
     """Points of the tuning in the order in which they were tried; missing trials are left out."""
     column = f"final_{selection_metric(tables)}"
     rows = tables.of(problem, label, "tuning")
-    rows = rows[rows["status"] != MISSING]
     reporting = tables.of(problem, label, "reporting")["hyperparameters"]
     chosen = dict(reporting.iloc[0]) if len(reporting) else None
-    points = []
-    for index in sorted(set(rows["index"].tolist())):
-        group = rows[rows["index"] == index]
-        hyperparameters = dict(group["hyperparameters"].iloc[0])
-        complete = group["complete"].astype(bool)
-        values = pd.to_numeric(group[column]) if column in group.columns else pd.Series([math.nan])
-        value = float(values.mean(skipna=False)) if complete.all() else math.nan
-        points.append(
-            Tried(
-                index=index,
-                hyperparameters=hyperparameters,
-                value=value if math.isfinite(value) else math.nan,
-                statuses=tuple(group["status"]),
-                reason=next(iter(group["reason"][~complete]), ""),
-                chosen=hyperparameters == chosen,
-            )
-        )
-    return points
+    shown = ["index", "hyperparameters", "status", "reason", "complete"]
+    by_index: dict[int, list[dict[Hashable, Any]]] = {}
+    for row in rows.reindex(columns=[*shown, column]).to_dict("records"):
+        if row["status"] != MISSING:
+            by_index.setdefault(int(row["index"]), []).append(row)
+    return [_tried(index, by_index[index], column, chosen) for index in sorted(by_index)]
+
+
+def _tried(
+    index: int,
+    rows: Sequence[Mapping[Hashable, Any]],
+    column: str,
+    chosen: Mapping[str, Any] | None,
+) -> Tried:
+    failed = [row for row in rows if not row["complete"]]
+    value = math.nan if failed else sum(float(row[column]) for row in rows) / len(rows)
+    hyperparameters = dict(rows[0]["hyperparameters"])
+    return Tried(
+        index=index,
+        hyperparameters=hyperparameters,
+        value=value if math.isfinite(value) else math.nan,
+        statuses=tuple(row["status"] for row in rows),
+        reason=str(failed[0]["reason"]) if failed else "",
+        chosen=hyperparameters == chosen,
+    )
 
 
 def numeric_names(space: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -174,10 +179,9 @@ def numeric_names(space: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def sensitivity(
-    tables: StudyTables, problem: str, label: str, name: str, points: Sequence[Tried] | None = None
+    tables: StudyTables, label: str, name: str, points: Sequence[Tried]
 ) -> Sensitivity | None:
-    """Result against the hyperparameter ``name``, or None where no trial was stored."""
-    points = tried(tables, problem, label) if points is None else points
+    """Result of the points tried against the hyperparameter ``name``, or None without points."""
     points = sorted(
         (p for p in points if name in p.hyperparameters), key=lambda p: p.hyperparameters[name]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from itertools import repeat
 from typing import Any, Final
 
@@ -131,6 +132,15 @@ class StudyTables:
         """The reported metric of a problem on the test split: ``accuracy`` or ``loss``."""
         return str(self.declaration["metric"][problem])
 
+    @cached_property
+    def curve_groups(self) -> dict[tuple[str, str, str, str], pd.DataFrame]:
+        """Rows of ``curves`` per (problem, algorithm, split, name)."""
+        grouped = self.curves.groupby(["problem", "algorithm", "split", "name"], observed=True)
+        return {
+            (str(problem), str(algorithm), str(split), str(name)): rows
+            for (problem, algorithm, split, name), rows in grouped
+        }
+
     def of(self, problem: str, label: str | None = None, role: str | None = None) -> pd.DataFrame:
         """Rows of ``runs`` of one problem, and of one algorithm and role where these are given."""
         chosen = self.runs["problem"] == problem
@@ -145,6 +155,7 @@ def read_study(
     folder: StudyFolder,
     *,
     curves: bool = True,
+    rename: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> StudyTables:
     """Tables of a study's records; a damaged record becomes a row that says so.
@@ -152,13 +163,14 @@ def read_study(
     Args:
         folder: the study.
         curves: also read the measurements of the reporting runs.
+        rename: other labels for some algorithms, by declared label; unknown ones are an error.
         progress: called with the number of entries read and their total.
 
     Raises:
         StoreError: the folder holds no study, or cannot be read.
+        ValueError: an unknown label to rename, or two algorithms of one name.
     """
-    declaration = folder.declaration()
-    ledger = folder.ledger()
+    declaration, ledger = _renamed(folder.declaration(), folder.ledger(), rename or {})
     rows: list[dict[str, Any]] = []
     columns: dict[str, list[Any]] = {name: [] for name in _CURVE_COLUMNS}
     environments: Counter[str] = Counter()
@@ -191,6 +203,30 @@ def read_study(
         damaged=tuple(r for r in read.values() if isinstance(r, DamagedRecord)),
         environments=tuple((samples[key], count) for key, count in environments.most_common()),
     )
+
+
+def _renamed(
+    declaration: dict[str, Any], ledger: list[Entry], names: Mapping[str, str]
+) -> tuple[dict[str, Any], list[Entry]]:
+    """Declaration and ledger with other labels, which everything read from them then carries."""
+    if not names:
+        return declaration, ledger
+    declared = [str(algorithm["label"]) for algorithm in declaration["algorithms"]]
+    unknown = [label for label in names if label not in declared]
+    if unknown:
+        raise ValueError(
+            f"no algorithm is labelled {unknown[0]!r}: choose of {', '.join(declared)}"
+        )
+    renamed = [names.get(label, label) for label in declared]
+    if len(set(renamed)) < len(renamed):
+        raise ValueError(f"two algorithms would share a label: {', '.join(renamed)}")
+    algorithms = [
+        algorithm | {"label": label}
+        for algorithm, label in zip(declaration["algorithms"], renamed, strict=True)
+    ]
+    reference = names.get(declaration["reference"], declaration["reference"])
+    entries = [replace(e, algorithm=names.get(e.algorithm, e.algorithm)) for e in ledger]
+    return declaration | {"algorithms": algorithms, "reference": reference}, entries
 
 
 def _evidence(

@@ -1,0 +1,124 @@
+"""Everything a report says, computed once from the records, before anything is drawn or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from optiscope.report.answers import Answer, answer
+from optiscope.report.appearance import Look
+from optiscope.report.panels import FigureGroup, Panel
+from optiscope.report.problem_panels import leading_sensitivities, panels_of_problem
+from optiscope.report.study_panels import panels_of_study
+from optiscope.stats.claims import Claim
+from optiscope.stats.profiles import TargetCost, target_costs
+from optiscope.stats.refusal import Refusal
+from optiscope.stats.sensitivity import Sensitivity, tried
+from optiscope.stats.study_table import StudyTables
+from optiscope.stats.summary import Cost, Result, costs, results
+from optiscope.stats.tuning_curve import TuningSummary, tuning_summaries
+
+__all__ = ["ProblemContent", "ReportContent", "assemble"]
+
+
+@dataclass(frozen=True)
+class ProblemContent:
+    """What the report says about one problem, for the algorithms shown, in their order.
+
+    Attributes:
+        problem: name.
+        answer: who won.
+        results: final values.
+        costs: time per step; algorithms that took no step are left out.
+        sensitivities: to the leading hyperparameter, of tuned algorithms.
+        tuned: what tuning cost and found, by label.
+        groups: figures.
+    """
+
+    problem: str
+    answer: Answer
+    results: tuple[Result, ...]
+    costs: tuple[Cost, ...]
+    sensitivities: tuple[tuple[Look, Sensitivity], ...]
+    tuned: Mapping[str, TuningSummary]
+    groups: tuple[FigureGroup, ...]
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """What the report says.
+
+    Attributes:
+        tables: the records.
+        looks: algorithms shown, by label, in their order.
+        claims: about every two algorithms shown.
+        problems: in the user's order.
+        targets: epochs and seconds to the reference's target.
+        groups: figures over all problems.
+    """
+
+    tables: StudyTables
+    looks: Mapping[str, Look]
+    claims: tuple[Claim | Refusal, ...]
+    problems: tuple[ProblemContent, ...]
+    targets: tuple[TargetCost, ...]
+    groups: tuple[FigureGroup, ...]
+
+    @property
+    def results(self) -> list[Result]:
+        """Results of all problems."""
+        return [result for problem in self.problems for result in problem.results]
+
+    def panels(self) -> Iterator[Panel]:
+        """Every panel of every figure."""
+        for problem in self.problems:
+            for group in problem.groups:
+                yield from group.panels
+        for group in self.groups:
+            yield from group.panels
+
+
+def assemble(
+    tables: StudyTables, looks: Mapping[str, Look], claims: Sequence[Claim | Refusal]
+) -> ReportContent:
+    """Content of the report.
+
+    Args:
+        tables: with curves.
+        looks: of the algorithms to show, in the order to show them.
+        claims: of the whole study; those about algorithms not shown are left out, but every claim
+            stays corrected for all comparisons of the study.
+    """
+    shown = tuple(c for c in claims if c.a in looks and c.b in looks)
+    found = {(r.problem, r.algorithm): r for r in results(tables)}
+    spent = {(c.problem, c.algorithm): c for c in costs(tables)}
+    tuned = {(t.problem, t.algorithm): t for t in tuning_summaries(tables)}
+    targets = tuple(target_costs(tables, list(looks)))
+    problems = []
+    for problem in tables.problems:
+        mine = tuple(found[problem, label] for label in looks)
+        cost = tuple(spent[problem, label] for label in looks if (problem, label) in spent)
+        summaries = {x: tuned[problem, x] for x in looks if (problem, x) in tuned}
+        points = {label: tried(tables, problem, label) for label in looks}
+        groups = panels_of_problem(
+            tables, problem, mine, cost, points, list(summaries.values()), looks
+        )
+        problems.append(
+            ProblemContent(
+                problem=problem,
+                answer=answer(problem, mine, shown),
+                results=mine,
+                costs=cost,
+                sensitivities=tuple(leading_sensitivities(tables, points, looks)),
+                tuned=summaries,
+                groups=tuple(groups),
+            )
+        )
+    return ReportContent(
+        tables=tables,
+        looks=looks,
+        claims=shown,
+        problems=tuple(problems),
+        targets=targets,
+        groups=tuple(panels_of_study(tables, targets, looks)),
+    )

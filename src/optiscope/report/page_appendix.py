@@ -1,0 +1,91 @@
+"""The end of the page: how everything was tuned, what failed, and all that repeating it needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from optiscope.report import page_tables
+from optiscope.report.appearance import Look
+from optiscope.report.content import ReportContent
+from optiscope.report.page_words import listed, metric_words
+from optiscope.stats.study_table import StudyTables
+from optiscope.stats.summary import failures
+
+__all__ = ["appendix"]
+
+
+def appendix(
+    content: ReportContent,
+) -> list[dict[str, Any]]:
+    """Sections with heading, lines and blocks of tables and text."""
+    tables, looks, found = content.tables, content.looks, content.results
+    declaration = tables.declaration
+    tuning = declaration["tuning"]
+    names = page_tables.full_names(tables, list(looks))
+    parts = [
+        {
+            "id": "tuning",
+            "heading": "What was tuned how",
+            "lines": [
+                f"Tuning seeds {listed(tuning['seeds'])}, reporting seeds "
+                f"{listed(declaration['seeds'])}; selection by {metric_words(tuning['select'])}.",
+            ],
+            "blocks": [
+                {"table": page_tables.tuning_table(tables, looks)},
+                {"table": page_tables.chosen_table(found, tables.problems, looks)},
+                {"summary": "What was compared, in full", "text": "\n".join(names)},
+            ],
+        },
+        _failures(tables, looks),
+        _reproducibility(tables),
+    ]
+    return parts
+
+
+def _failures(tables: StudyTables, looks: Mapping[str, Look]) -> dict[str, Any]:
+    bad = failures(tables)
+    bad = bad[bad["algorithm"].isin(list(looks))]
+    shown = tables.runs[tables.runs["algorithm"].isin(list(looks))]
+    part: dict[str, Any] = {"id": "failures", "heading": "Failures", "lines": [], "blocks": []}
+    if bad.empty:
+        part["lines"].append("Every run that was recorded reached its end.")
+    else:
+        part["lines"].append(
+            f"{len(bad)} of {len(shown)} planned runs did not reach their end. Failed trials of "
+            "the tuning are charged to its budget."
+        )
+        part["blocks"].append({"table": page_tables.failure_counts(bad, shown, looks)})
+        cut = page_tables.LISTED_FAILURES
+        words = "every one" if len(bad) <= cut else f"the first {cut} of {len(bad)}"
+        part["blocks"].append(
+            {
+                "summary": f"Step and reason, {words}",
+                "table": page_tables.failure_list(bad, looks),
+            }
+        )
+    if tables.damaged:
+        text = "\n".join(f"{record.path.name}: {record.reason}" for record in tables.damaged)
+        part["blocks"].append({"summary": "Damaged records", "text": text, "open": True})
+    return part
+
+
+def _reproducibility(tables: StudyTables) -> dict[str, Any]:
+    declaration = dict(tables.declaration)
+    source = declaration.pop("source", None)
+    blocks: list[dict[str, Any]] = [{"table": page_tables.environment_table(tables.environments)}]
+    if source:
+        blocks.append({"summary": "The study file", "text": source})
+    resolved = json.dumps(declaration, indent=1, ensure_ascii=False)
+    blocks.append({"summary": "The study, resolved", "text": resolved})
+    started = tables.runs["started"].dropna()
+    lines = [f"optiscope {declaration['version']}."]
+    if len(started):
+        lines.append(f"Runs started between {min(started)} and {max(started)}.")
+    return {
+        "id": "reproducibility",
+        "heading": "Reproducibility",
+        "lines": lines,
+        "blocks": blocks,
+    }

@@ -1,0 +1,100 @@
+"""Sentences of the page that say what a study is and what its reader must know first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from optiscope.report.appearance import Look
+from optiscope.report.content import ReportContent
+from optiscope.report.number_text import significant, space_text
+from optiscope.stats.study_table import MISSING, StudyTables
+
+__all__ = ["counted", "listed", "metric_words", "problem_facts", "study_facts", "warnings"]
+
+SHOWN_EDGES: Final = 4
+"""Choices at the edge of their space that are named on the first screen."""
+
+
+def study_facts(tables: StudyTables, looks: Mapping[str, Look]) -> str:
+    """What was planned, in a sentence."""
+    declaration = tables.declaration
+    seeds, tuning = declaration["seeds"], declaration["tuning"]
+    return (
+        f"{counted(len(looks), 'algorithm')} on {counted(len(tables.problems), 'problem')}; "
+        f"hyperparameters chosen by {metric_words(tuning['select'])} "
+        f"({counted(len(tuning['seeds']), 'tuning seed')}), results on the test split with "
+        f"{counted(len(seeds), 'fresh seed')}; {len(tables.runs)} runs planned; reference "
+        f"{declaration['reference']}."
+    )
+
+
+def problem_facts(tables: StudyTables, problem: str) -> str:
+    """What was measured on a problem."""
+    declaration = tables.declaration
+    return (
+        f"Final test {tables.metric(problem)} after "
+        f"{counted(int(declaration['epochs'][problem]), 'epoch')}, "
+        f"batch size {declaration['batch_sizes'][problem]}, "
+        f"{counted(len(declaration['seeds']), 'seed')}."
+    )
+
+
+def warnings(content: ReportContent) -> list[str]:
+    """What is missing, damaged, failed or mixed."""
+    tables = content.tables
+    lines = []
+    statuses = tables.runs["status"]
+    missing = int((statuses == MISSING).sum())
+    if missing:
+        lines.append(
+            f"Not finished: {missing} of {len(tables.runs)} planned runs have no record yet. "
+            "Start the study again to go on where it stopped."
+        )
+    if tables.damaged:
+        lines.append(
+            f"{counted(len(tables.damaged), 'record')} cannot be trusted and "
+            f"{'is' if len(tables.damaged) == 1 else 'are'} left out: see Failures. Start the "
+            "study again to repeat these runs."
+        )
+    failed = tables.runs[tables.runs["role"] == "reporting"]["status"].isin(["diverged", "crashed"])
+    if failed.any():
+        lines.append(
+            f"{counted(int(failed.sum()), 'reporting run')} diverged or crashed: they count as "
+            "outcomes and are drawn with a cross, never filled in."
+        )
+    edges = [(p.problem, t) for p in content.problems for t in p.tuned.values() if t.edges]
+    for problem, summary in edges[:SHOWN_EDGES]:
+        for edge in summary.edges:
+            lines.append(
+                f"{summary.algorithm} on {problem}: the chosen {edge.name} "
+                f"{significant(edge.value)} lies at the {edge.side} edge of its space; try "
+                f"{space_text(edge.suggestion)}."
+            )
+    if len(edges) > SHOWN_EDGES:
+        lines.append(
+            f"{len(edges) - SHOWN_EDGES} more choices lie at the edge of their space: see the "
+            "tables under Sensitivity."
+        )
+    if len(tables.environments) > 1:
+        lines.append(
+            f"Runs come from {len(tables.environments)} different environments: see "
+            "Reproducibility before comparing times."
+        )
+    return lines
+
+
+def counted(number: int, word: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def listed(values: Iterable[Any]) -> str:
+    """Values with commas."""
+    return ", ".join(str(value) for value in values)
+
+
+def metric_words(select: str) -> str:
+    """``valid_loss`` as ``validation loss``."""
+    split, _, metric = str(select).partition("_")
+    return f"{'validation' if split == 'valid' else split} {metric}"
