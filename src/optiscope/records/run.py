@@ -87,6 +87,11 @@ class Run:
         spent = [self.seconds[p] for p in phases if p in self.seconds]
         return Seconds(sum(s.wall for s in spent), sum(s.cpu for s in spent))
 
+    @property
+    def pruned(self) -> bool:
+        """Whether a tuning ended the run because it fell behind earlier ones."""
+        return self.trial.pruning is not None and self.status is Status.STOPPED
+
     def curve(self, split: str, name: str) -> tuple[list[float], list[float]]:
         """Epochs and values of one metric, in order of measurement."""
         rows = [m for m in self.metrics if m.split == split and m.name == name]

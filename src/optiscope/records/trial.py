@@ -45,6 +45,8 @@ class Trial:
         clip: ``{"norm": c}`` or ``{"value": c}``, or None.
         early_stopping: ``{"metric": "valid_loss", "patience": n}``, or None.
         initialisation: a rule that redraws the model's weights, or None for the problem's own.
+        pruning: rule by which a trial of a tuning ends early, with the curves it is compared
+            with (see ``optiscope.train.pruning``), or None.
         max_seconds: wall time after which the run stops with status ``timed_out``.
         device: ``cpu`` or ``cuda``.
         threads: torch's intra-operation threads; their number changes the order of sums.
@@ -62,6 +64,7 @@ class Trial:
     clip: Mapping[str, float] | None = None
     early_stopping: Mapping[str, Any] | None = None
     initialisation: Mapping[str, Any] | None = None
+    pruning: Mapping[str, Any] | None = None
     max_seconds: float | None = None
     device: str = "cpu"
     threads: int = 1
@@ -69,8 +72,13 @@ class Trial:
 
     @property
     def hash(self) -> str:
-        """First 20 hex digits of the SHA-256 of the canonical JSON of all fields."""
-        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:20]
+        """First 20 hex digits of the SHA-256 of the canonical JSON of all fields that are set.
+
+        A field that is None does not count, so that trials keep their hash when a version of the
+        package learns a new field.
+        """
+        given = {name: value for name, value in self.to_dict().items() if value is not None}
+        return hashlib.sha256(canonical_json(given).encode()).hexdigest()[:20]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored."""

@@ -71,6 +71,7 @@ class AlgorithmTable(_Table):
     schedule: dict[str, Any] | None = None
     clip: dict[str, float] | None = None
     early_stopping: dict[str, Any] | None = None
+    pruner: dict[str, Any] | None = None
     initialisation: dict[str, Any] | None = None
     colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
     epochs: int | None = None

@@ -6,7 +6,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -176,10 +176,7 @@ class _Runner:
         tuning = pair.tuning
         while tuning is not None and (proposal := tuning.ask()) is not None:
             index, point = proposal
-            trials = [
-                self.study.trial(pair.algorithm, pair.problem, point, seed)
-                for seed in self.study.tuning_seeds
-            ]
+            trials = [self._tuning_trial(pair, point, seed) for seed in self.study.tuning_seeds]
             pair.open_points[index] = trials
             for trial in trials:
                 self._enter(pair, trial, "tuning", index, point)
@@ -195,6 +192,23 @@ class _Runner:
             for trial in trials:
                 self._enter(pair, trial, "reporting", -1, point)
             self._queue(pair, [t for t in trials if self._recorded(pair, t) is None])
+
+    def _tuning_trial(self, pair: _Pair, point: dict[str, object], seed: int) -> Trial:
+        """The trial of a proposal; with a pruner it carries the curves of those before it."""
+        trial = self.study.trial(pair.algorithm, pair.problem, point, seed)
+        if pair.algorithm.pruner is None:
+            return trial
+        split, _, name = self.study.select.partition("_")
+        past = []
+        for entry in pair.entries:
+            if entry.role == "tuning" and entry.seed == seed:
+                run = self.folder.store.read(entry.trial_hash)
+                if isinstance(run, Run):
+                    complete = run.status.complete and not run.pruned
+                    values = run.curve(split, name)[1][1:]
+                    past.append({"values": values, "complete": complete})
+        pruning = {"pruner": pair.algorithm.pruner, "metric": self.study.select, "past": past}
+        return replace(trial, pruning=pruning)
 
     def _enter(
         self, pair: _Pair, trial: Trial, role: str, index: int, point: dict[str, object]
@@ -231,7 +245,10 @@ class _Runner:
         if len(complete) < len(runs) or pair.tuning is None:
             return False
         select = self.study.select
-        values = [run.final.get(select) if run.status.complete else None for run in complete]
+        values = [
+            run.final.get(select) if run.status.complete and not run.pruned else None
+            for run in complete
+        ]
         pair.tuning.tell(index, values)
         del pair.open_points[index]
         return True

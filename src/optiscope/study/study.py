@@ -26,6 +26,7 @@ from optiscope.study.declaration import (
 )
 from optiscope.study.toml_lines import line_of
 from optiscope.train.early_stopping import EarlyStopping
+from optiscope.train.pruning import check_pruner
 from optiscope.train.schedule import check_schedule
 
 __all__ = ["Algorithm", "Study", "load_study"]
@@ -51,6 +52,7 @@ class Algorithm:
     schedule: Mapping[str, Any] | None = None
     clip: Mapping[str, float] | None = None
     early_stopping: Mapping[str, Any] | None = None
+    pruner: Mapping[str, Any] | None = None
     initialisation: Mapping[str, Any] | None = None
     colour: str | None = None
 
@@ -71,6 +73,7 @@ class Algorithm:
             "schedule": self.schedule,
             "clip": self.clip,
             "early_stopping": self.early_stopping,
+            "pruner": self.pruner,
             "initialisation": self.initialisation,
             "colour": self.colour,
         }
@@ -309,6 +312,7 @@ class _Resolver:
             schedule=table.schedule or self.declared.schedule,
             clip=table.clip,
             early_stopping=table.early_stopping,
+            pruner=table.pruner,
             initialisation=table.initialisation or self.declared.initialisation,
             colour=table.colour,
         )
@@ -385,6 +389,11 @@ class _Resolver:
             EarlyStopping.of(table.early_stopping)
         except ValueError as error:
             self._fail((*path, "early_stopping"), str(error))
+        if table.pruner is not None:
+            try:
+                check_pruner(table.pruner)
+            except ValueError as error:
+                self._fail((*path, "pruner"), str(error))
 
     def _check_initialisations(self, found: Sequence[Problem]) -> None:
         """Every declared rule must exist, and have layers to act on in every problem."""

@@ -27,6 +27,7 @@ from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.environment import environment
 from optiscope.train.evaluation import check_watched, evaluate
 from optiscope.train.memory import peak_memory_bytes, reset_peak_memory
+from optiscope.train.pruning import Pruning
 from optiscope.train.schedule import Schedule, make_schedule
 
 __all__ = ["OptimizerFactory", "Progress", "TrialError", "run_trial", "run_trials"]
@@ -193,6 +194,7 @@ class Training:
                 trial.schedule, self.optimizer, steps=self.horizon, epochs=trial.epochs
             )
         self.stopping = EarlyStopping.of(trial.early_stopping)
+        self.pruning = Pruning.of(trial.pruning)
         check_watched(trial.early_stopping, trial.schedule, problem)
         self.clock = PhaseClock()
         self.metrics: list[Measurement] = []
@@ -368,6 +370,10 @@ class Training:
             return
         if self.stopping is not None:
             reason = self.stopping.update(self._latest())
+            if reason is not None:
+                raise _Ended(Status.STOPPED, f"{reason} at step {self.step}")
+        if self.pruning is not None:
+            reason = self.pruning.update(epoch, self._latest())
             if reason is not None:
                 raise _Ended(Status.STOPPED, f"{reason} at step {self.step}")
         self._check_time()
