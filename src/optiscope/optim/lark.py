@@ -1,0 +1,421 @@
+"""Lark, low-rank adaptive Kronecker: an untuned optimizer for any mix of parameters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optiscope.optim import lark_layers
+from optiscope.optim.lark_layers import FIRST_LENGTH, MatrixRule
+from optiscope.optim.lark_log import LayerLog, describe_layer
+from optiscope.optim.lark_settings import check_parameter, check_settings
+from optiscope.optim.lark_stack import LayerStacks
+from optiscope.optim.lark_vectors import first_vector_state, vector_directions
+
+__all__ = ["Lark"]
+
+_VECTOR_LENGTH = (
+    0.2  # a vector's step per entry, relative to the mean length of the matrices' steps
+)
+_AVERAGING = 8.0  # weight of a step in the average of weights grows as its number to this power
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
+_STACKED = 65_536  # entries up to which equal layers are worth copying together on a CPU
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a group does in this step."""
+
+    gather: bool
+    renew: bool
+    factor: float | Tensor  # annealing times lr
+    share: float  # of the newest weights in their average; zero where there is none
+
+
+class _Gradient(NamedTuple):
+    value: Tensor
+    live: Tensor  # one, or zero where it is to change nothing
+
+
+class Lark(Optimizer):
+    """Normalised momentum, whitened by low-rank factors of each layer's gradients on both sides.
+
+    A weight of two or more dimensions is read as a matrix (outputs by inputs, kernels flattened).
+    Its momentum M becomes the direction f(L) M f(R), where L and R are the running second moments
+    E[G G'] and E[G' G] of its gradient, of which the ``rank`` leading eigenpairs and the mean of
+    the rest are kept, and f(A) = (A / rest)^-power. The step has a length of its own, in units of
+    an orthogonal matrix's step, that the layer finds itself: it grows while fresh gradients still
+    agree with the momentum and shrinks once they oppose it. Vectors and scalars take Adam's step
+    at a length tied to the matrices'. Scaling the loss changes nothing.
+
+    With ``horizon`` the steps shrink linearly to zero over that many steps. Without it they do
+    not, and the weights to use are an average of those visited: call ``eval()`` before evaluating
+    or saving a model and ``train()`` before training on.
+
+    Args:
+        params: parameters, named parameters, or groups of them.
+        lr: factor on the built-in length, for torch's schedulers.
+        horizon: steps of the whole training, or None if not known.
+        weight_decay: decoupled: each step also multiplies by 1 - weight_decay * its length.
+        rank: eigenpairs kept of each factor, at most; 0 leaves normalised momentum.
+        power: of each factor's inverse.
+        momentum: of the average of gradients.
+        memory: steps over which the factors are averaged.
+        gather_every: steps between gradients that enter the factors.
+        renew_every: steps between renewals of the factors, a multiple of ``gather_every``.
+        growth: most by which a step's length changes from one step to the next, as a logarithm.
+
+    A step with a gradient that is not finite changes nothing but the count of steps, and warns (on
+    a GPU when ``get_log``, ``eval`` or ``state_dict`` is next called, so as not to wait). A
+    parameter whose gradient is exactly zero is left as it is. Sparse gradients are made dense.
+
+    Raises:
+        ValueError: a setting out of its range.
+        TypeError: sharded (DTensor) or complex parameters.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1.0,
+        horizon: int | None = None,
+        weight_decay: float = 0.0,
+        *,
+        rank: int = 32,
+        power: float = 0.5,
+        momentum: float = 0.95,
+        memory: float = 100.0,
+        gather_every: int = 2,
+        renew_every: int = 10,
+        growth: float = 0.1,
+    ) -> None:
+        self._set_up()
+        defaults = {
+            "lr": lr,
+            "horizon": horizon,
+            "weight_decay": weight_decay,
+            "rank": rank,
+            "power": power,
+            "momentum": momentum,
+            "memory": memory,
+            "gather_every": gather_every,
+            "renew_every": renew_every,
+            "growth": growth,
+        }
+        check_settings(defaults)
+        super().__init__(params, {**defaults, "step": 0, "training": True})
+
+    def _set_up(self) -> None:
+        self._stacks = LayerStacks()
+        self._skipped: Tensor | None = None  # on the device: steps skipped and not yet reported
+        self._ended = False  # whether steps past the horizon have been reported
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore from a pickle or a copy."""
+        super().__setstate__(state)
+        self._set_up()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; it anneals on the others' clock."""
+        if self.param_groups:
+            param_group.setdefault("step", self.param_groups[0]["step"])
+            param_group.setdefault("training", self.param_groups[0]["training"])
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        try:
+            check_settings(group)
+            for parameter in group["params"]:
+                check_parameter(parameter)
+        except (TypeError, ValueError):
+            self.param_groups.pop()
+            raise
+
+    # --- the step -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; returns the closure's loss where one is given.
+
+        Raises:
+            RuntimeError: the optimizer is in ``eval()`` mode.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found = self._screen(self._gradients())
+        plans = [self._plan(group) for group in self.param_groups]
+        lengths: list[Tensor] = []
+        for matrices in (True, False):
+            for group, plan in zip(self.param_groups, plans, strict=True):
+                for bunch in self._bunches(group, found, matrices=matrices):
+                    if matrices:
+                        lengths += self._matrix_steps(group, plan, bunch)
+                    else:
+                        self._vector_steps(group, plan, bunch, lengths)
+        return loss
+
+    def _gradients(self) -> dict[Tensor, Tensor]:
+        """Dense gradients, in float32 at least, of the parameters that have one."""
+        found = {}
+        for group in self.param_groups:
+            if not group["training"]:
+                raise RuntimeError(
+                    "expected training mode, got eval mode: call optimizer.train() before step()"
+                )
+            for p in group["params"]:
+                if p.grad is None or p.numel() == 0:
+                    continue
+                check_parameter(p)
+                gradient = p.grad.to_dense() if p.grad.layout != torch.strided else p.grad
+                low = gradient.dtype in _LOW_PRECISION
+                found[p] = gradient.float() if low else gradient
+        return found
+
+    def _screen(self, gradients: dict[Tensor, Tensor]) -> dict[Tensor, _Gradient]:
+        """Gradients with their weights: one, or zero for a zero gradient or a skipped step.
+
+        On a CPU asking is free, and a step is skipped by leaving everything. Elsewhere the answer
+        stays on the device: gradients become zeros there and all they enter is weighted by it.
+        """
+        if not gradients:
+            return {}
+        values = list(gradients.values())
+        home = values[0].device
+        sizes = [size.to(home) for size in torch._foreach_norm(values, float("inf"))]
+        finite = torch.stack([size.isfinite() for size in sizes]).all()
+        if home.type == "cpu":
+            if not bool(finite):
+                _report_skipped(1)
+                return {}
+        else:
+            missed = (~finite).to(torch.float32)
+            self._skipped = missed if self._skipped is None else self._skipped + missed
+            values = [torch.where(finite.to(v.device), v, torch.zeros_like(v)) for v in values]
+        return {
+            p: _Gradient(value, (finite & (size > 0)).to(value))
+            for p, value, size in zip(gradients, values, sizes, strict=True)
+        }
+
+    def _plan(self, group: dict[str, Any]) -> _Plan:
+        """What the group does now; advances its clock."""
+        step, horizon = group["step"], group["horizon"]
+        group["step"] = step + 1
+        anneal = 1.0 if horizon is None else max(0.0, 1 - step / horizon)
+        if anneal == 0.0 and not self._ended:
+            self._ended = True
+            warnings.warn(
+                f"expected at most horizon={horizon} steps, got one more: it and those after it "
+                "have length zero; pass the whole training's number of steps",
+                stacklevel=4,
+            )
+        gathers = bool(group["rank"]) and step % group["gather_every"] == 0
+        return _Plan(
+            gather=step % group["gather_every"] == 0,
+            renew=gathers
+            and _last_renewal(step, group["gather_every"], group["renew_every"]) == step,
+            factor=anneal * group["lr"],
+            share=0.0 if horizon is not None else (1 + _AVERAGING) / (step + 1 + _AVERAGING),
+        )
+
+    def _bunches(
+        self, group: dict[str, Any], found: dict[Tensor, _Gradient], *, matrices: bool
+    ) -> Iterator[list[tuple[Tensor, _Gradient]]]:
+        """Parameters of a group, with gradients, that are treated at once."""
+        bunches: dict[Any, list[tuple[Tensor, _Gradient]]] = {}
+        for place, p in enumerate(group["params"]):
+            if p not in found or (p.ndim > 1) != matrices:
+                continue
+            gradient = found[p].value
+            together = not matrices or p.device.type != "cpu" or p.numel() <= _STACKED
+            shape = (p.shape[0], p.numel() // p.shape[0]) if matrices else ()
+            key = (shape, gradient.dtype, p.device, None if together else place)
+            bunches.setdefault(key, []).append((p, found[p]))
+        yield from bunches.values()
+
+    def _matrix_steps(
+        self, group: dict[str, Any], plan: _Plan, bunch: list[tuple[Tensor, _Gradient]]
+    ) -> list[Tensor]:
+        """Move matrices of equal shape; returns the logarithms of their lengths."""
+        rule = MatrixRule(
+            rank=group["rank"],
+            power=group["power"],
+            momentum=group["momentum"],
+            forget=1 - (1 - 1 / group["memory"]) ** group["gather_every"],
+            growth=group["growth"] * group["gather_every"],
+        )
+        for p, gradient in bunch:
+            if not self.state[p]:
+                first = lark_layers.first_state(gradient.value.flatten(1), rule)
+                self.state[p].update(vars(first))
+                self._remember(p, plan)
+        states = [self.state[p] for p, _ in bunch]
+        flat = [gradient.value.flatten(1) for _, gradient in bunch]
+        single = len(bunch) == 1
+        gradients = flat[0] if single else torch.stack(flat)
+        live = bunch[0][1].live if single else torch.stack([g.live for _, g in bunch])
+        state = self._stacks.stack(states)
+        if plan.gather:
+            state = lark_layers.gather(state, gradients, rule, live)
+        if plan.renew:
+            state = lark_layers.renew(state, rule)
+        directions, factors = lark_layers.advance(state, gradients, rule, live)
+        self._stacks.unstack(state, states)
+        lengths = state.log_length.exp() * live * plan.factor
+        factors = factors * plan.factor
+        if single:
+            self._move(bunch[0][0], directions, factors, lengths, group, plan)
+        else:
+            moves = zip(
+                bunch, directions.unbind(0), factors.unbind(0), lengths.unbind(0), strict=True
+            )
+            for (p, _), direction, factor, length in moves:
+                self._move(p, direction, factor, length, group, plan)
+        return [state["log_length"] for state in states]
+
+    def _vector_steps(
+        self,
+        group: dict[str, Any],
+        plan: _Plan,
+        bunch: list[tuple[Tensor, _Gradient]],
+        lengths: list[Tensor],
+    ) -> None:
+        """Move vectors of one device; their length follows the matrices' of this step."""
+        for p, gradient in bunch:
+            if not self.state[p]:
+                self.state[p].update(first_vector_state(gradient.value))
+                self._remember(p, plan)
+        live = [gradient.live for _, gradient in bunch]
+        values = [gradient.value for _, gradient in bunch]
+        directions = vector_directions([self.state[p] for p, _ in bunch], values, live)
+        if lengths:
+            mean = torch.stack([length.to(values[0]) for length in lengths]).mean().exp()
+        else:
+            mean = values[0].new_full((), FIRST_LENGTH)
+        length = mean * _VECTOR_LENGTH * plan.factor
+        for (p, gradient), direction in zip(bunch, directions, strict=True):
+            self._move(p, direction, length, length * gradient.live, group, plan)
+
+    def _remember(self, p: Tensor, plan: _Plan) -> None:
+        """Start what is kept besides the method's state: a precise copy, an average."""
+        if p.dtype in _LOW_PRECISION:
+            self.state[p]["precise"] = p.detach().float()
+        if plan.share:
+            self.state[p]["average"] = p.detach().to(torch.promote_types(p.dtype, torch.float32))
+
+    def _move(
+        self,
+        p: Tensor,
+        direction: Tensor,
+        factor: Tensor,
+        length: Tensor,
+        group: dict[str, Any],
+        plan: _Plan,
+    ) -> None:
+        """p <- p (1 - weight_decay length) - factor direction, and its average."""
+        state = self.state[p]
+        weights = state.get("precise", p)
+        if group["weight_decay"]:
+            weights.mul_(1 - group["weight_decay"] * length)
+        weights.addcmul_(direction.view_as(p), -factor)
+        if weights is not p:
+            p.copy_(weights)
+        if plan.share:
+            state["average"].lerp_(weights, plan.share)
+
+    # --- modes, state, log ----------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Put the weights visited last into the parameters, to train on. Twice does nothing."""
+        self._switch(training=True)
+
+    @torch.no_grad()
+    def _switch(self, *, training: bool) -> None:
+        for group in self.param_groups:
+            if group["training"] == training:
+                continue
+            group["training"] = training
+            for p in group["params"]:
+                state = self.state.get(p, {})
+                if group["horizon"] is not None or "average" not in state:
+                    continue
+                if "precise" in state:
+                    p.copy_(state["precise" if training else "average"])
+                else:
+                    here = p.clone()
+                    p.copy_(state["average"])
+                    state["average"].copy_(here)
+
+    def eval(self) -> None:
+        """Put the average of weights into the parameters, to evaluate or save. Twice does nothing.
+
+        With a horizon there is no average, and the parameters stay as they are.
+        """
+        self._tell_skipped()
+        self._switch(training=False)
+
+    def _tell_skipped(self) -> None:
+        if self._skipped is not None:
+            skipped, self._skipped = int(self._skipped), None
+            if skipped:
+                _report_skipped(skipped)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State to save, as of every optimizer of torch; bit for bit what was."""
+        self._tell_skipped()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a copy of a state, in the precision in which it was kept."""
+        super().load_state_dict(state_dict)
+        places = [place for group in state_dict["param_groups"] for place in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for place, p in zip(places, params, strict=True):
+            if place in state_dict["state"]:
+                kept = state_dict["state"][place]
+                self.state[p] = {
+                    name: v.detach().to(p.device, copy=True) for name, v in kept.items()
+                }
+
+    def get_log(self) -> list[LayerLog]:
+        """What is believed of each matrix that has had a gradient, in the parameters' order."""
+        self._tell_skipped()
+        logs, place = [], 0
+        for group in self.param_groups:
+            names = group.get("param_names")
+            newest = group["step"] - 1
+            for inner, p in enumerate(group["params"]):
+                if "momentum" in self.state.get(p, {}):
+                    name = names[inner] if names else str(place)
+                    age = newest - _last_renewal(
+                        newest, group["gather_every"], group["renew_every"]
+                    )
+                    logs.append(describe_layer(name, tuple(p.shape), self.state[p], age))
+                place += 1
+        return logs
+
+
+def _last_renewal(step: int, gather: int, renew: int) -> int:
+    """The latest step up to ``step`` at which the factors are renewed.
+
+    These are the multiples of ``renew_every``, and before the first of them ``gather_every`` times
+    each power of two.
+    """
+    if step >= renew:
+        return step - step % renew
+    gathered = step // gather
+    return gather << (gathered.bit_length() - 1) if gathered else 0
+
+
+def _report_skipped(steps: int) -> None:
+    warnings.warn(
+        f"expected finite gradients, got inf or nan in {steps} step(s), which changed no "
+        "parameter: lower the loss scale or look at the data",
+        stacklevel=4,
+    )

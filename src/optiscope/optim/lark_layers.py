@@ -1,0 +1,176 @@
+"""One step of Lark on matrices of equal shape, as arithmetic on tensors.
+
+Index legend: M rows (outputs) and N columns (inputs, a kernel's windows flattened) of a layer, K
+kept pairs of a factor. ``...`` are layers of equal shape, treated at once, or nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from optiscope.optim import kronecker
+from optiscope.optim.kronecker import Block, Preconditioner
+
+__all__ = [
+    "FIRST_LENGTH",
+    "LayerState",
+    "MatrixRule",
+    "advance",
+    "first_state",
+    "gather",
+    "renew",
+    "unit_length",
+]
+
+FIRST_LENGTH = 0.01  # of a unit step; chosen on digits, MNIST and Fashion-MNIST
+
+
+@dataclass(frozen=True)
+class MatrixRule:
+    """The constants of a step on matrices.
+
+    Attributes:
+        rank: eigenpairs kept of each factor, at most.
+        power: of each factor's inverse.
+        momentum: of the average of gradients; Nesterov's lookahead is always taken.
+        forget: weight in the factors of a gradient that is gathered.
+        growth: most by which the logarithm of a step's length changes when one is gathered.
+    """
+
+    rank: int
+    power: float
+    momentum: float
+    forget: float
+    growth: float
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """What is remembered of layers of equal shape.
+
+    Attributes:
+        momentum: average gradient [..., M, N].
+        left: eigenvectors of L [..., M, K].
+        left_image: L times them [..., M, K].
+        left_values: eigenvalues of L when last renewed [..., K].
+        left_gains: c in f(L) = I + U diag(c) U' [..., K].
+        right: eigenvectors of R [..., N, K].
+        right_image: R times them [..., N, K].
+        right_values: eigenvalues of R when last renewed [..., K].
+        right_gains: c in f(R) [..., K].
+        trace: of L and of R [...].
+        log_length: logarithm of the step's length in units of :func:`unit_length` [...].
+    """
+
+    momentum: Tensor
+    left: Tensor
+    left_image: Tensor
+    left_values: Tensor
+    left_gains: Tensor
+    right: Tensor
+    right_image: Tensor
+    right_values: Tensor
+    right_gains: Tensor
+    trace: Tensor
+    log_length: Tensor
+
+    @property
+    def by(self) -> Preconditioner:
+        """The factors as they are applied."""
+        return Preconditioner(self.left, self.left_gains, self.right, self.right_gains)
+
+
+def unit_length(m: int, n: int) -> float:
+    """Frobenius norm of a unit step: an orthogonal M x N matrix's, times sqrt(M / N) if M > N.
+
+    Source: Jordan et al. 2024 (Muon); Bernstein and Newhouse 2024 (the norm behind it).
+    """
+    return math.sqrt(min(m, n) * max(1.0, m / n))
+
+
+def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
+    """State of one layer before its first gradient [M, N] is taken in."""
+    left = kronecker.first_block(gradient, rule.rank)
+    right = kronecker.first_block(gradient.mT, rule.rank)
+    left_zeros = gradient.new_zeros(left.basis.shape[-1])
+    right_zeros = gradient.new_zeros(right.basis.shape[-1])
+    return LayerState(
+        momentum=torch.zeros_like(gradient),
+        left=left.basis,
+        left_image=left.image,
+        left_values=left_zeros,
+        left_gains=left_zeros.clone(),
+        right=right.basis,
+        right_image=right.image,
+        right_values=right_zeros,
+        right_gains=right_zeros.clone(),
+        trace=gradient.new_zeros(()),
+        log_length=gradient.new_full((), math.log(FIRST_LENGTH)),
+    )
+
+
+def gather(state: LayerState, gradient: Tensor, rule: MatrixRule, live: Tensor) -> LayerState:
+    """State after the moments have taken in a gradient, and the length has been corrected by it.
+
+    Must run before :func:`advance` takes the gradient into the momentum. The length follows the
+    cosine, in the factors' own metric, of the fresh gradient with the momentum before it: positive
+    while steps fall short of what lies ahead, negative once they overshoot. ``live`` [...] is one,
+    or zero for layers to leave as they are.
+    """
+    by = state.by
+    mine, past = kronecker.thin_parts(gradient, by), kronecker.thin_parts(state.momentum, by)
+    squared = gradient.square().sum(dim=(-2, -1))
+    own = kronecker.inner_product(squared, mine, mine, by)
+    kept = kronecker.inner_product(state.momentum.square().sum(dim=(-2, -1)), past, past, by)
+    both = kronecker.inner_product((gradient * state.momentum).sum(dim=(-2, -1)), mine, past, by)
+    size = own.clamp(min=0).sqrt() * kept.clamp(min=0).sqrt()
+    cosine = torch.where(size > 0, both / torch.where(size > 0, size, 1.0), 0.0).clamp(-1, 1)
+    weight = rule.forget * live
+    wide = weight[..., None, None]
+    return replace(
+        state,
+        left_image=kronecker.gather(state.left_image, gradient, mine.rows.mT, wide),
+        right_image=kronecker.gather(state.right_image, gradient.mT, mine.columns, wide),
+        trace=torch.lerp(state.trace, squared, weight),
+        log_length=state.log_length + rule.growth * live * cosine,
+    )
+
+
+def renew(state: LayerState, rule: MatrixRule) -> LayerState:
+    """State with factors that fit the moments gathered so far."""
+    m, n = state.momentum.shape[-2:]
+    left, left_values = kronecker.renew(Block(state.left, state.left_image))
+    right, right_values = kronecker.renew(Block(state.right, state.right_image))
+    return replace(
+        state,
+        left=left.basis,
+        left_image=left.image,
+        left_values=left_values,
+        left_gains=kronecker.gains(left_values, state.trace, m, rule.power)[0],
+        right=right.basis,
+        right_image=right.image,
+        right_values=right_values,
+        right_gains=kronecker.gains(right_values, state.trace, n, rule.power)[0],
+    )
+
+
+def advance(
+    state: LayerState, gradient: Tensor, rule: MatrixRule, live: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Momentum takes in a gradient, in place; then the direction and the factor that it needs.
+
+    Returns:
+        D [..., M, N] and the number [...] that makes it ``exp(log_length)`` units long, zero where
+        the direction or ``live`` is.
+    """
+    state.momentum.lerp_(gradient, ((1 - rule.momentum) * live)[..., None, None])
+    ahead = torch.lerp(gradient, state.momentum, rule.momentum)
+    direction = kronecker.precondition(ahead, state.by) if rule.rank else ahead
+    size = torch.linalg.matrix_norm(direction)
+    length = state.log_length.exp() * unit_length(*gradient.shape[-2:])
+    factor = torch.where(size > 0, length / torch.where(size > 0, size, 1.0), 0.0)
+    return direction, factor * live
