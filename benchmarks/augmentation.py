@@ -1,8 +1,9 @@
 """How much faster a batch is augmented as a whole than sample by sample.
 
-The augmentation is that of ``cifar10_3c3d``: pad by 2 and crop, mirror, colours. The loop applies the
-same operations to one image at a time, as a data set's transform does. Both run on one thread, in turn,
-and the ratio is the median over rounds. Run with ``python benchmarks/augmentation.py``.
+The augmentation is that of ``cifar10_3c3d``: pad by 2 and crop, mirror, colours. The loop applies
+the same operations to one image at a time, as a data set's transform does. Both run on one thread,
+in turn, and the ratio is the median over rounds; processor time is shown beside wall time because
+it does not count what other processes take. Run with ``python benchmarks/augmentation.py``.
 
 Index legend: B samples of 3 x 32 x 32 pixels.
 """
@@ -10,10 +11,9 @@ Index legend: B samples of 3 x 32 x 32 pixels.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from torch.nn import functional
 from optiscope.data.augment import colour_jitter, compose, horizontal_flip, pad_and_crop
 
 BATCH = 128
+WARM_UP = 5
 BRIGHTNESS, CONTRAST, SATURATION = (1 - 63 / 255, 1 + 63 / 255), (0.2, 1.8), (0.5, 1.5)
 
 
@@ -56,13 +57,27 @@ def _augmented(image: Tensor, generator: torch.Generator) -> Tensor:
     return image
 
 
-def seconds(
+Times = tuple[float, float]
+"""Wall and processor seconds."""
+
+
+def time_of(
     augment: Callable[[Tensor, torch.Generator], Tensor], images: Tensor, seed: int
-) -> float:
+) -> Times:
     generator = torch.Generator().manual_seed(seed)
-    start = time.perf_counter()
+    wall, processor = time.perf_counter(), time.thread_time()
     augment(images, generator)
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.thread_time() - processor
+
+
+def summary(clock: str, whole: Sequence[float], alone: Sequence[float]) -> str:
+    ratios = [slow / fast for fast, slow in zip(whole, alone, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return (
+        f"{clock} {1e3 * statistics.median(whole):.2f} ms against "
+        f"{1e3 * statistics.median(alone):.2f} ms, ratio {middle:.1f} (quartiles {low:.1f} to "
+        f"{high:.1f})"
+    )
 
 
 def main() -> None:
@@ -74,17 +89,17 @@ def main() -> None:
     batched = compose(
         pad_and_crop(2), horizontal_flip(), colour_jitter(BRIGHTNESS, CONTRAST, SATURATION)
     )
-    times = [
-        (seconds(batched, images, seed), seconds(one_by_one, images, seed))
-        for seed in range(-3, rounds)
-    ][3:]
-    whole, alone = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
-    ratio = statistics.median(slow / fast for fast, slow in times)
-    low, high = statistics.quantiles((slow / fast for fast, slow in times), n=4)[::2]
+    pairs = [
+        (time_of(batched, images, seed), time_of(one_by_one, images, seed))
+        for seed in range(rounds + WARM_UP)
+    ][WARM_UP:]
+    clocks = [
+        summary(clock, [whole[n] for whole, _ in pairs], [alone[n] for _, alone in pairs])
+        for n, clock in enumerate(("wall", "processor"))
+    ]
     print(
-        f"augmentation of {BATCH} images 3 x 32 x 32: whole batch {whole:.2f} ms, one by one "
-        f"{alone:.2f} ms, ratio {ratio:.1f} (quartiles {low:.1f} to {high:.1f}); torch "
-        f"{torch.__version__}, 1 thread, {platform.machine()}, {rounds} alternations"
+        f"augmenting {BATCH} images of 3 x 32 x 32, whole batch against one by one: "
+        f"{'; '.join(clocks)}; torch {torch.__version__}, 1 thread, {rounds} alternations"
     )
 
 

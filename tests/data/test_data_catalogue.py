@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from file_writers import write
 
+import optiscope.data
 from optiscope.data import DATASETS, BadFile, MissingData, dataset_named, load_digits, load_images
 from optiscope.data.catalogue import digest_of, locate, verify
 from optiscope.data.dataset import Digest
@@ -63,12 +64,21 @@ def test_no_two_files_share_a_digest() -> None:
 
 def test_listing_needs_no_tensor_library() -> None:
     code = (
-        "import sys; from optiscope.data import DATASETS, verify; "
+        "import sys; import optiscope.data
+from optiscope.data import DATASETS, verify; "
         "[d.description for d in DATASETS.values()]; verify('mnist', '.'); "
         "print({'torch', 'numpy', 'scipy', 'pandas', 'pyarrow', 'requests'} & set(sys.modules))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
+
+
+def test_every_public_name_is_there_when_asked_for() -> None:
+    for name in optiscope.data.__all__:
+        assert getattr(optiscope.data, name).__name__ == name or name in ("DATASETS", "Augment")
+    assert set(dir(optiscope.data)) == set(optiscope.data.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = optiscope.data.nonsense
 
 
 def test_unknown_names_get_the_nearest_one() -> None:

@@ -152,12 +152,15 @@ def jitter(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
     channels = images.shape[1]
     luma = images.new_tensor(LUMA if channels == 3 else (1.0,))
     identity = torch.eye(channels, dtype=images.dtype, device=images.device)
+    grey = torch.where(kinds == SATURATION, 1 - factors, 0).T
+    mean = torch.where(kinds == CONTRAST, 1 - factors, 0).T
+    mixing = factors.T[..., None, None] * identity + grey[..., None, None] * luma  # [K, B, C, C]
     pixels = images.flatten(2)
-    for kind, factor in zip(kinds.unbind(1), factors.unbind(1), strict=True):
-        grey = torch.where(kind == SATURATION, 1 - factor, 0)
-        shift = torch.where(kind == CONTRAST, 1 - factor, 0) * (pixels.mean(2) @ luma)
-        mixing = factor[:, None, None] * identity + grey[:, None, None] * luma
-        pixels = torch.baddbmm(shift[:, None, None], mixing, pixels).clamp_(0, 1)
+    spare = [torch.empty_like(pixels) for _ in range(min(2, len(mixing)))]  # fewer fresh pages
+    for k in range(len(mixing)):
+        shift = mean[k] * (pixels.mean(2) @ luma)
+        pixels = torch.bmm(mixing[k], pixels, out=spare[k % 2])
+        pixels.add_(shift[:, None, None]).clamp_(0, 1)
     return pixels.view(images.shape)
 
 

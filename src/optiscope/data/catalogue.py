@@ -36,6 +36,7 @@ __all__ = [
     "verify",
 ]
 
+BLOCK = 2**20
 Status = Literal["ok", "wrong", "missing", "unverified"]
 
 DATASETS: Mapping[str, Dataset] = MappingProxyType(
@@ -168,12 +169,14 @@ def digest_of(path: Path, algorithm: str, *, unpacked: bool = False) -> Digest:
     """
     if algorithm not in ("sha256", "md5"):
         raise ValueError(f"algorithm must be sha256 or md5, got {algorithm!r}")
+    state = hashlib.new(algorithm, usedforsecurity=False)
     try:
         if unpacked:
-            state = hashlib.new(algorithm, read_bytes(path), usedforsecurity=False)
+            state.update(read_bytes(path))
         else:
             with path.open("rb") as stream:
-                state = hashlib.file_digest(stream, algorithm)
+                while block := stream.read(BLOCK):
+                    state.update(block)
     except OSError as error:
         raise BadFile(f"{path}: cannot be read ({error.strerror or error})") from error
     return Digest("sha256" if algorithm == "sha256" else "md5", state.hexdigest())
