@@ -64,8 +64,7 @@ def test_no_two_files_share_a_digest() -> None:
 
 def test_listing_needs_no_tensor_library() -> None:
     code = (
-        "import sys; import optiscope.data
-from optiscope.data import DATASETS, verify; "
+        "import sys; from optiscope.data import DATASETS, verify; "
         "[d.description for d in DATASETS.values()]; verify('mnist', '.'); "
         "print({'torch', 'numpy', 'scipy', 'pandas', 'pyarrow', 'requests'} & set(sys.modules))"
     )
