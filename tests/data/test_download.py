@@ -218,7 +218,8 @@ def test_every_place_is_named_where_none_serves(tmp_path: Path, server: Server) 
         fetch_file(remote(server.url("absent.bin"), server.url("short.bin")), tmp_path)
     assert str(raised.value) == (
         f"could not fetch {PLACE} (127.0.0.1:{server.port}: HTTP 404 Not Found; "
-        f"127.0.0.1:{server.port}: it serves 511,999 bytes, expected 512,000)"
+        f"127.0.0.1:{server.port}: it serves 511,999 bytes, expected 512,000): try again later, or "
+        f"copy the file to {tmp_path / PLACE}"
     )
     assert names(tmp_path) == []
 

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -80,7 +80,7 @@ def fetch_file(file: RemoteFile, folder: Path, progress: Progress | None = None)
 
     target = folder / file.place
     partial = target.with_name(target.name + ".part")
-    failures = []
+    failures: dict[str, list[str]] = {}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab") as stream, _alone(stream, partial), requests.Session() as session:
@@ -88,13 +88,12 @@ def fetch_file(file: RemoteFile, folder: Path, progress: Progress | None = None)
                 reason = _receive(session, url, file, stream, progress)
                 if reason is None:
                     break
-                failures.append(f"{urlsplit(url).netloc}: {reason}")
+                failures.setdefault(reason, []).append(urlsplit(url).netloc)
             else:
-                size = stream.seek(0, os.SEEK_END)
-                kept = f"; {size:,} bytes are kept and the same command resumes" if size else ""
-                if not size:
+                kept = stream.seek(0, os.SEEK_END)
+                if not kept:
                     partial.unlink()
-                raise FetchFailed(f"could not fetch {file.place} ({'; '.join(failures)}){kept}")
+                raise FetchFailed(_not_served(file, target, failures, kept))
             stream.flush()
             os.fsync(stream.fileno())
             _accept(file, partial, target)
@@ -104,6 +103,14 @@ def fetch_file(file: RemoteFile, folder: Path, progress: Progress | None = None)
             "folder with --data-dir; the same command resumes"
         ) from error
     return target
+
+
+def _not_served(
+    file: RemoteFile, target: Path, failures: Mapping[str, Sequence[str]], kept: int
+) -> str:
+    reasons = "; ".join(f"{', '.join(hosts)}: {reason}" for reason, hosts in failures.items())
+    resume = f"{kept:,} bytes are kept and the same command resumes" if kept else "try again later"
+    return f"could not fetch {file.place} ({reasons}): {resume}, or copy the file to {target}"
 
 
 def _already_there(dataset: Dataset, file: RemoteFile, folder: Path) -> bool:
@@ -273,11 +280,11 @@ def _plain_reason(error: Exception) -> str:
         return "no answer in time"
     text = str(error)
     if "resolve" in text or "Name or service" in text or "getaddrinfo" in text:
-        return "its name cannot be looked up: is there a network?"
+        return "no such name, is there a network?"
     if "refused" in text:
         return "connection refused"
     if "IncompleteRead" in text or "Connection broken" in text:
         return "connection lost"
     if isinstance(error, requests.ConnectionError):
-        return "cannot be reached: is there a network?"
+        return "cannot be reached, is there a network?"
     return type(error).__name__
