@@ -17,6 +17,7 @@ from optiscope.stats.claim_question import QuestionError, parse_question
 from optiscope.stats.claims import Claim, claim, next_seed_count, study_claims
 from optiscope.stats.comparison import Verdict, paired_comparison
 from optiscope.stats.refusal import Refusal
+from optiscope.stats.study_toml import study_toml
 from stats.small_study import PROBLEM, SEEDS, algorithm, planned, run, study
 
 NAN = math.nan
@@ -152,7 +153,33 @@ def test_different_budgets(tmp_path: Path) -> None:
     refusal = refused(folder, "budget")
     assert "4 trials" in refusal.reason
     assert "SGD with 2" in refusal.reason
-    assert [a["budget"] for a in suggested(refusal)["algorithms"]] == [4, 4]
+    tables = suggested(refusal)["algorithms"]
+    assert [(a["budget"], a["sampler"]) for a in tables] == [(4, "grid")] * 2
+
+
+def test_a_grid_of_several_dimensions_takes_another_budget_by_another_sampler() -> None:
+    grid = {"lr": {"low": 0.1, "high": 1.0, "log": True, "points": 2}, "m": {"choice": [0, 0.9]}}
+    declaration = {
+        "tuning": {"seeds": [0], "select": "valid_loss"},
+        "algorithms": [algorithm("SGD", space=grid)],
+        "seeds": [1, 2],
+        "epochs": {"p": 3},
+        "batch_sizes": {"p": 8},
+        "metric": {"p": "loss"},
+        "level": 0.05,
+    }
+    text = {
+        budget: study_toml(
+            declaration, name="a b", question='"?"', problem="p", labels=["SGD"], budget=budget
+        )
+        for budget in (4, 16)
+    }
+    same, more = (tomllib.loads(t)["algorithms"][0] for t in text.values())
+    assert (same["sampler"], same["budget"], same["space"]) == ("grid", 4, grid)
+    assert (more["sampler"], more["budget"]) == ("qmc", 16)
+    assert "points" not in more["space"]["lr"]
+    top = tomllib.loads(text[4])
+    assert (top["name"], top["question"]) == ("a-b", '"?"')
 
 
 def test_an_untuned_algorithm_is_the_same_at_any_budget(tmp_path: Path) -> None:
@@ -201,7 +228,7 @@ def test_seeds_that_both_tune_and_report(tmp_path: Path) -> None:
     assert not set(suggested(refusal)["seeds"]) & {0, 101}
 
 
-def test_runs_that_do_not_share_weights_and_batches(tmp_path: Path) -> None:
+def test_runs_that_do_not_share_batches(tmp_path: Path) -> None:
     refused(study(tmp_path / "a", TWO, run_changes={"SGD": {"batch_size": 64}}), "not paired")
     refused(study(tmp_path / "b", TWO, run_changes={"SGD": {"device": "cuda"}}), "not paired")
 
@@ -253,6 +280,50 @@ def test_a_metric_chosen_afterwards(tmp_path: Path) -> None:
     refusal = claim("adam better than sgd in loss", folder)
     assert isinstance(refusal, Refusal)
     assert suggested(refusal)["metric"] == {PROBLEM: "loss"}
+
+
+def test_the_suggested_study_can_be_run(tmp_path: Path) -> None:
+    from optiscope.study import load_study
+
+    space = {"lr": {"low": 1e-3, "high": 1.0, "log": True}}
+    schedule, stopping = (
+        {"name": "linear_decay", "final": 0.0},
+        {"metric": "valid_loss", "patience": 2},
+    )
+    tuned = algorithm("wide", optimizer="sgd", space=space, schedule=schedule)
+    fixed = algorithm("Adam", optimizer="adam", space={}, sampler="none", budget=1,
+                      fixed={"lr": 1e-3}, early_stopping=stopping, colour="#112233")  # fmt: skip
+    folder = study(
+        tmp_path,
+        {"wide": SGD, "Adam": ADAM},
+        algorithms=[tuned, fixed],
+        problems=("digits_logreg",),
+        equivalence_margin=0.01,
+        threads=1,
+        device="cpu",
+        max_seconds=60.0,
+        until_decided=None,
+    )
+    refusal = claim("wide better than adam at 7 epochs", folder)
+    assert isinstance(refusal, Refusal)
+    assert refusal.study_that_would_answer is not None
+    file = tmp_path / "suggested.toml"
+    file.write_text(refusal.study_that_would_answer)
+    loaded = load_study(file)
+    assert loaded.epochs == {"digits_logreg": 7}
+    assert loaded.equivalence_margin == 0.01
+    assert loaded.seeds == SEEDS
+    first, second = loaded.algorithms
+    assert (first.label, first.optimizer, first.budget, first.schedule) == (
+        "wide", "sgd", 4, schedule
+    )  # fmt: skip
+    assert (second.tuned, second.fixed, second.early_stopping) == (False, {"lr": 1e-3}, stopping)
+
+
+def test_one_algorithm_alone_supports_nothing(tmp_path: Path) -> None:
+    alone = study(tmp_path, {"Adam": ADAM}, until_decided={"stages": [5, 8]})
+    assert study_claims(alone) == []
+    assert next_seed_count(alone) is None
 
 
 # --- questions ----------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ def claims_from(
     level = float(evidence.declaration["level"])
     stages = evidence.stages
     # Stages are decided one by one, so that Holm's order of p-values is not known: Bonferroni.
-    plan = None if stages is None else SequentialPlan(stages, level / len(pairs))
+    plan = None if stages is None else SequentialPlan(stages, level / max(1, len(pairs)))
     answers: list[Claim | Refusal] = []
     for problem, a, b in pairs:
         margin = (margins or {}).get(problem, evidence.margin(problem))
@@ -203,7 +203,7 @@ def next_seed_count(folder: StudyFolder) -> int | None:
     """
     evidence = read_evidence(folder)
     stages = evidence.stages
-    if stages is None:
+    if stages is None or not evidence.pairs:
         return None
     found = [c.comparison for c in claims_from(evidence) if isinstance(c, Claim)]
     seeds = min(len(evidence.common_seeds(*pair)) for pair in evidence.pairs)

@@ -44,6 +44,7 @@ _SHAPERS = {
     "schedule": "schedule",
     "clip": "clipping",
     "early_stopping": "early stopping",
+    "initialisation": "initialisation",
     "pruner": "pruner",
 }
 

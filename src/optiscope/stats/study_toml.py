@@ -11,8 +11,8 @@ __all__ = ["study_toml"]
 
 _BARE = re.compile(r"^[A-Za-z0-9_-]+$")
 _OF_ALGORITHM = (
-    "label", "optimizer", "fixed", "space", "schedule", "clip", "early_stopping", "pruner",
-    "colour",
+    "label", "optimizer", "fixed", "space", "schedule", "clip", "early_stopping",
+    "initialisation", "pruner", "colour",
 )  # fmt: skip
 
 
@@ -60,18 +60,29 @@ def study_toml(
         "equivalence_margin": _margin(declaration.get("equivalence_margin"), problem),
         "level": declaration["level"],
     }
+    top |= {key: declaration.get(key) for key in ("threads", "device", "max_seconds")}
     lines = _lines(top)
     lines += ["", "[tuning]", *_lines({"seeds": tuning["seeds"], "select": select})]
     for table in tables:
-        kept = {key: table.get(key) for key in _OF_ALGORITHM}
-        kept["space"] = table.get("space") or {}
-        if table.get("space"):
-            kept |= {"sampler": table["sampler"], "budget": budget or table["budget"]}
+        kept = {key: table.get(key) for key in _OF_ALGORITHM} | _tuning(table, budget)
         stopping = kept["early_stopping"]
         if stopping and str(stopping.get("metric", "")).startswith("test"):
             kept["early_stopping"] = {**stopping, "metric": select}
         lines += ["", "[[algorithms]]", *_lines(kept)]
     return "\n".join(lines) + "\n"
+
+
+def _tuning(table: Mapping[str, Any], budget: int | None) -> dict[str, Any]:
+    """Space, sampler and budget; nothing for an untuned algorithm, which may state none."""
+    space = table.get("space")
+    if not space:
+        return {"space": None}
+    if budget in (None, table["budget"]) or table["sampler"] != "grid":
+        return {"space": space, "sampler": table["sampler"], "budget": budget or table["budget"]}
+    # A grid has as many trials as points: any other number takes fewer words and another sampler.
+    free = {name: {k: v for k, v in d.items() if k != "points"} for name, d in space.items()}
+    line = len(free) == 1 and "choice" not in next(iter(free.values()))
+    return {"space": free, "sampler": "grid" if line else "qmc", "budget": budget}
 
 
 def _margin(margin: Any, problem: str) -> Any:
