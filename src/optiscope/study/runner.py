@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import takewhile
+from math import isfinite
 from pathlib import Path
 
 from optiscope.executors import available_cores, process_pool
@@ -104,7 +106,8 @@ class _Runner:
         self.total = tuning_runs + len(self.pairs) * len(study.seeds)
         self.done: set[tuple[int, str]] = set()
         self.ready: deque[tuple[_Pair, Trial]] = deque()
-        self.suspects: Counter[str] = Counter()
+        self.suspects: set[str] = set()
+        self.deaths_alone: Counter[str] = Counter()
 
     def _tuning_of(self, algorithm: Algorithm, problem: Problem) -> Tuning | None:
         if not algorithm.tuned:
@@ -156,18 +159,21 @@ class _Runner:
     ) -> Iterator[tuple[_Pair, Trial]]:
         """Trials to submit now; one that was there when a process died runs alone."""
         while self.ready and len(running) < at_most:
-            if any(self.suspects[trial.hash] for _, trial in running.values()):
+            if any(trial.hash in self.suspects for _, trial in running.values()):
                 return
-            if self.suspects[self.ready[0][1].hash] and running:
+            if self.ready[0][1].hash in self.suspects and running:
                 return
-            yield self.ready.popleft()
+            yield self.ready[0]
+            self.ready.popleft()  # only now: had the submission failed, it would still be waiting
 
     def _requeue(self, running: dict[Future[None], tuple[_Pair, Trial]]) -> None:
+        """Take back what was running when a process died; whose fault it was shows when alone."""
         alone = len(running) == 1
         for pair, trial in reversed(running.values()):
             if self.folder.store.read(trial.hash, metrics=False) is None:
-                self.suspects[trial.hash] += 1 if alone else 0
-                if self.suspects[trial.hash] >= DEATHS_ALONE:
+                self.suspects.add(trial.hash)
+                self.deaths_alone[trial.hash] += alone
+                if self.deaths_alone[trial.hash] == DEATHS_ALONE:
                     self.folder.store.write(_killed(trial))
             self.ready.appendleft((pair, trial))
 
@@ -205,7 +211,7 @@ class _Runner:
                 run = self.folder.store.read(entry.trial_hash)
                 if isinstance(run, Run):
                     complete = run.status.complete and not run.pruned
-                    values = run.curve(split, name)[1][1:]
+                    values = list(takewhile(isfinite, run.curve(split, name)[1][1:]))
                     past.append({"values": values, "complete": complete})
         pruning = {"pruner": pair.algorithm.pruner, "metric": self.study.select, "past": past}
         return replace(trial, pruning=pruning)
