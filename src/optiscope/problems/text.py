@@ -27,8 +27,8 @@ __all__ = ["characters", "tolstoi_char_rnn", "tolstoi_gpt"]
 VOCABULARY = 83
 """Character ids: 0 to 81 for the commonest characters of the training text, 82 for all others."""
 
-TRAIN, VALID = 0.7, 0.1
-"""Shares of the text, in its order; the test set is the last fifth, as in the source."""
+ENDS = (0.7, 0.8, 1.0)
+"""Where training, validation and test text end, as shares; the test set is the source's."""
 
 
 def characters(text: str, learnt: int, vocabulary: int = VOCABULARY) -> Tensor:
@@ -55,7 +55,7 @@ def _body(text: str) -> str:
 
 def _windows(data_dir: Any, *, length: int) -> Splits:
     text = _body(load_text("tolstoi", data_dir))
-    ends = [int(len(text) * share) for share in (TRAIN, TRAIN + VALID)] + [len(text)]
+    ends = [int(len(text) * share) for share in ENDS]
     tokens = characters(text, ends[0])
     train, valid, test = (
         TextWindows(tokens, torch.arange(first, last - length, length), length)
