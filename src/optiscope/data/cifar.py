@@ -105,7 +105,8 @@ def read_archive(
                         where = f"{path}, member {name}"
                         parsed[name] = _parse(stream.read(), labels_per_row, where, name)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise BadFile(f"{path}: damaged archive ({error}): fetch it again") from error
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise BadFile(f"{path}: damaged archive ({reason}): fetch it again") from error
     missing = sorted(wanted - parsed.keys())
     if missing:
         raise BadFile(f"{path}: archive lacks {', '.join(missing)}: fetch it again")

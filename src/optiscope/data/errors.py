@@ -8,6 +8,9 @@ __all__ = ["BadFile", "DataError", "FetchFailed", "MissingData"]
 class DataError(Exception):
     """Data cannot be used; the message is one line that says why and what to do."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
+
 
 class MissingData(DataError):
     """A data set is not in the folder that was searched, or only a part of it is."""
