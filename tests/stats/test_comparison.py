@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -48,6 +48,7 @@ def test_equivalence_is_two_one_sided_t_tests() -> None:
     assert paired_comparison(A, B, margin=0.013, higher_is_better=True).verdict is Verdict.BETTER
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(*[st.floats(-1, 1, width=32)] * 2), min_size=2, max_size=8))
 def test_mirrored_is_the_comparison_the_other_way_round(pairs: list[tuple[float, float]]) -> None:
     a, b = zip(*pairs, strict=True)
@@ -130,6 +131,7 @@ def test_step_down_levels_are_holms() -> None:
     assert step_down_levels([], 0.05) == []
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_step_down_agrees_with_adjusted_p_values(p: list[float]) -> None:
     m, order = len(p), np.argsort(p)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optiscope.stats.study_table import read_study
@@ -21,6 +21,7 @@ ADAM = (0.915, 0.911, 0.917, 0.909, 0.914)
 SGD = (0.901, 0.899, 0.905, 0.893, 0.902)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-5, 5) | st.just(NAN), min_size=1, max_size=7), st.booleans())
 def test_it_is_the_mean_over_all_subsets(values: list[float], higher: bool) -> None:
     finite = [v for v in values if math.isfinite(v)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from optiscope.stats.power import first_deciding_sign_test, first_deciding_t_test
 
@@ -175,7 +175,7 @@ def paired_comparison(
         difference=None,
         deviation=None,
         interval=None,
-        p_value=_sign_test(wins, losses),
+        p_value=1.0,
         test=SIGN_TEST,
         rank_p_value=None,
         margin=margin,
@@ -186,6 +186,8 @@ def paired_comparison(
     )
     if not (failed_x.any() or failed_y.any()):
         comparison = _measure(comparison, x, y)
+    if comparison.test == SIGN_TEST:
+        comparison = replace(comparison, p_value=_sign_test(wins, losses))
     return decide(comparison, level)
 
 
@@ -198,7 +200,7 @@ def decide(comparison: Comparison, level: float) -> Comparison:
     c = comparison
     interval = None
     if c.test == T_TEST and c.difference is not None and c.deviation is not None:
-        half = float(stats.t.ppf(1 - level / 2, c.pairs - 1)) * c.deviation / math.sqrt(c.pairs)
+        half = float(special.stdtrit(c.pairs - 1, 1 - level / 2)) * c.deviation / math.sqrt(c.pairs)
         interval = (c.difference - half, c.difference + half)
     if c.equivalence_p_value is not None and c.equivalence_p_value <= level:
         verdict = Verdict.EQUIVALENT
