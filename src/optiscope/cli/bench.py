@@ -62,6 +62,7 @@ def command(
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
 
     from optiscope.report import summary_json, summary_table, write_report
     from optiscope.stats.claims import next_seed_count
@@ -86,7 +87,7 @@ def command(
         def show(event: Event) -> None:
             bar.update(task, completed=event.done, total=event.total)
             if event.warning:
-                bar.console.print(f"[yellow]{event.message}", highlight=False)
+                bar.console.print(Text(event.message, style="yellow"))
 
         def run(study: Study) -> StudyFolder:
             return run_study(study, folder, workers=workers, data_dir=data_dir, on_event=show)

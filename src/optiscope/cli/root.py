@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from importlib import metadata
 from typing import Any
@@ -54,6 +55,7 @@ EXIT_CODES = {
     ("optiscope.optim.registry", "BadSettingsError"): ExitCode.USAGE,
     ("optiscope.optim.first_order", "MissingExtraError"): ExitCode.USAGE,
     ("optiscope.stats.claim_question", "QuestionError"): ExitCode.USAGE,
+    ("optiscope.train.loop", "TrialError"): ExitCode.USAGE,
     ("optiscope.data.errors", "DataError"): ExitCode.DATA,
     ("optiscope.records.store", "StoreError"): ExitCode.STORE,
 }
@@ -103,6 +105,8 @@ def root() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; never returns."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where my_module:MyOptimizer may lie; it hides nothing
     try:
         status: Any = root.main(args=args, prog_name="optiscope", standalone_mode=False)
     except click.exceptions.Abort:

@@ -20,6 +20,7 @@ def command(folder: Path, wants_json: bool) -> None:
     """Show, for the study in FOLDER, what is recorded, what failed and what is damaged."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from optiscope.records import DamagedRecord, StudyFolder
 
@@ -58,7 +59,7 @@ def command(folder: Path, wants_json: bool) -> None:
     console = Console()
     console.print(table)
     for line in damaged:
-        console.print(f"[yellow]{line}", highlight=False)
+        console.print(Text(line, style="yellow"))
 
 
 def _row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Iterator
 from importlib import resources
@@ -129,6 +130,7 @@ def read_declaration(source: str | Path) -> tuple[Declaration, str, str]:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{origin}: not valid TOML: {error}") from None
+    _refuse_infinite(values, text, origin)
     try:
         return Declaration.model_validate(values), text, origin
     except ValidationError as error:
@@ -148,6 +150,16 @@ def _text_of(source: str | Path) -> tuple[str, str]:
     near = difflib.get_close_matches(str(source), shipped, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"shipped studies: {', '.join(shipped)}"
     raise StudyError(f"expected a TOML file or a shipped study, got {str(source)!r}: {hint}")
+
+
+def _refuse_infinite(values: Any, text: str, origin: str, path: tuple[int | str, ...] = ()) -> None:
+    """TOML knows nan and inf; no setting of a study may be either."""
+    if isinstance(values, float) and not math.isfinite(values):
+        where = f"{origin}, line {line_of(text, path)}"
+        raise StudyError(f"{where}: {path[-1]} must be a finite number, got {values}")
+    if isinstance(values, dict | list):
+        for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+            _refuse_infinite(value, text, origin, (*path, key))
 
 
 def _explain(error: ValidationError, text: str, origin: str) -> str:

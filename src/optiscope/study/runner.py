@@ -14,11 +14,13 @@ from pathlib import Path
 
 from optiscope.executors import available_cores, process_pool
 from optiscope.problems import Problem
+from optiscope.problems.data_at_hand import require_data
 from optiscope.records import (
     DamagedRecord,
     Entry,
     Run,
     Status,
+    StoreError,
     StudyFolder,
     Trial,
 )
@@ -77,15 +79,30 @@ def run_study(
             ``concurrent.futures.Executor`` that can be entered as a context.
 
     Raises:
-        StoreError: the folder cannot be written; what is recorded stays.
-        MissingData: a data set is not at hand.
+        StoreError: the folder cannot be written, or holds another study; what is recorded stays.
+        MissingData: a data set is not at hand; nothing has run.
+        TrialError: a trial cannot begin (see :func:`optiscope.train.run_trial`).
     """
+    for problem in study.problems:
+        require_data(problem, data_dir)
     kept = StudyFolder(folder)
+    _refuse_another(study, kept)
     kept.write_declaration(study.to_dict())
     kept.store.sweep()
     count = workers or max(1, available_cores() // study.threads)
     _Runner(study, kept, data_dir, on_event).run(lambda: executor(count), count)
     return kept
+
+
+def _refuse_another(study: Study, folder: StudyFolder) -> None:
+    try:
+        kept = folder.declaration()["name"]
+    except StoreError:
+        return  # none yet, or one that can no longer be read: it is written anew
+    if kept != study.name:
+        raise StoreError(
+            f"{folder.path} holds the study {kept!r}: choose another folder for {study.name!r}"
+        )
 
 
 class _Runner:

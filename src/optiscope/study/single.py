@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,9 @@ from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
 from optiscope.records import Run, Trial
 from optiscope.train import Progress, run_trial
+from optiscope.train.clipping import check_clip
 from optiscope.train.early_stopping import EarlyStopping
+from optiscope.train.evaluation import check_watched
 from optiscope.train.schedule import check_schedule
 
 __all__ = ["run"]
@@ -66,12 +69,13 @@ def run(
     found = problems.get(problem) if isinstance(problem, str) else problem
     bound = registry.bind(optimizer, hyperparameters or {})
     with registry.refusing():
-        _check_numbers(seed, epochs, batch_size, max_seconds, clip)
+        _check_numbers(seed, epochs, batch_size, max_seconds)
         EarlyStopping.of(early_stopping)
+        check_watched(early_stopping, schedule, found)
+        if clip is not None:
+            check_clip(clip)
         if schedule is not None:
-            check_schedule(schedule)
-        if device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("device 'cuda' needs a GPU that torch can use, got none: use 'cpu'")
+            check_schedule(schedule, bound.on_probe())
         trial = Trial(
             problem=found.name if not isinstance(problem, str) else problem,
             problem_version=found.version,
@@ -98,11 +102,7 @@ def run(
 
 
 def _check_numbers(
-    seed: int,
-    epochs: int | None,
-    batch_size: int | None,
-    max_seconds: float | None,
-    clip: Mapping[str, float] | None,
+    seed: int, epochs: int | None, batch_size: int | None, max_seconds: float | None
 ) -> None:
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
@@ -110,7 +110,6 @@ def _check_numbers(
         ("epochs", epochs),
         ("batch_size", batch_size),
         ("max_seconds", max_seconds),
-        *((f"clip {key}", c) for key, c in (clip or {}).items()),
     ):
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}")
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite, got {value}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +26,9 @@ from optiscope.study.declaration import (
     read_declaration,
 )
 from optiscope.study.toml_lines import line_of
+from optiscope.train.clipping import check_clip
 from optiscope.train.early_stopping import EarlyStopping
+from optiscope.train.evaluation import check_watched, validation_figures
 from optiscope.train.pruning import check_pruner
 from optiscope.train.schedule import check_schedule
 
@@ -96,6 +99,7 @@ class Study:
         level: probability of a false claim that is accepted.
         threads, device, max_seconds: as in each trial.
         source: the TOML text it came from.
+        paths: per problem, the name or import path by which the study names it.
         stages: numbers of seeds, fixed beforehand, at which a study that adds seeds until it is
             decided looks; None where it looks once.
     """
@@ -117,6 +121,7 @@ class Study:
     device: Literal["cpu", "cuda"]
     max_seconds: float | None
     source: str
+    paths: Mapping[str, str]
     stages: tuple[int, ...] | None = None
 
     def with_stages(self, stages: Sequence[int]) -> Study:
@@ -135,7 +140,7 @@ class Study:
     ) -> Trial:
         """The trial of one point of Φ with one seed."""
         return Trial(
-            problem=problem.name,
+            problem=self.paths[problem.name],
             problem_version=problem.version,
             optimizer=algorithm.optimizer,
             hyperparameters={**algorithm.fixed, **point},
@@ -206,6 +211,7 @@ class _Resolver:
         labels = [a.label for a in algorithms]
         self._check_unique(("algorithms",), labels, "label")
         self._check_initialisations(found)
+        self._check_watched(found)
         reference = d.reference or labels[0]
         if reference not in labels:
             self._fail(("reference",), self._unknown("algorithm label", reference, labels))
@@ -228,6 +234,7 @@ class _Resolver:
             device=d.device,
             max_seconds=d.max_seconds,
             source=self.text,
+            paths={p.name: path for p, path in zip(found, d.problems, strict=True)},
         )
 
     def _fail(self, path: tuple[str | int, ...], message: str) -> None:
@@ -364,36 +371,46 @@ class _Resolver:
         space: Mapping[str, Range | Choice],
     ) -> None:
         """Build the optimizer at the corners of its space, and the schedule, clip and stopping."""
+        schedule = table.schedule or self.declared.schedule
         for corner in _corners(space):
             try:
-                registry.bind(table.optimizer, {**table.fixed, **corner})
+                bound = registry.bind(table.optimizer, {**table.fixed, **corner})
             except ImportError as error:
                 self._fail((*path, "optimizer"), str(error))
             except ValueError as error:
                 bad = next((n for n in (*table.fixed, *corner) if f"{n}" in str(error)), None)
                 part = "fixed" if bad in table.fixed else "space"
                 self._fail((*path, part, bad) if bad else path, str(error))
-        for schedule in (table.schedule, self.declared.schedule):
             if schedule is not None:
-                try:
-                    check_schedule(schedule)
-                except ValueError as error:
-                    self._fail((*path, "schedule") if table.schedule else ("schedule",), str(error))
-        if table.clip is not None and (
-            set(table.clip) not in ({"norm"}, {"value"}) or not min(table.clip.values()) > 0
-        ):
-            self._fail(
-                (*path, "clip"), f"clip takes one positive 'norm' or 'value', got {table.clip}"
-            )
-        try:
+                with self._refusing((*path, "schedule") if table.schedule else ("schedule",)):
+                    check_schedule(schedule, bound.on_probe())
+        with self._refusing((*path, "clip")):
+            if table.clip is not None:
+                check_clip(table.clip)
+        with self._refusing((*path, "early_stopping")):
             EarlyStopping.of(table.early_stopping)
-        except ValueError as error:
-            self._fail((*path, "early_stopping"), str(error))
-        if table.pruner is not None:
-            try:
+        with self._refusing((*path, "pruner")):
+            if table.pruner is not None:
                 check_pruner(table.pruner)
-            except ValueError as error:
-                self._fail((*path, "pruner"), str(error))
+
+    @contextmanager
+    def _refusing(self, path: tuple[str | int, ...]) -> Iterator[None]:
+        """Turn a ValueError about what stands at ``path`` into a StudyError with its line."""
+        try:
+            yield
+        except ValueError as error:
+            self._fail(path, str(error))
+
+    def _check_watched(self, found: Sequence[Problem]) -> None:
+        """Early stopping and plateau schedules must watch what every problem measures."""
+        for problem in found:
+            with self._refusing(("schedule",)):
+                check_watched(None, self.declared.schedule, problem)
+            for i, table in enumerate(self.declared.algorithms):
+                with self._refusing(("algorithms", i, "early_stopping")):
+                    check_watched(table.early_stopping, None, problem)
+                with self._refusing(("algorithms", i, "schedule")):
+                    check_watched(None, table.schedule, problem)
 
     def _check_initialisations(self, found: Sequence[Problem]) -> None:
         """Every declared rule must exist, and have layers to act on in every problem."""
@@ -425,9 +442,7 @@ class _Resolver:
                 f"tuning must not see the test set, got {select!r}: select by a validation figure",
             )
         for problem in found:
-            known = ["valid_loss"]
-            if problem.metric is not None:
-                known.append(f"valid_{problem.metric.name}")
+            known = validation_figures(problem)
             if select not in known:
                 self._fail(path, self._unknown(f"figure of {problem.name}", select, known))
 

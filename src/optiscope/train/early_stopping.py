@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,14 +20,14 @@ class EarlyStopping:
     """
 
     def __init__(self, metric: str = "valid_loss", patience: int = 5, min_delta: float = 0.0):
-        if not metric.startswith("valid_"):
+        if not str(metric).startswith("valid_"):
             raise ValueError(
                 f"early stopping watches the validation split ('valid_loss', ...), got {metric!r}"
             )
-        if not (isinstance(patience, int) and patience >= 1):
+        if not (isinstance(patience, int) and not isinstance(patience, bool) and patience >= 1):
             raise ValueError(f"patience must be a positive integer, got {patience!r}")
-        if not min_delta >= 0:
-            raise ValueError(f"min_delta must be at least 0, got {min_delta!r}")
+        if not (isinstance(min_delta, int | float) and 0 <= min_delta < math.inf):
+            raise ValueError(f"min_delta must be a number of at least 0, got {min_delta!r}")
         self.metric, self.patience, self.min_delta = metric, patience, min_delta
         self._sign = -1.0 if metric.endswith("_loss") else 1.0
         self._best = float("-inf")
@@ -47,11 +48,6 @@ class EarlyStopping:
 
     def update(self, latest: Mapping[str, float]) -> str | None:
         """Take in the latest values; return the reason to stop, or None to go on."""
-        if self.metric not in latest:
-            raise ValueError(
-                f"early stopping watches {self.metric!r}, which is not measured here; "
-                f"measured: {', '.join(k for k in latest if k.startswith('valid_'))}"
-            )
         value = self._sign * latest[self.metric]
         if value > self._best + self.min_delta:
             self._best, self._since = value, 0

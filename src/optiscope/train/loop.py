@@ -22,6 +22,7 @@ from optiscope.data.samples import Batch, Splits
 from optiscope.problems.initialisation import initialise
 from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.records import Measurement, Run, Status, Trial, summarise
+from optiscope.train.clipping import check_clip, clip_gradients
 from optiscope.train.clock import PhaseClock
 from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.environment import environment
@@ -121,10 +122,12 @@ def run_trial(
 
     Raises:
         MissingData: the data set is not at hand.
-        TrialError: the batch is larger than the data, or the model, the optimizer or the schedule
-            cannot be built; what goes wrong later is part of the run.
+        TrialError: there is no such device, the batch is larger than the data, or the model, the
+            optimizer or the schedule cannot be built; what goes wrong later is part of the run.
     """
     device = torch.device(trial.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise TrialError("device 'cuda' needs a GPU that torch can use, got none: use 'cpu'")
     splits = load_splits(problem.data, data_dir, device)
     threads = torch.get_num_threads()
     forked = [torch.cuda.current_device()] if device.type == "cuda" else []
@@ -196,6 +199,8 @@ class Training:
         self.stopping = EarlyStopping.of(trial.early_stopping)
         self.pruning = Pruning.of(trial.pruning)
         check_watched(trial.early_stopping, trial.schedule, problem)
+        if trial.clip is not None:
+            check_clip(trial.clip)
         self.clock = PhaseClock()
         self.metrics: list[Measurement] = []
         self.step = 0
@@ -288,7 +293,8 @@ class Training:
             penalty = regularization(self.groups)
             objective = loss if penalty is None else loss + penalty
             objective.backward()
-            self._clip()
+            if self.trial.clip is not None:
+                clip_gradients(self.parameters, self.trial.clip)
             self.gradient_evaluations += 1
             self.clock.mark("forward_backward")
             return objective
@@ -302,14 +308,6 @@ class Training:
             self.schedule.scheduler.step()
         self.clock.mark("optimizer")
         return first_loss[0]
-
-    def _clip(self) -> None:
-        if self.trial.clip is None:
-            return
-        if "norm" in self.trial.clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.trial.clip["norm"])
-        else:
-            nn.utils.clip_grad_value_(self.parameters, self.trial.clip["value"])
 
     def _look_at(self, unseen: Sequence[Tensor], epoch: int) -> list[float]:
         """Values of the losses [] of the latest steps, once they are known to be finite.

@@ -43,15 +43,14 @@ def schedule_names() -> list[str]:
     return ["linear_decay", *sorted(classes - {"SequentialLR", "ChainedScheduler"})]
 
 
-def check_schedule(declared: Mapping[str, Any]) -> None:
-    """Raise ValueError with one line where a declared schedule cannot be built."""
-    make_schedule(declared, _probe(), steps=10, epochs=2)
+def check_schedule(declared: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Raise ValueError with one line where a schedule cannot be built for an optimizer.
 
-
-def _probe() -> Optimizer:
-    import torch
-
-    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9)
+    Args:
+        declared: the table of the schedule.
+        optimizer: one that is thrown away afterwards.
+    """
+    make_schedule(declared, optimizer, steps=10, epochs=2)
 
 
 def make_schedule(
@@ -75,13 +74,14 @@ def make_schedule(
         raise ValueError(f"schedule interval must be 'step' or 'epoch', got {interval!r}")
     metric = None
     if name == "ReduceLROnPlateau":
-        interval, metric = "epoch", arguments.pop("metric", "valid_loss")
+        interval, metric = "epoch", str(arguments.pop("metric", "valid_loss"))
     horizon = steps if interval == "step" else epochs
     arguments = {k: horizon if v == "horizon" else v for k, v in arguments.items()}
     try:
         scheduler = getattr(lr_scheduler, name)(optimizer, **arguments)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"schedule {name}: {error}") from None
+    except Exception as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"schedule {name}: {why}") from None
     return Schedule(scheduler, interval, metric)
 
 
