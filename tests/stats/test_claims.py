@@ -421,3 +421,20 @@ def test_no_verdict_before_the_first_stage(tmp_path: Path) -> None:
     assert "looks first at 3 seeds" in refused(folder, "unfinished").reason
     assert next_seed_count(folder) == 3
     assert next_seed_count(study(tmp_path / "plain", TWO)) is None
+
+
+# --- documentation ------------------------------------------------------------------------------
+
+
+def test_the_documented_example_is_what_the_product_says(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "claims.md"
+    text = page.read_text(encoding="utf-8")
+    words = " ".join(text.split())
+    folder = crossing_curves(tmp_path)
+    granted = claim("sgd better than adam on fmnist_2c2d", folder)
+    refusal = claim("adam better than sgd on fmnist_2c2d at 80 epochs", folder)
+    assert isinstance(granted, Claim)
+    assert isinstance(refusal, Refusal)
+    assert granted.sentence in words
+    assert refusal.reason in words
+    assert f"```toml\n{refusal.study_that_would_answer}```" in text
