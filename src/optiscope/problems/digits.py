@@ -113,7 +113,7 @@ digits_rnn = _digits(
 digits_attention = _digits(
     name="digits_attention",
     make_model=partial(
-        VisionTransformer, pixels=8, patch=2, channels=1, width=32, heads=4, blocks=2
+        VisionTransformer, pixels=8, patch=2, channels=1, width=32, heads=4, blocks=2, std=0.1
     ),
     parameters=26_474,
 )

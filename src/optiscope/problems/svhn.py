@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from optiscope.data.augment import colour_jitter, compose, pad_and_crop
-
 from optiscope.problems.image_splits import image_splits
 from optiscope.problems.losses import ACCURACY, cross_entropy
 from optiscope.problems.models.convolutional import three_conv_three_dense

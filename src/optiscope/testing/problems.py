@@ -84,7 +84,7 @@ class ProblemConformance:
         self.losses(other, self.first(self.splits.train)).mean().backward()
         with torch.no_grad():
             for parameter in other.parameters():
-                parameter -= 0.1
+                parameter.sub_(0.1)
         after = self.model(seed=0)
         for name, value in before.state_dict().items():
             assert torch.equal(value, after.state_dict()[name]), f"{name} differs on second use"

@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 __all__ = ["AttentionBlock", "LanguageTransformer", "VisionTransformer"]
 
-WEIGHT_STD = 0.02
-"""Standard deviation of all weights and embeddings at the start (Radford et al. 2019)."""
-
 
 class AttentionBlock(nn.Module):
     """x + attention(norm(x)), then x + perceptron(norm(x)) with GELU.
@@ -55,10 +52,11 @@ class AttentionBlock(nn.Module):
         return out
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialise(model: nn.Module, std: float) -> None:
+    """Weights and embeddings from N(0, std²), biases 0 (Radford et al. 2019 with std 0.02)."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Embedding):
-            nn.init.normal_(layer.weight, std=WEIGHT_STD)
+            nn.init.normal_(layer.weight, std=std)
         if isinstance(layer, nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
 
@@ -75,6 +73,7 @@ class LanguageTransformer(nn.Module):
     Args:
         vocabulary: number of different tokens.
         context: longest window T.
+        std: standard deviation of weights and embeddings at the start.
     """
 
     def __init__(
@@ -85,6 +84,7 @@ class LanguageTransformer(nn.Module):
         heads: int = 4,
         blocks: int = 6,
         dropout: float = 0.1,
+        std: float = 0.02,
     ) -> None:
         super().__init__()
         self.token = nn.Embedding(vocabulary, width)
@@ -93,7 +93,7 @@ class LanguageTransformer(nn.Module):
         self.blocks = _blocks(blocks, width, heads, dropout, causal=True)
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, vocabulary, bias=False)
-        _initialise(self)
+        _initialise(self, std)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens [B, T] -> logits [B, T, vocabulary]."""
@@ -109,6 +109,7 @@ class VisionTransformer(nn.Module):
     Args:
         pixels: side of the images.
         patch: side of a patch, a divisor of ``pixels``.
+        std: standard deviation of weights and embeddings at the start.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class VisionTransformer(nn.Module):
         blocks: int,
         classes: int = 10,
         dropout: float = 0.0,
+        std: float = 0.02,
     ) -> None:
         super().__init__()
         self.patches = nn.Unfold(patch, stride=patch)
@@ -131,7 +133,7 @@ class VisionTransformer(nn.Module):
         self.blocks = _blocks(blocks, width, heads, dropout, causal=False)
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, classes)
-        _initialise(self)
+        _initialise(self, std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, pixels, pixels] -> logits [B, K]."""
