@@ -186,6 +186,14 @@ def test_one_seed_gives_one_batch() -> None:
     assert not torch.equal(augment(images, generator(5)), augment(images, generator(6)))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cpu_generator_draws_the_same_for_images_elsewhere() -> None:
+    images = images_of(16)
+    augment = compose(pad_and_crop(1), horizontal_flip(), colour_jitter(0.1, 0.2, 0.3))
+    here, there = augment(images, generator(5)), augment(images.cuda(), generator(5))
+    torch.testing.assert_close(there.cpu(), here, rtol=0, atol=1e-5)
+
+
 def test_each_sample_is_drawn_for_itself() -> None:
     alike = images_of(1).expand(16, -1, -1, -1)
     for augment in (pad_and_crop(3), horizontal_flip(), colour_jitter(0.5)):

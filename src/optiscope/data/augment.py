@@ -2,8 +2,9 @@
 
 Each augmentation is a pure function of images and drawn parameters (`crop`, `flip`, `jitter`) and a
 thin `Augment` around it that draws them (`pad_and_crop`, `horizontal_flip`, `colour_jitter`).
-Parameters are drawn on the generator's device and moved to the images', so that one CPU generator
-gives the same batches on every device. A batch is distributed as its samples augmented one by one.
+Parameters are drawn on the generator's device and moved to the images', so that a CPU generator
+draws the same crops, flips and colours wherever the images are. A batch is distributed as its
+samples augmented one by one.
 
 Colours and black borders are defined on images in [0, 1]: put `standardise` last.
 
