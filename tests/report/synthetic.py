@@ -38,7 +38,10 @@ STEPS_PER_EPOCH = 50
 
 @dataclass(frozen=True)
 class Method:
-    """An invented optimizer: its best rate, floor of the loss, speed, and cost per step."""
+    """An invented optimizer: its best rate, floor of the loss, speed, and cost per step.
+
+    ``low`` and ``high`` bound its search space; ``second`` adds a weight decay to it.
+    """
 
     label: str
     best_rate: float = 0.05
@@ -48,6 +51,7 @@ class Method:
     low: float = 1e-4
     high: float = 10.0
     tuned: bool = True
+    second: bool = False
 
 
 def methods(count: int) -> list[Method]:
@@ -89,15 +93,15 @@ def make_study(
         for method in algorithms:
             chosen, best = {"lr": method.best_rate}, math.inf
             for index in range(budget if method.tuned else 0):
-                rate = _rate(method, index, budget, problem_number)
+                point = _point(method, index, budget, problem_number)
                 finals = []
                 for seed in tuning_seeds:
-                    run = invent(method, problem, {"lr": rate}, seed, epochs, rng)
+                    run = invent(method, problem, point, seed, epochs, rng)
                     runs.append(run)
                     entries.append(_entry(run, method, "tuning", index))
                     finals.append(run.final["valid_loss"] if run.status.complete else math.inf)
                 if np.mean(finals) < best:
-                    chosen, best = {"lr": rate}, float(np.mean(finals))
+                    chosen, best = point, float(np.mean(finals))
             for seed in seeds:
                 status = (failing or {}).get((method.label, problem, seed))
                 run = invent(method, problem, chosen, seed, epochs, rng, status)
@@ -121,6 +125,7 @@ def make_study(
             "equivalence_margin": None,
             "level": 0.05,
             "version": "0.1.0",
+            "source": f'name = "{name}"\nproblems = {list(problems)}\n',
         }
     )
     folder.write_ledger(sorted(entries, key=lambda e: e.role != "tuning"))
@@ -197,9 +202,12 @@ def invent(
     )
 
 
-def _rate(method: Method, index: int, budget: int, shift: int) -> float:
+def _point(method: Method, index: int, budget: int, shift: int) -> dict[str, Any]:
     share = ((index + 0.37 * shift) / max(1, budget - 1)) % 1.0001
-    return float(method.low * (method.high / method.low) ** share)
+    point = {"lr": float(method.low * (method.high / method.low) ** share)}
+    if method.second:
+        point["weight_decay"] = 10.0 ** (-6 + 4 * ((0.618 * index) % 1.0))
+    return point
 
 
 def _entry(run: Run, method: Method, role: str, index: int) -> Entry:
@@ -216,6 +224,8 @@ def _entry(run: Run, method: Method, role: str, index: int) -> Entry:
 
 def _declared(method: Method, budget: int) -> dict[str, Any]:
     space = {"lr": {"low": method.low, "high": method.high, "log": True}} if method.tuned else {}
+    if method.second:
+        space["weight_decay"] = {"low": 1e-6, "high": 1e-2, "log": True}
     return {
         "label": method.label,
         "optimizer": asdict(method)["label"],

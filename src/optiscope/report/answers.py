@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from optiscope.report.number_text import metric_text, significant, spread_text
 from optiscope.stats.claims import Claim
@@ -13,6 +14,10 @@ from optiscope.stats.refusal import Refusal
 from optiscope.stats.summary import Result, higher_is_better
 
 __all__ = ["Answer", "Standing", "answer", "effect_text", "lead_text"]
+
+
+MAX_NAMED: Final = 4
+"""Longer lists of algorithms are counted in a sentence; the table below it names them."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def answer(problem: str, results: Sequence[Result], claims: Sequence[Claim | Ref
         return Answer(problem, text + ".", leader, True, standings)
     parts = [head]
     if won:
-        parts.append(f"certainly better than {_listed(won)}")
+        parts.append(f"certainly better than {_named(won)}")
     if groups[Verdict.EQUIVALENT]:
         margin = comparisons[groups[Verdict.EQUIVALENT][0]].margin or 0.0
         within = f"{spread_text(margin, metric)}{_unit(metric)}"
@@ -141,13 +146,17 @@ def _closest(other: str, c: Comparison, metric: str, *, named: bool) -> str:
 
 def _undecided(labels: Sequence[str], comparisons: dict[str, Comparison]) -> str:
     needed = [comparisons[x].seeds_to_decide for x in labels]
-    text = f"undecided against {_listed(labels)}"
+    text = f"undecided against {_named(labels)}"
     known = [n for n in needed if n is not None]
     if len(known) == len(labels):
         few, many = min(known), max(known)
         seeds = str(few) if few == many else f"{few} to {many}"
         return f"{text} (about {seeds} seeds would decide)"
     return f"{text} (for some, no number of seeds up to 1000 would decide so small an effect)"
+
+
+def _named(labels: Sequence[str]) -> str:
+    return _listed(labels) if len(labels) <= MAX_NAMED else f"{len(labels)} others"
 
 
 def _listed(labels: Sequence[str]) -> str:

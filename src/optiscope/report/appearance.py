@@ -23,6 +23,8 @@ DASHES: Final[tuple[tuple[float, ...], ...]] = ((), (5, 2), (1.5, 1.5), (6, 1.5,
 
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
 
+_MARKER_SIZES: Final = {"*": 7.5, "P": 6.0, "X": 5.8, "p": 5.6, "h": 5.4, "<": 5.2, ">": 5.2}
+
 INK: Final = "#1a1a1a"
 FAINT: Final = "#6b6b6b"
 GRID: Final = "#e3e3e3"
@@ -34,6 +36,8 @@ _STYLE: Final[Mapping[str, Any]] = {
     "axes.titlesize": 10.0,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,
+    "axes.titlepad": 6.0,
     "axes.labelsize": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -98,6 +102,11 @@ class Look:
     def linestyle(self) -> Any:
         """The dashes as Matplotlib takes them."""
         return (0, self.dashes) if self.dashes else "solid"
+
+    @property
+    def size(self) -> float:
+        """Marker size in points that makes all markers look equally large."""
+        return _MARKER_SIZES.get(self.marker, 4.6)
 
     @property
     def group(self) -> str:

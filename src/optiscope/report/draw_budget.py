@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from optiscope.report.appearance import Look
+from optiscope.report.axis_scale import set_linear
 from optiscope.report.draw_sensitivity import SpanOfResults
 from optiscope.report.number_text import axis_name
 from optiscope.stats.summary import higher_is_better
@@ -34,6 +34,7 @@ def draw_budget(
             color=look.colour,
             linestyle=look.linestyle,
             marker=look.marker,
+            markersize=look.size,
             markevery=max(1, len(expected) // 6),
             markeredgecolor="white",
             markeredgewidth=0.5,
@@ -48,4 +49,4 @@ def draw_budget(
     axes.set_title("Expected best against budget")
     axes.set_xlabel("tuning budget (trials)")
     axes.set_ylabel(axis_name(split, name))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    set_linear(axes, "x", integer=True)

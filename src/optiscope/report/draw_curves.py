@@ -7,14 +7,17 @@ from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from optiscope.report.appearance import Look
-from optiscope.report.number_text import axis_name, rate_text
+from optiscope.report.axis_scale import set_linear, set_log
+from optiscope.report.number_text import axis_name
 from optiscope.stats.curves import Curve
 
-__all__ = ["draw_curves", "set_metric_limits", "wants_log"]
+__all__ = ["SKIPPED", "draw_curves", "metric_limits", "wants_log"]
+
+SKIPPED: Final = 0.1
+"""Share of the epochs at the beginning to which the axis does not stretch."""
 
 _DRAWN_EPOCHS: Final = 160
 """Longer curves are drawn at this many of their epochs, evenly chosen."""
@@ -28,43 +31,49 @@ def draw_curves(
     """One metric of all algorithms against epochs; ``curves`` by label."""
     scale = 100.0 if name == "accuracy" else 1.0
     log = name == "loss" and wants_log([c.mean for c in curves.values()])
-    if log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: rate_text(v)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
     for position, (label, curve) in enumerate(curves.items()):
         _draw(axes, curve, looks[label], scale, position, len(curves))
-    set_metric_limits(axes, list(curves.values()), scale)
+    limits = metric_limits(list(curves.values()), scale, log=log)
+    if limits is not None and log:
+        set_log(axes, "y", *limits)
+    elif limits is not None:
+        axes.set_ylim(limits)
     for label, curve in curves.items():
         _mark_failures(axes, curve, looks[label], scale)
     axes.set_title(_title(split, name))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(axis_name(split, name) + (", log scale" if log else ""))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.set_ylabel(axis_name(split, name, log=log))
+    set_linear(axes, "x", integer=True)
 
 
 def wants_log(values: Sequence[Array]) -> bool:
     """Whether positive values span so much that a linear axis would hide most of them."""
     whole = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.array([])
-    return bool(len(whole) and whole.min() > 0 and whole.max() / whole.min() > 8)
+    return bool(len(whole) and whole.min() > 0 and whole.max() / whole.min() > 10)
 
 
-def set_metric_limits(axes: Axes, curves: Sequence[Curve], scale: float) -> None:
-    """Limits around what the runs that reached their end measured, so that one failure far off
-    does not flatten all others."""
-    low = [scale * c.low for c in curves if len(c.low)]
-    high = [scale * c.high for c in curves if len(c.high)]
+def metric_limits(
+    curves: Sequence[Curve], scale: float, *, log: bool
+) -> tuple[float, float] | None:
+    """Limits of what runs that reached their end measured after the first tenth of the epochs.
+
+    So neither the steep beginning nor one failure far off flattens what is to be compared. Where
+    no run reached its end, those that failed set the limits; None where nothing was measured.
+    """
+    kept = [c.epochs >= SKIPPED * c.epochs[-1] for c in curves if len(c.epochs)]
+    whole = [c for c in curves if len(c.epochs)]
+    low = [scale * c.low[k] for c, k in zip(whole, kept, strict=True)]
+    high = [scale * c.high[k] for c, k in zip(whole, kept, strict=True)]
     if not low:
         low = high = [scale * run.values for c in curves for run in c.failed if len(run.values)]
     if not low:
-        return
+        return None
     bottom, top = float(np.concatenate(low).min()), float(np.concatenate(high).max())
-    if axes.get_yscale() == "log" and bottom > 0:
+    if log and bottom > 0:
         ratio = max((top / bottom) ** 0.05, 1.02)
-        axes.set_ylim(bottom / ratio, top * ratio)
-        return
+        return bottom / ratio, top * ratio
     margin = 0.05 * (top - bottom) or 0.05 * abs(top) or 1.0
-    axes.set_ylim(bottom - margin, top + margin)
+    return bottom - margin, top + margin
 
 
 def _draw(axes: Axes, curve: Curve, look: Look, scale: float, position: int, total: int) -> None:
@@ -88,6 +97,7 @@ def _draw(axes: Axes, curve: Curve, look: Look, scale: float, position: int, tot
         color=look.colour,
         linestyle=look.linestyle,
         marker=look.marker,
+        markersize=look.size,
         markevery=(position * every // max(1, total), every),
         markeredgecolor="white",
         markeredgewidth=0.5,

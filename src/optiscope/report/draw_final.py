@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from optiscope.report.appearance import INK, Look
+from optiscope.report.axis_scale import set_linear
 from optiscope.report.number_text import axis_name
 from optiscope.stats.summary import Result
 
@@ -31,7 +31,7 @@ def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look])
             linestyle="none",
             markeredgecolor="white",
             markeredgewidth=0.5,
-            markersize=5.5,
+            markersize=1.15 * look.size,
         )
         points.set_gid(f"{look.group}-seeds")
         if len(values):
@@ -40,7 +40,7 @@ def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look])
     axes.set_yticks(range(len(results)), [_row_label(r) for r in results])
     axes.set_ylim(len(results) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+    set_linear(axes, "x")
     axes.set_title(f"Final test {metric}, every seed")
     axes.set_xlabel(axis_name("test", metric))
     axes.set_ylabel("algorithm")

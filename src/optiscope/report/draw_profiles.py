@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from optiscope.report.appearance import Look
-from optiscope.report.number_text import rate_text
+from optiscope.report.axis_scale import set_linear, set_log
 from optiscope.stats.profiles import PerformanceProfile, Rank
 
 __all__ = ["draw_profile", "draw_ranks"]
@@ -28,6 +27,7 @@ def draw_profile(axes: Axes, profile: PerformanceProfile, looks: Mapping[str, Lo
             color=look.colour,
             linestyle=look.linestyle,
             marker=look.marker,
+            markersize=look.size,
             markevery=[0, len(factors) - 1],
             markeredgecolor="white",
             markeredgewidth=0.5,
@@ -35,12 +35,10 @@ def draw_profile(axes: Axes, profile: PerformanceProfile, looks: Mapping[str, Lo
         )
         line.set_gid(f"{look.group}-profile")
     if end > 4:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: rate_text(v)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        set_log(axes, "x", 1.0, end)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.set_xlim(1.0, end)
+        set_linear(axes, "x")
+        axes.set_xlim(1.0, end)
     axes.set_ylim(0, 103)
     axes.set_title("Performance profile")
     axes.set_xlabel("factor of the fewest epochs to the target")
@@ -60,7 +58,7 @@ def draw_ranks(axes: Axes, ranks: Sequence[Rank], looks: Mapping[str, Look]) -> 
             [row],
             color=look.colour,
             marker=look.marker,
-            markersize=7,
+            markersize=1.4 * look.size,
             markeredgecolor="white",
             linestyle="none",
         )
@@ -69,7 +67,7 @@ def draw_ranks(axes: Axes, ranks: Sequence[Rank], looks: Mapping[str, Look]) -> 
     axes.set_ylim(len(ranks) - 0.4, -0.6)
     axes.set_xlim(0.8, len(ranks) + 0.2)
     axes.grid(axis="y", visible=False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    set_linear(axes, "x", integer=True)
     axes.set_title("Mean rank")
     axes.set_xlabel("mean rank (1 is best)")
     axes.set_ylabel("algorithm")

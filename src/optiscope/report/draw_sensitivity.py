@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Final, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from optiscope.report.appearance import INK, SHADE, Look
-from optiscope.report.number_text import axis_name, rate_text
+from optiscope.report.axis_scale import set_linear, set_log
+from optiscope.report.number_text import axis_name
 from optiscope.stats.sensitivity import Sensitivity, Tried
 from optiscope.stats.summary import higher_is_better
 
 __all__ = ["SpanOfResults", "draw_map", "draw_sensitivity", "span_of_results"]
+
+_AXES: Final[tuple[Literal["x", "y"], ...]] = ("x", "y")
 
 SpanOfResults = tuple[float, float]
 """Limits of the result axis, shared by the panels of one problem."""
@@ -44,16 +47,15 @@ def draw_sensitivity(
     scale = 100.0 if metric == "accuracy" else 1.0
     low, high = _limits(curve)
     if curve.log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(numticks=6))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: rate_text(v)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        set_log(axes, "x", low, high)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.set_xlim(low, high)
+        set_linear(axes, "x")
+        axes.set_xlim(low, high)
     _shade_failures(axes, curve, low, high)
     if span is not None:
         axes.set_ylim(scale * span[0], scale * span[1])
+    else:
+        axes.set_yticks([])
     worst = axes.get_ylim()[0 if higher_is_better(metric) else 1]
     shown = [_inside(scale * r, axes.get_ylim()) for r in curve.results]
     good = [(v, r) for v, r, y in zip(curve.values, shown, curve.results, strict=True) if y == y]
@@ -63,6 +65,7 @@ def draw_sensitivity(
             color=look.colour,
             linewidth=1.0,
             marker=look.marker,
+            markersize=look.size,
             markeredgecolor="white",
             markeredgewidth=0.5,
             clip_on=False,
@@ -99,16 +102,15 @@ def draw_map(
     places = np.array([[float(p.hyperparameters[n]) for n in names] for p in points])
     values = scale * np.array([p.value for p in points])
     finite = np.isfinite(values)
-    for column, (name, axis) in enumerate(zip(names, "xy", strict=True)):
-        column_values = places[:, column]
-        if column_values.min() > 0 and column_values.max() / column_values.min() > 30:
-            axes.set(**{f"{axis}scale": "log"})
-            ticks = axes.xaxis if axis == "x" else axes.yaxis
-            ticks.set_major_formatter(FuncFormatter(lambda v, _: rate_text(v)))
-            ticks.set_minor_formatter(NullFormatter())
-        log = axes.get_xscale() if axis == "x" else axes.get_yscale()
-        words = "learning rate" if name == "lr" else name
-        axes.set(**{f"{axis}label": words + (", log scale" if log == "log" else "")})
+    for column, (name, axis) in enumerate(zip(names, _AXES, strict=True)):
+        low, high = float(places[:, column].min()), float(places[:, column].max())
+        log = low > 0 and high / low > 30
+        if log:
+            set_log(axes, axis, low / (high / low) ** 0.05, high * (high / low) ** 0.05)
+        else:
+            set_linear(axes, axis)
+        words = ("learning rate" if name == "lr" else name) + (", log scale" if log else "")
+        axes.set(**{f"{axis}label": words})
     if finite.any():
         ordered = values[finite]
         worst = np.quantile(ordered, 0.25 if higher_is_better(kind) else 0.75)
@@ -127,7 +129,7 @@ def draw_map(
         )
         figure = axes.get_figure(root=True)
         if figure is not None:
-            bar = figure.colorbar(drawn, ax=axes, pad=0.02)
+            bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.03, aspect=30)
             bar.set_label(axis_name(split, kind))
     axes.scatter(
         places[~finite, 0], places[~finite, 1], color="#a03020", marker="x", s=30, zorder=3

@@ -29,6 +29,7 @@ class Key:
         dashes: on and off lengths in line widths; None for no line.
         marker: Matplotlib's name of the marker; None for no marker.
         area: whether it is a shaded area.
+        size: of the marker in points.
         number: of the algorithm it stands for; None for a symbol.
     """
 
@@ -38,13 +39,14 @@ class Key:
     marker: str | None = None
     area: bool = False
     number: int | None = None
+    size: float = 4.6
 
     @classmethod
     def of(cls, look: Look, *, line: bool = True, area: bool = False) -> Key:
         """The entry of an algorithm."""
         dashes = look.dashes if line else None
         marker = None if area else look.marker
-        return cls(look.label, look.colour, dashes, marker, area, look.number)
+        return cls(look.label, look.colour, dashes, marker, area, look.number, look.size)
 
     def handle(self) -> Artist:
         """The entry as Matplotlib's legend takes it."""
@@ -57,7 +59,7 @@ class Key:
             color=self.colour,
             linestyle=style,
             marker=self.marker or "",
-            markersize=6 if self.marker == "x" else 4.5,
+            markersize=6 if self.marker == "x" else self.size,
             markeredgewidth=1.8 if self.marker == "x" else 0.5,
             label=self.label,
         )
@@ -80,7 +82,7 @@ class Key:
             stroke = "#fff" if style.is_filled() else self.colour
             width = 0.8 if style.is_filled() else 2.4
             parts.append(
-                f'<path d="{_svg_path(path)}" fill="{fill}" stroke="{stroke}" '
+                f'<path d="{_svg_path(path, self.size)}" fill="{fill}" stroke="{stroke}" '
                 f'stroke-width="{width}"/>'
             )
         return "".join(parts)
@@ -110,7 +112,7 @@ def add_legend(figure: Figure, keys: Sequence[Key]) -> int:
     return math.ceil(len(keys) / columns)
 
 
-def _svg_path(path: Path, radius: float = 4.6) -> str:
+def _svg_path(path: Path, radius: float) -> str:
     """A marker path of unit size around (14, 6), y downwards."""
     letters = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C"}
     parts = []

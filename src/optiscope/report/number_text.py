@@ -83,11 +83,12 @@ def point_text(hyperparameters: Mapping[str, Any]) -> str:
     return ", ".join(parts) or _NONE
 
 
-def axis_name(split: str, metric: str) -> str:
-    """Name and unit of a metric for an axis or a column."""
+def axis_name(split: str, metric: str, *, log: bool = False) -> str:
+    """Name and unit of a metric for an axis."""
     words = {"train": "training", "valid": "validation", "test": "test"}
-    units = {"accuracy": "accuracy (%)", "loss": "loss (mean per sample)"}
-    return f"{words.get(split, split)} {units.get(metric, metric)}"
+    units = {"accuracy": "accuracy (%)", "loss": "loss (per sample)"}
+    name = f"{words.get(split, split)} {units.get(metric, metric)}"
+    return name.replace(")", ", log)") if log else name
 
 
 def space_text(dimension: Mapping[str, Any]) -> str:

@@ -25,6 +25,12 @@ __all__ = ["render_page"]
 PANEL_WIDTH: Final = 4.2
 """Inches, at which text of 9 points is readable on a phone and small enough on a laptop."""
 
+TOP: Final = 0.27
+"""Inches above the axes, for the title."""
+
+BOTTOM: Final = 0.44
+"""Inches below the axes, for tick labels and the axis label."""
+
 
 def render_page(content: ReportContent) -> str:
     """The page as text."""
@@ -141,13 +147,13 @@ def _share_styles(parts: Sequence[Sequence[Sequence[dict[str, Any]]]]) -> str:
 
 def _drawing(panel: Panel, name: str) -> str:
     """The panel as SVG; margins are fixed, so that panels side by side line up."""
-    size = (PANEL_WIDTH, PANEL_WIDTH * panel.height)
-    if panel.left is None:
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
-    else:
-        figure = Figure(figsize=size)
-        left, bottom = panel.left / size[0], 0.44 / size[1]
-        axes = figure.add_axes((left, bottom, 0.975 - left, 1 - bottom - 0.27 / size[1]))
+    width, height = PANEL_WIDTH, PANEL_WIDTH * panel.height
+    inner = (width - panel.left - panel.right, height - BOTTOM - TOP)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes(
+        (panel.left / width, BOTTOM / height, inner[0] / width, inner[1] / height)
+    )
+    axes.xaxis.set_label_coords(0.5, -0.3 / inner[1])
+    axes.yaxis.set_label_coords((0.12 - panel.left) / inner[0], 0.5)
     panel.draw(axes)
     return svg_text(figure, name, panel.description)

@@ -393,8 +393,8 @@ _VERDICTS: Final = {
 def _overview_cell(result: Result, answer: Answer) -> Cell:
     text = metric_text(result.mean, result.metric)
     if result.failed:
-        count = sum(result.failed.values())
-        return Cell(f"{text} ({count} of {result.planned} failed)", "bad")
+        words = ", ".join(f"{count} {status}" for status, count in result.failed.items())
+        return Cell(f"{text} ({words} of {result.planned})", "bad")
     if result.algorithm == answer.leader:
         if answer.certain:
             return Cell(text, "best", "certainly better than all others")

@@ -21,7 +21,8 @@ class Panel:
         draw: puts title, labels and artists on the axes.
         description: read out by screen readers.
         height: of the figure over its width.
-        left: inches for the labels of the y axis; None to make room for a colour bar too.
+        left: inches left of the axes, for the labels of the y axis.
+        right: inches right of the axes.
         keys: legend.
         algorithm: number of the only algorithm shown, or None.
     """
@@ -30,7 +31,8 @@ class Panel:
     draw: Callable[[Axes], None]
     description: str
     height: float = 0.7
-    left: float | None = 0.62
+    left: float = 0.62
+    right: float = 0.1
     keys: tuple[Key, ...] = ()
     algorithm: int | None = None
 

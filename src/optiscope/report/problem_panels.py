@@ -91,10 +91,11 @@ def _learning_curves(
     seeds = len(tables.declaration["seeds"])
     note = (
         f"Line: mean over the seeds that reached their end (of {seeds}); "
-        "band: from the lowest to the highest of them."
+        "band: from the lowest to the highest of them. "
         if seeds > 1
-        else "One seed: no spread is known."
+        else "One seed: no spread is known. "
     )
+    note += "The value axis is fitted to what follows the first tenth of the epochs."
     if any_failed:
         note += " A run that failed is drawn by itself as a thin line that ends in a cross."
     return FigureGroup(
@@ -196,7 +197,7 @@ def _maps(
                     look=look,
                 ),
                 description=f"result against {names[0]} and {names[1]} of {label} on {problem}",
-                left=None,
+                right=0.62,
                 keys=(FAILED_TRIAL,),
                 algorithm=look.number,
             )

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from optiscope.stats.study_table import DAMAGED, MISSING, StudyTables
+from optiscope.stats.study_table import NO_OUTCOME, StudyTables
 from optiscope.stats.summary import higher_is_better
 
 __all__ = [
@@ -109,7 +109,7 @@ def target(tables: StudyTables, problem: str) -> float:
     metric = tables.metric(problem)
     worst = -math.inf if higher_is_better(metric) else math.inf
     rows = tables.of(problem, str(tables.declaration["reference"]), "reporting")
-    rows = rows[~rows["status"].isin([MISSING, DAMAGED])]
+    rows = rows[~rows["status"].isin(NO_OUTCOME)]
     values = _outcomes(rows, metric, worst)
     return float(np.median(values)) if len(values) else math.nan
 
@@ -199,7 +199,7 @@ def _ranks_per_seed(tables: StudyTables, problem: str, labels: Sequence[str]) ->
     by_label = []
     for label in labels:
         rows = tables.of(problem, label, "reporting")
-        rows = rows[~rows["status"].isin([MISSING, DAMAGED])]
+        rows = rows[~rows["status"].isin(NO_OUTCOME)]
         values = sign * _outcomes(rows, metric, sign * math.inf)
         by_label.append(dict(zip(rows["seed"].tolist(), values.tolist(), strict=True)))
     common = [seed for seed in by_label[0] if all(seed in values for values in by_label)]
@@ -224,7 +224,7 @@ def _target_cost(tables: StudyTables, problem: str, label: str, goal: float) -> 
     metric = tables.metric(problem)
     curves = tables.curve_groups.get((problem, label, "test", metric))
     runs = tables.of(problem, label, "reporting")
-    runs = runs[~runs["status"].isin([MISSING, DAMAGED])]
+    runs = runs[~runs["status"].isin(NO_OUTCOME)]
     if curves is None or runs.empty:
         return None
     epochs, seconds = [], []

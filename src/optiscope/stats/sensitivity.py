@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from optiscope.stats.study_table import MISSING, StudyTables
+from optiscope.stats.study_table import NO_OUTCOME, StudyTables
 from optiscope.stats.summary import higher_is_better
 
 __all__ = [
@@ -133,7 +133,10 @@ def selection_metric(tables: StudyTables) -> str:
 
 
 def tried(tables: StudyTables, problem: str, label: str) -> list[Tried]:
-    """Points of the tuning in the order in which they were tried; missing trials are left out."""
+    """Points of the tuning in the order in which they were tried.
+
+    Trials without an outcome (missing, damaged, interrupted) are left out: they will run again.
+    """
     column = f"final_{selection_metric(tables)}"
     rows = tables.of(problem, label, "tuning")
     reporting = tables.of(problem, label, "reporting")["hyperparameters"]
@@ -141,7 +144,7 @@ def tried(tables: StudyTables, problem: str, label: str) -> list[Tried]:
     shown = ["index", "hyperparameters", "status", "reason", "complete"]
     by_index: dict[int, list[dict[Hashable, Any]]] = {}
     for row in rows.reindex(columns=[*shown, column]).to_dict("records"):
-        if row["status"] != MISSING:
+        if row["status"] not in NO_OUTCOME:
             by_index.setdefault(int(row["index"]), []).append(row)
     return [_tried(index, by_index[index], column, chosen) for index in sorted(by_index)]
 

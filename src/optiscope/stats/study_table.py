@@ -11,17 +11,28 @@ from typing import Any, Final
 
 import pandas as pd
 
-from optiscope.records import DamagedRecord, Entry, Run, StudyFolder
+from optiscope.records import DamagedRecord, Entry, Run, Status, StudyFolder
 from optiscope.records.trial import canonical_json
 from optiscope.stats.evidence import Evidence, Part
 
-__all__ = ["DAMAGED", "MISSING", "PHASES", "AlgorithmEntry", "StudyTables", "read_study"]
+__all__ = [
+    "DAMAGED",
+    "MISSING",
+    "NO_OUTCOME",
+    "PHASES",
+    "AlgorithmEntry",
+    "StudyTables",
+    "read_study",
+]
 
 MISSING: Final = "missing"
 """Status of a trial that was planned and has no record yet."""
 
 DAMAGED: Final = "damaged"
 """Status of a trial whose record cannot be trusted."""
+
+NO_OUTCOME: Final = (MISSING, DAMAGED, str(Status.INTERRUPTED))
+"""Statuses of trials that came to no outcome and will run again when the study goes on."""
 
 PHASES: Final = ("data", "forward_backward", "optimizer", "instruments", "evaluation")
 """Phases of a run whose seconds are kept, in order of a training step."""
