@@ -450,8 +450,12 @@ def test_parameter_count(name: str) -> None:
     assert count == problem.parameters
     if name in PUBLISHED_COUNTS:
         assert count == PUBLISHED_COUNTS[name]
-    else:
+    elif not is_textbook(name):  # theirs are counted in tests of their own
         assert count == sum(int(row.split()[2]) for row in distinct(TABLES[name][1]))
+
+
+def is_textbook(name: str) -> bool:
+    return name.startswith("textbook_")
 
 
 def distinct(table: Table) -> Table:
@@ -463,4 +467,5 @@ def distinct(table: Table) -> Table:
 def test_every_problem_has_a_table() -> None:
     without = {"imagenet_inception_v3", "quadratic_deep"}
     without |= {"two_d_rosenbrock", "two_d_beale", "two_d_branin"}
-    assert set(TABLES) == set(problems.names()) - without
+    listed = {name for name in problems.names() if not is_textbook(name)}
+    assert set(TABLES) == listed - without
