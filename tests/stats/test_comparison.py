@@ -26,6 +26,7 @@ def test_without_divergence_it_is_scipys_paired_t_test() -> None:
     assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
     assert found.difference == pytest.approx(np.mean(A) - np.mean(B))
     assert found.test == "scipy.stats.ttest_rel"
+    assert found.differences == pytest.approx(np.subtract(A, B))
     assert found.rank_p_value == pytest.approx(stats.wilcoxon(np.subtract(A, B)).pvalue)
     assert (found.wins, found.losses, found.pairs) == (5, 0, 5)
     assert found.verdict is Verdict.BETTER
@@ -77,7 +78,8 @@ def test_a_diverged_run_is_the_worst_outcome() -> None:
 @pytest.mark.parametrize("bad", [NAN, math.inf, -math.inf])
 @pytest.mark.parametrize("higher", [True, False])
 def test_every_sort_of_failure_loses(bad: float, higher: bool) -> None:
-    found = paired_comparison([1.0] * 6, [bad] * 6, higher_is_better=higher)
+    found = paired_comparison([1.0] * 6 + [bad], [bad] * 7, higher_is_better=higher)
+    assert found.differences == (None,) * 7
     assert found.verdict is Verdict.BETTER
     assert found.p_value == pytest.approx(2 / 64)
 

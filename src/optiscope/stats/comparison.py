@@ -44,7 +44,7 @@ class Comparison:
     """What n pairs of seeds say about a, compared with b.
 
     Attributes:
-        pairs: number n of pairs.
+        differences: [n] a - b per pair; None where one of its runs diverged.
         diverged_a: pairs in which a diverged.
         diverged_b: pairs in which b diverged.
         wins: pairs in which a is better.
@@ -58,7 +58,6 @@ class Comparison:
             all differences are equal, so that their spread is unknown.
         p_value: of the hypothesis that neither is better, two-sided.
         test: SciPy's name of the test behind ``p_value``.
-        rank_p_value: of Wilcoxon's signed-rank test: a check, which decides nothing.
         margin: differences up to this are of no importance; None where none was declared.
         equivalence_p_value: of the hypothesis that the difference is the margin or more, from two
             one-sided tests; None without a margin.
@@ -67,7 +66,7 @@ class Comparison:
         higher_is_better: whether a larger value of the metric is better.
     """
 
-    pairs: int
+    differences: tuple[float | None, ...]
     diverged_a: int
     diverged_b: int
     wins: int
@@ -79,12 +78,27 @@ class Comparison:
     interval: tuple[float, float] | None
     p_value: float
     test: str
-    rank_p_value: float | None
     margin: float | None
     equivalence_p_value: float | None
     level: float
     verdict: Verdict
     higher_is_better: bool
+
+    @property
+    def pairs(self) -> int:
+        """Number n of pairs."""
+        return len(self.differences)
+
+    @property
+    def rank_p_value(self) -> float | None:
+        """P-value of Wilcoxon's signed-rank test: a check, which decides nothing.
+
+        None where a run diverged.
+        """
+        d = [v for v in self.differences if v is not None]
+        if len(d) < self.pairs:
+            return None
+        return float(stats.wilcoxon(d).pvalue) if any(d) else 1.0
 
     @property
     def p_values(self) -> tuple[float, ...]:
@@ -121,6 +135,7 @@ class Comparison:
             losses=self.wins,
             mean_a=self.mean_b,
             mean_b=self.mean_a,
+            differences=tuple(None if v is None else -v for v in self.differences),
             difference=None if self.difference is None else -self.difference,
             interval=None if self.interval is None else (-self.interval[1], -self.interval[0]),
             verdict=turned.get(self.verdict, self.verdict),
@@ -130,6 +145,9 @@ class Comparison:
         """Plain values for JSON."""
         plain = asdict(self)
         plain["verdict"] = str(self.verdict)
+        plain["differences"] = list(self.differences)
+        plain["pairs"] = self.pairs
+        plain["rank_p_value"] = self.rank_p_value
         plain["seeds_to_decide"] = self.seeds_to_decide
         plain["interval"] = None if self.interval is None else list(self.interval)
         return plain
@@ -165,7 +183,7 @@ def paired_comparison(
     failed_x, failed_y = ~np.isfinite(x), ~np.isfinite(y)
     wins, losses = _wins_and_losses(x, y, higher_is_better)
     comparison = Comparison(
-        pairs=len(x),
+        differences=tuple(float(v) if math.isfinite(v) else None for v in x - y),
         diverged_a=int(failed_x.sum()),
         diverged_b=int(failed_y.sum()),
         wins=wins,
@@ -177,7 +195,6 @@ def paired_comparison(
         interval=None,
         p_value=1.0,
         test=SIGN_TEST,
-        rank_p_value=None,
         margin=margin,
         equivalence_p_value=None if margin is None else 1.0,
         level=level,
@@ -231,7 +248,7 @@ def _checked(
         raise ComparisonError(f"level must lie between 0 and 1, got {level}: 0.05 is usual")
     if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise ComparisonError(f"margin must be positive, got {margin}: leave it out for none")
-    return x, y
+    return np.where(np.isfinite(x), x, math.nan), np.where(np.isfinite(y), y, math.nan)
 
 
 def _wins_and_losses(x: Array, y: Array, higher_is_better: bool) -> tuple[int, int]:
@@ -254,7 +271,6 @@ def _measure(comparison: Comparison, x: Array, y: Array) -> Comparison:
         comparison,
         difference=float(d.mean()),
         deviation=deviation,
-        rank_p_value=float(stats.wilcoxon(d).pvalue) if largest > 0 else 1.0,
     )
     # Equal differences leave rounding errors of the values' size as their only spread.
     if deviation <= 1e-14 * max(float(np.abs(x).max()), float(np.abs(y).max())):
