@@ -1,0 +1,125 @@
+"""Schedules are declared values; each of torch's can be named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from small_problems import STEPS, small, train
+
+from optiscope.records import Status
+from optiscope.train.schedule import check_schedule, make_schedule, schedule_names
+
+# Arguments with which each scheduler of torch can be built; the rest are built without any.
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "CosineAnnealingLR": {"T_max": "horizon"},
+    "CosineAnnealingWarmRestarts": {"T_0": 5},
+    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "cycle_momentum": False},
+    "ExponentialLR": {"gamma": 0.9},
+    "MultiStepLR": {"milestones": [3, 6]},
+    "OneCycleLR": {"max_lr": 0.1, "total_steps": "horizon"},
+    "StepLR": {"step_size": 3},
+    "SWALR": {"swa_lr": 0.01},
+}
+NEED_A_FUNCTION = {"LambdaLR", "MultiplicativeLR"}
+
+
+def sgd(lr: float = 0.1) -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9)
+
+
+def test_linear_decay_is_its_formula() -> None:
+    optimizer = sgd(0.4)
+    schedule = make_schedule(
+        {"name": "linear_decay", "final": 0.25, "until": 0.8}, optimizer, steps=50, epochs=5
+    )
+    tau = 0.8 * 50
+    for k in range(60):
+        alpha = min(k / tau, 1.0)
+        expected = (1 - alpha) * 0.4 + alpha * 0.25 * 0.4
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-12)
+        optimizer.step()
+        schedule.scheduler.step()
+
+
+def test_linear_decay_ends_at_zero_unless_told_otherwise() -> None:
+    run = train(small, "sgd", {"lr": 0.3}, schedule={"name": "linear_decay"})
+    assert run.curve("optimizer", "lr")[1] == pytest.approx([0.3, 0.2, 0.1, 0.0])
+
+
+@pytest.mark.parametrize("name", sorted(set(schedule_names()) - NEED_A_FUNCTION))
+def test_every_schedule_of_torch_trains(name: str) -> None:
+    declared = {"name": name, **ARGUMENTS.get(name, {})}
+    check_schedule(declared, sgd())
+    run = train(small, "momentum", {"lr": 0.01}, epochs=2, schedule=declared)
+    assert run.status is Status.FINISHED, run.reason
+
+
+def test_all_that_torch_has_are_named() -> None:
+    from torch.optim import lr_scheduler
+
+    composed = {"ChainedScheduler", "SequentialLR", "LRScheduler"}
+    assert set(schedule_names()) - {"linear_decay"} >= set(lr_scheduler.__all__) - composed
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"), [("step", 0.1 * 0.5**STEPS), ("epoch", 0.1 * 0.5)]
+)
+def test_interval_is_a_step_or_an_epoch(interval: str, expected: float) -> None:
+    declared = {"name": "ExponentialLR", "gamma": 0.5, "interval": interval}
+    run = train(small, "sgd", {"lr": 0.1}, epochs=2, schedule=declared)
+    assert run.curve("optimizer", "lr")[1][1] == pytest.approx(
+        expected if interval == "step" else 0.1
+    )
+    # The rate of an epoch is logged before the step that ends it.
+    assert run.curve("optimizer", "lr")[1][2] == pytest.approx(
+        0.1 * 0.5 ** (2 * STEPS) if interval == "step" else expected
+    )
+
+
+@pytest.mark.parametrize(("interval", "t_max"), [("step", 3 * STEPS), ("epoch", 3)])
+def test_the_word_horizon_stands_for_it(interval: str, t_max: int) -> None:
+    declared = {"name": "CosineAnnealingLR", "T_max": "horizon", "interval": interval}
+    made = make_schedule(declared, sgd(), steps=3 * STEPS, epochs=3)
+    assert made.scheduler.T_max == t_max  # type: ignore[attr-defined]
+
+
+def test_a_plateau_schedule_watches_validation() -> None:
+    declared = {"name": "ReduceLROnPlateau", "factor": 0.5, "patience": 0, "eps": 0.0}
+    run = train(small, "sgd", {"lr": 1e-12}, epochs=4, schedule=declared)
+    assert run.curve("optimizer", "lr")[1] == [1e-12, 1e-12, 1e-12, 5e-13, 2.5e-13]
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({}, "unknown schedule None"),
+        ({"name": "CosinAnnealingLR"}, "did you mean 'CosineAnnealingLR'"),
+        ({"name": "linear_decy"}, "did you mean 'linear_decay'"),
+        ({"name": "LRScheduler"}, "unknown schedule"),
+        ({"name": "StepLR"}, "StepLR: .*step_size"),
+        ({"name": "StepLR", "step_sise": 3}, "step_sise"),
+        ({"name": "StepLR", "step_size": 3, "interval": "day"}, "'step' or 'epoch', got 'day'"),
+        ({"name": "linear_decay", "end": 0.1}, "takes 'final' and 'until', got end"),
+        ({"name": "linear_decay", "final": -0.1}, r"final must lie in \[0, 1\]"),
+        ({"name": "linear_decay", "final": "low"}, r"final must lie in \[0, 1\]"),
+        ({"name": "linear_decay", "until": 0.0}, r"until must lie in \(0, 1\]"),
+        ({"name": "CyclicLR", "base_lr": "a", "max_lr": 1}, "CyclicLR: "),
+        ({"name": "LambdaLR"}, "lr_lambda"),
+    ],
+)
+def test_what_cannot_be_built_is_one_line(declared: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        check_schedule(declared, sgd())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_schedule_is_tried_on_the_optimizer_it_is_for() -> None:
+    declared = {"name": "CyclicLR", "base_lr": 0.01, "max_lr": 0.1}
+    check_schedule(declared, sgd())
+    plain = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    plain.param_groups[0].pop("momentum")
+    plain.defaults.pop("momentum")
+    with pytest.raises(ValueError, match="momentum"):
+        check_schedule(declared, plain)
