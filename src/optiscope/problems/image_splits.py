@@ -86,11 +86,15 @@ def _split(
 ) -> Splits:
     images = load_images(dataset, data_dir)
     held_out, evaluated, trained = split_indices(len(images.train_images), valid, train)
-    samples = TensorSamples(pixels_in_unit_interval(images.train_images), images.train_labels)
+
+    def learnt(indices: Tensor) -> TensorSamples:
+        pixels = pixels_in_unit_interval(images.train_images[indices])
+        return TensorSamples(pixels, images.train_labels[indices])
+
     return Splits(
-        train=samples.subset(trained),
-        train_eval=samples.subset(evaluated),
-        valid=samples.subset(held_out),
+        train=learnt(trained),
+        train_eval=learnt(evaluated),
+        valid=learnt(held_out),
         test=TensorSamples(pixels_in_unit_interval(images.test_images), images.test_labels),
         augment=augment,
     )

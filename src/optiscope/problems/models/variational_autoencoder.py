@@ -87,8 +87,8 @@ def _noise_of(images: Tensor, keys: Tensor) -> Tensor:
 
     A hash of the pixels, uniform on 2²⁴ values, through the normal quantile function.
     """
-    levels = (images.detach().flatten(1) * 255.0).round().to(torch.int64)
-    words = (levels.unsqueeze(-1) * keys).sum(1) % 2**24
+    levels = (images.detach().flatten(1) * 255.0).round().double()
+    words = (levels @ keys.double()) % 2**24  # exact: sums of 784 products stay below 2⁵³
     uniform = (words.to(images.dtype) + 0.5) / 2**24
     noise: Tensor = torch.special.ndtri(uniform.clamp(max=1.0 - 2.0**-24))
     return noise
