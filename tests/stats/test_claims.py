@@ -282,6 +282,24 @@ def test_a_metric_chosen_afterwards(tmp_path: Path) -> None:
     assert suggested(refusal)["metric"] == {PROBLEM: "loss"}
 
 
+def test_a_suggested_study_mends_everything_at_once(tmp_path: Path) -> None:
+    folder = study(
+        tmp_path,
+        {"Adam": (0.9,), "SGD": (0.8,)},
+        algorithms=[algorithm("Adam"), algorithm("SGD", budget=2)],
+        tuning={"seeds": [7], "select": "test_loss"},
+        seeds=(7,),
+    )
+    refusal = claim("adam better than sgd at 80 epochs", folder)
+    assert isinstance(refusal, Refusal)
+    answer = suggested(refusal)
+    assert answer["epochs"] == 80
+    assert len(set(answer["seeds"])) == 5
+    assert 7 not in answer["seeds"]
+    assert answer["tuning"] == {"seeds": [7], "select": "valid_loss"}
+    assert {a["budget"] for a in answer["algorithms"]} == {4}
+
+
 def test_the_suggested_study_can_be_run(tmp_path: Path) -> None:
     from optiscope.study import load_study
 

@@ -95,10 +95,21 @@ class _Case:
         found = (self.evidence.reporting.get((self.problem, x), {}) for x in labels)
         return [part for parts in found for part in parts.values()]
 
-    def refusal(self, rule: str, reason: str, **changes: Any) -> Refusal:
+    @property
+    def budgets(self) -> dict[str, int]:
+        """Tuning budget of each algorithm that has something to tune."""
+        entries = {label: self.evidence.algorithm(label) for label in self.labels}
+        return {x: int(entry["budget"]) for x, entry in entries.items() if entry.get("space")}
+
+    def refusal(
+        self, rule: str, reason: str, *, epochs: int | None = None, metric: str | None = None
+    ) -> Refusal:
+        """A refusal whose study changes what is given, and mends whatever else would be refused."""
         declaration = self.evidence.declaration
-        epochs = changes.get("epochs") or declaration["epochs"][self.problem]
-        metric = changes.get("metric") or self.evidence.metric(self.problem)
+        epochs = epochs or int(declaration["epochs"][self.problem])
+        metric = metric or self.evidence.metric(self.problem)
+        seeds = len(declaration["seeds"])
+        budgets = set(self.budgets.values())
         study = study_toml(
             declaration,
             name="-".join([str(declaration["name"]), *rule.split()]),
@@ -106,7 +117,10 @@ class _Case:
             f"in test {metric}?",
             problem=self.problem,
             labels=[label for label in self.evidence.labels if label in self.labels],
-            **changes,
+            epochs=epochs,
+            metric=metric,
+            seeds=self.fresh_seeds(seeds if seeds > 1 else FEWEST_SEEDS),
+            budget=max(budgets) if len(budgets) > 1 else None,
         )
         return Refusal(self.problem, self.a, self.b, rule, reason, study)
 
@@ -148,21 +162,18 @@ def _test_metric(case: _Case) -> Refusal | None:
         "test metric",
         f"{seen} took part in the selection: what was selected by the test set cannot be "
         "reported on it",
-        select=seen.replace("test", "valid", 1),
     )
 
 
 def _budget(case: _Case) -> Refusal | None:
     """An untuned algorithm would be the same at any budget, and is compared at any."""
-    entries = {label: case.evidence.algorithm(label) for label in case.labels}
-    budgets = {x: int(entry["budget"]) for x, entry in entries.items() if entry.get("space")}
+    budgets = case.budgets
     if len(set(budgets.values())) < 2:
         return None
     return case.refusal(
         "budget",
         f"{case.a} was tuned with {budgets[case.a]} trials on {case.problem} and {case.b} with "
         f"{budgets[case.b]}: more trials find a better best, whatever the algorithm",
-        budget=max(budgets.values()),
     )
 
 
@@ -174,7 +185,6 @@ def _shared_seeds(case: _Case) -> Refusal | None:
     return case.refusal(
         "shared seeds",
         f"seeds {shared} both tuned and report: the seed that won the tuning is biased upward",
-        seeds=case.fresh_seeds(max(FEWEST_SEEDS, len(case.evidence.declaration["seeds"]))),
     )
 
 
@@ -224,7 +234,6 @@ def _seeds(case: _Case) -> Refusal | None:
         "seeds",
         f"{case.a} and {case.b} have {len(common)} reporting seed{'' if len(common) == 1 else 's'} "
         f"in common on {case.problem}: one run shows nothing, a difference needs 2 pairs at least",
-        seeds=case.fresh_seeds(FEWEST_SEEDS),
     )
 
 

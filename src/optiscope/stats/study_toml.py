@@ -27,9 +27,10 @@ def study_toml(
     budget: int | None = None,
     seeds: Sequence[int] | None = None,
     metric: str | None = None,
-    select: str | None = None,
 ) -> str:
     """A study of some algorithms on one problem, like a declared one but for what is given.
+
+    Selection and early stopping by a figure of the test set become the same by the validation set.
 
     Args:
         declaration: the resolved declaration to start from.
@@ -41,11 +42,9 @@ def study_toml(
         budget: for every tuned algorithm instead of its own.
         seeds: reporting seeds instead of the declared ones.
         metric: reported metric instead of the declared one.
-        select: metric that selects, instead of the declared one; replaces a test metric in
-            early stopping too.
     """
     tuning = declaration["tuning"]
-    select = select or str(tuning["select"])
+    select = _of_validation(str(tuning["select"]))
     tables = [a for a in declaration["algorithms"] if a["label"] in labels]
     reference = declaration.get("reference")
     top: dict[str, Any] = {
@@ -65,11 +64,15 @@ def study_toml(
     lines += ["", "[tuning]", *_lines({"seeds": tuning["seeds"], "select": select})]
     for table in tables:
         kept = {key: table.get(key) for key in _OF_ALGORITHM} | _tuning(table, budget)
-        stopping = kept["early_stopping"]
-        if stopping and str(stopping.get("metric", "")).startswith("test"):
-            kept["early_stopping"] = {**stopping, "metric": select}
+        if stopping := kept["early_stopping"]:
+            kept["early_stopping"] = {k: _of_validation(v) for k, v in stopping.items()}
         lines += ["", "[[algorithms]]", *_lines(kept)]
     return "\n".join(lines) + "\n"
+
+
+def _of_validation(figure: Any) -> Any:
+    seen = isinstance(figure, str) and figure.startswith("test_")
+    return figure.replace("test_", "valid_", 1) if seen else figure
 
 
 def _tuning(table: Mapping[str, Any], budget: int | None) -> dict[str, Any]:
