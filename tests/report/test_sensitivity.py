@@ -1,0 +1,123 @@
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from optiscope.records import StudyFolder
+from optiscope.stats.sensitivity import (
+    Tried,
+    edge_of_space,
+    numeric_names,
+    sensitivity,
+    tried,
+)
+from optiscope.stats.study_table import read_study
+
+LOG = {"low": 1e-4, "high": 1.0, "log": True}
+LINEAR = {"low": 0.0, "high": 1.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    space: Mapping[str, Any]
+    value: float
+    side: str | None
+    suggestion: Mapping[str, Any] | None = None
+
+
+EDGES = [
+    Case(LOG, 0.9, "high", {"low": 1e-2, "high": 100.0, "log": True}),
+    Case(LOG, 1e-4, "low", {"low": 1e-6, "high": 1e-2, "log": True}),
+    Case(LOG, 0.5, None),
+    Case({"low": 0.01, "high": 0.1, "log": True}, 0.1, "high", {"low": 10**-1.5, "high": 1.0}),
+    Case(LINEAR, 0.98, "high", {"low": 0.5, "high": 1.5}),
+    Case(LINEAR, 0.01, None),  # a quantity that starts at nothing cannot go lower
+    Case({"low": 1.0, "high": 2.0}, 1.0, "low", {"low": 0.5, "high": 1.5}),
+    Case({"choice": [0.1, 0.01, 0.001]}, 0.1, "high", {"choice": [0.01, 0.1, 1.0, 10.0]}),
+    Case({"choice": [0.1, 0.01, 0.001]}, 0.001, "low", {"choice": [1e-5, 1e-4, 1e-3, 0.01]}),
+    Case({"choice": [0.1, 0.01, 0.001]}, 0.01, None),
+    Case({"choice": [16, 32]}, 32, None),  # two choices say nothing about an edge
+    Case({}, 3.0, None),
+]
+
+
+@pytest.mark.parametrize("case", EDGES)
+def test_a_choice_at_the_edge_comes_with_the_space_to_try(case: Case) -> None:
+    edge = edge_of_space("lr", case.value, case.space)
+    if case.side is None:
+        assert edge is None
+        return
+    assert edge is not None
+    assert edge.side == case.side
+    for name, expected in (case.suggestion or {}).items():
+        assert edge.suggestion[name] == pytest.approx(expected)
+
+
+def _points(pairs: list[tuple[float, float]], chosen: float) -> list[Tried]:
+    return [
+        Tried(k, {"lr": rate}, value, ("finished",), "", rate == chosen)
+        for k, (rate, value) in enumerate(pairs)
+    ]
+
+
+def test_failed_regions_and_good_range_by_hand(study: StudyFolder) -> None:
+    tables = read_study(study, curves=False)
+    points = _points(
+        [(1.0, math.nan), (0.1, 0.50), (0.001, 2.0), (0.01, 0.52), (0.3, 0.54), (3.0, math.nan)],
+        chosen=0.1,
+    )
+    found = sensitivity(tables, "SGD", "lr", points)
+    assert found is not None
+    assert found.values == (0.001, 0.01, 0.1, 0.3, 1.0, 3.0)
+    assert (found.failed_below, found.failed_above) == (None, 1.0)
+    assert found.chosen == 0.1
+    assert found.edge is None
+    assert found.good is not None
+    assert (found.good.low, found.good.high, found.good.trials) == (0.01, 0.3, 3)
+    assert found.good.factor == pytest.approx(30)
+
+
+def test_a_failure_between_good_values_is_no_region(study: StudyFolder) -> None:
+    tables = read_study(study, curves=False)
+    points = _points([(0.01, 1.0), (0.1, math.nan), (1.0, 1.0)], chosen=0.01)
+    found = sensitivity(tables, "SGD", "lr", points)
+    assert found is not None
+    assert (found.failed_below, found.failed_above) == (None, None)
+
+
+def test_where_everything_failed_nothing_is_good(study: StudyFolder) -> None:
+    tables = read_study(study, curves=False)
+    found = sensitivity(tables, "SGD", "lr", _points([(0.1, math.nan), (1.0, math.nan)], 0.1))
+    assert found is not None
+    assert found.good is None
+    assert found.failed_above == 0.1
+    assert sensitivity(tables, "SGD", "lr", []) is None
+
+
+def test_tried_points_are_the_tuning_of_the_records(study: StudyFolder) -> None:
+    tables = read_study(study, curves=False)
+    points = tried(tables, "digits_mlp", "Adam")
+    rows = tables.of("digits_mlp", "Adam", "tuning")
+    assert [p.index for p in points] == list(range(8))
+    for point, row in zip(points, rows.to_dict("records"), strict=True):
+        assert point.hyperparameters == row["hyperparameters"]
+        if row["complete"]:
+            assert point.value == row["final_valid_loss"]
+        else:
+            assert point.failed
+            assert point.reason == row["reason"]
+    best = min((p for p in points if not p.failed), key=lambda p: p.value)
+    assert [p for p in points if p.chosen] == [best]
+
+
+def test_names_that_hold_numbers_learning_rate_first() -> None:
+    space = {
+        "momentum": {"low": 0.0, "high": 1.0},
+        "nesterov": {"choice": [True, False]},
+        "lr": LOG,
+        "betas": {"choice": [[0.9, 0.99]]},
+        "k": {"choice": [4, 16]},
+    }
+    assert numeric_names(space) == ["lr", "momentum", "k"]
