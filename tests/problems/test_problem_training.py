@@ -9,7 +9,12 @@ from optiscope import problems
 from optiscope.problems import Problem
 from optiscope.problems.problem import regularization
 
-RATES = {"cifar10_vgg16": 1e-4, "cifar10_vgg19": 1e-4, "cifar10_wrn404": 1e-4}
+RATES = {
+    "cifar10_vgg16": 1e-4,
+    "cifar10_vgg19": 1e-4,
+    "cifar10_wrn404": 1e-4,
+    "textbook_adding": 1e-3,
+}
 SMALL = {"cifar10_vgg16": 2, "cifar10_vgg19": 2, "cifar10_wrn404": 4, "cifar10_wrn164": 4}
 
 

@@ -37,6 +37,13 @@ class Entry:
     epochs: int
 
 
+def _textbook(
+    name: str, file: str, model: str, parameters: int, batch_size: int, epochs: int
+) -> Entry:
+    name, family = f"textbook_{name}", f"textbook.{file}"
+    return Entry(name, family, SYNTHETIC, model, parameters, batch_size, epochs)
+
+
 ENTRIES: tuple[Entry, ...] = (
     Entry("digits_logreg", "digits", "digits", "logistic regression", 650, 32, 10),
     Entry("digits_mlp", "digits", "digits", "perceptron, 3 layers", 12_060, 32, 10),
@@ -84,4 +91,17 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("two_d_rosenbrock", "two_d", SYNTHETIC, "Rosenbrock's function", 2, 128, 100),
     Entry("two_d_beale", "two_d", SYNTHETIC, "Beale's function", 2, 128, 100),
     Entry("two_d_branin", "two_d", SYNTHETIC, "Branin's function", 2, 128, 100),
+    _textbook("ill_conditioned", "ill_conditioned", "quadratic, condition 100", 2, 16, 300),
+    _textbook("symmetry", "symmetry", "2 tanh units", 4, 64, 300),
+    _textbook("symmetry_of_order", "symmetry", "2 tanh units, output fixed", 2, 64, 300),
+    _textbook("symmetry_of_sign", "symmetry", "1 tanh unit", 2, 64, 300),
+    _textbook("saddle", "saddle", "saddle between two minima", 2, 16, 300),
+    _textbook("plateau", "plateau", "well in a plain", 2, 16, 400),
+    _textbook("cliff", "cliff", "recurrent unit, 50 steps", 2, 16, 200),
+    _textbook("wrong_side", "wrong_side", "downhill away from the minimum", 2, 16, 300),
+    _textbook("redundancy", "redundancy", "two weights in series", 2, 16, 100),
+    _textbook("one_weight", "redundancy", "one weight", 1, 16, 100),
+    _textbook("repeated_matrix", "repeated_matrix", "one matrix, 20 times", 2, 64, 300),
+    _textbook("adding", "adding", "recurrent, 32 units, 20 steps", 1_153, 50, 30),
+    _textbook("noisy_quadratic", "noisy_quadratic", "quadratic, 500 dimensions", 500, 1, 1),
 )

@@ -1,0 +1,67 @@
+"""The loss of a problem with two parameters, on a grid: the ground of a figure.
+
+Index legend: N samples, U and V points along the two axes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from optiscope.problems.problem import Problem
+
+__all__ = ["loss_grid"]
+
+Array = NDArray[np.float64]
+
+CHUNK = 2048
+"""Points evaluated at a time."""
+
+
+def loss_grid(problem: Problem, u: Array, v: Array) -> Array:
+    """Mean loss over the training-evaluation samples at every (u, v), [V, U], in float64.
+
+    Args:
+        problem: with two trainable parameters.
+        u: values of the first parameter [U].
+        v: values of the second [V].
+
+    Raises:
+        ValueError: the problem has more or fewer parameters.
+    """
+    if problem.parameters != 2:
+        raise ValueError(
+            f"a landscape needs a problem with 2 parameters, got {problem.name} with "
+            f"{problem.parameters:,}: choose another problem"
+        )
+    model = problem.make_model().double()
+    samples = problem.data(None).train_eval
+    inputs, targets = samples.select(torch.arange(len(samples)))
+    if inputs.is_floating_point():
+        inputs = inputs.double()
+    if targets.is_floating_point():
+        targets = targets.double()
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    fixed = {k: t.detach() for k, t in model.state_dict().items() if k not in dict(trainable)}
+
+    def mean_loss(point: Tensor) -> Tensor:
+        values = dict(fixed)
+        taken = 0
+        for name, parameter in trainable:
+            values[name] = point[taken : taken + parameter.numel()].view(parameter.shape)
+            taken += parameter.numel()
+        return problem.loss(functional_call(model, values, (inputs,)), targets).mean()
+
+    second, first = torch.meshgrid(
+        torch.from_numpy(np.asarray(v, dtype=np.float64)),
+        torch.from_numpy(np.asarray(u, dtype=np.float64)),
+        indexing="ij",
+    )
+    points = torch.stack([first.flatten(), second.flatten()], 1)
+    with torch.no_grad():
+        losses = torch.cat([vmap(mean_loss)(chunk) for chunk in points.split(CHUNK)])
+    grid: Array = losses.view(first.shape).numpy()
+    return grid
