@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from optiscope.study.toml_lines import line_of
 
@@ -50,6 +50,29 @@ class ChoiceTable(_Table):
     choice: Annotated[list[Any], Field(min_length=1)]
 
 
+def _kind(value: Any) -> str:
+    """Which of two forms a value is meant to have, so that errors speak of that one alone."""
+    if isinstance(value, dict | ChoiceTable) and "choice" in dict(value):
+        return "a choice"
+    return "a range"
+
+
+def _breadth(value: Any) -> str:
+    return "a table" if isinstance(value, dict) else "a number"
+
+
+Dimension = Annotated[
+    Annotated[RangeTable, Tag("a range")] | Annotated[ChoiceTable, Tag("a choice")],
+    Discriminator(_kind),
+]
+Count = Annotated[int, Field(ge=1)]
+CountPerProblem = Annotated[
+    Annotated[Count, Tag("a number")] | Annotated[dict[str, Count], Tag("a table")],
+    Discriminator(_breadth),
+]
+FORMS = ("a range", "a choice", "a table", "a number")  # not part of the path in the file
+
+
 class TuningTable(_Table):
     """How hyperparameters are chosen: sampler, trials per problem, seeds, and by which figure."""
 
@@ -66,7 +89,7 @@ class AlgorithmTable(_Table):
     label: str | None = None
     optimizer: str
     fixed: dict[str, Any] = Field(default_factory=dict)
-    space: dict[str, RangeTable | ChoiceTable] | None = None
+    space: dict[str, Dimension] | None = None
     sampler: Sampler | None = None
     budget: Annotated[int, Field(ge=1)] | None = None
     schedule: dict[str, Any] | None = None
@@ -86,8 +109,8 @@ class Declaration(_Table):
     problems: Annotated[list[str], Field(min_length=1)]
     algorithms: Annotated[list[AlgorithmTable], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    epochs: Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=1)]] | None = None
-    batch_size: Annotated[int, Field(ge=1)] | dict[str, Annotated[int, Field(ge=1)]] | None = None
+    epochs: CountPerProblem | None = None
+    batch_size: CountPerProblem | None = None
     tuning: TuningTable = Field(default_factory=TuningTable)
     schedule: dict[str, Any] | None = None
     initialisation: dict[str, Any] | None = None
@@ -163,27 +186,28 @@ def _refuse_infinite(values: Any, text: str, origin: str, path: tuple[int | str,
 
 
 def _explain(error: ValidationError, text: str, origin: str) -> str:
-    """The first thing that is wrong, in one line."""
-    first = error.errors(include_url=False)[0]
-    path = tuple(p for p in first["loc"] if p not in ("RangeTable", "ChoiceTable", "constrained"))
-    path = tuple(p for p in path if not (isinstance(p, str) and p.startswith(("dict[", "int"))))
+    """The first thing that is wrong, in one line; a misspelt word before what it leaves missing."""
+    errors = error.errors(include_url=False)
+    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
+    path = tuple(p for p in first["loc"] if p not in FORMS)
     line = line_of(text, path)
     where = f"{origin}, line {line}" if line else origin
     name = ".".join(str(p) for p in path)
     kind = first["type"]
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(path[-1]), _words_at(path), n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_words_at(path))}"
+        words = list(ChoiceTable.model_fields) if "a choice" in first["loc"] else _words_at(path)
+        near = difflib.get_close_matches(str(path[-1]), words, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(words)}"
         return f"{where}: unknown word {path[-1]!r}; {hint}"
     if kind == "missing":
         return f"{where}: {name} is missing"
-    message = first["msg"][0].lower() + first["msg"][1:]
+    message = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
     if kind == "literal_error":
         near = difflib.get_close_matches(
             str(first["input"]), str(first.get("ctx", {}).get("expected")).split("'"), n=1
         )
         message += f"; did you mean {near[0]!r}?" if near else ""
-    return f"{where}: {name}: {message}, got {first['input']!r}"
+    return f"{where}: {name}: {' '.join(message.split())}"
 
 
 def _words_at(path: tuple[int | str, ...]) -> list[str]:

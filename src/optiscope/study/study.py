@@ -277,7 +277,7 @@ class _Resolver:
     def _check_unique(self, path: tuple[str | int, ...], words: Sequence[Any], kind: str) -> None:
         for i, word in enumerate(words):
             if word in words[:i]:
-                self._fail(path, f"{kind} {word!r} stands twice; each must be different")
+                self._fail((*path, i), f"{kind} {word!r} stands twice; each must be different")
 
     def _problem(self, index: int, name: str) -> Problem:
         try:
@@ -458,6 +458,10 @@ class _Resolver:
 
     def _metrics(self, found: Sequence[Problem]) -> dict[str, str]:
         chosen: dict[str, str] = {}
+        names = [p.name for p in found]
+        for name in self.declared.metric or {}:
+            if name not in names:
+                self._fail(("metric", name), self._unknown("problem", name, names))
         for problem in found:
             known = ["loss"] if problem.metric is None else [problem.metric.name, "loss"]
             metric = (self.declared.metric or {}).get(problem.name, known[0])
