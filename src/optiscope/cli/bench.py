@@ -81,7 +81,9 @@ def command(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=wants_json) as bar:
+    with Progress(
+        *columns, console=console, transient=wants_json, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(declared.name, total=None)
 
         def show(event: Event) -> None:

@@ -82,7 +82,10 @@ def command(
         TextColumn("{task.fields[latest]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(f"{problem} · {optimizer}", total=1.0, latest="")
 
         def show(share: float, latest: Any) -> None:

@@ -75,11 +75,23 @@ def _imported(path: str) -> Problem:
             f"expected a problem {attribute!r} in module {module_name!r}, got none of that name: "
             "correct the word after the colon"
         ) from None
+    except Exception as error:
+        raise UnknownProblemError(_from_there(path, "an importable module", error)) from error
     if callable(found) and not isinstance(found, Problem):
-        found = found()
+        try:
+            found = found()
+        except Exception as error:
+            what = "a function that takes no arguments and returns a problem"
+            raise UnknownProblemError(_from_there(path, what, error)) from error
     if not isinstance(found, Problem):
         raise UnknownProblemError(
             f"expected {path!r} to be an optiscope.problems.Problem or a function that returns "
             f"one, got {type(found).__name__}: see docs/problems.md"
         )
     return found
+
+
+def _from_there(path: str, expected: str, error: Exception) -> str:
+    """One line about an error that code at an import path raised."""
+    what = " ".join(str(error).split())
+    return f"expected {expected} at {path!r}, got {type(error).__name__} from it: {what}"
