@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from importlib import metadata
 from typing import Any
@@ -105,8 +104,10 @@ def root() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; never returns."""
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where my_module:MyOptimizer may lie; it hides nothing
+    if "" not in sys.path:
+        sys.path.append(
+            ""
+        )  # the current folder, where my_module:MyOptimizer may lie; hides nothing
     try:
         status: Any = root.main(args=args, prog_name="optiscope", standalone_mode=False)
     except click.exceptions.Abort:
