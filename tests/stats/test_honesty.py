@@ -6,11 +6,15 @@ Rates are compared with their nominal values within three standard errors of the
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from optiscope.stats.claims import Claim, claims_from
 from optiscope.stats.comparison import T_TEST, Verdict, paired_comparison
+from optiscope.stats.evidence import Evidence, Part
 from optiscope.stats.many_comparisons import step_down_levels
 from optiscope.stats.power import (
     equivalence_power,
@@ -21,6 +25,7 @@ from optiscope.stats.power import (
 )
 from optiscope.stats.sequential import SequentialPlan, sequential_comparison, stages
 from stats.simulation import NOISES, covers, equivalence_p_values, first_stage, noise, p_values
+from stats.small_study import PROBLEM, algorithm, planned, run
 
 LEVEL = 0.05
 REPETITIONS = 100_000
@@ -123,6 +128,54 @@ def test_a_family_of_comparisons_errs_at_the_level(margin: float | None) -> None
             says_different = (row <= levels) & ~says_equal
             wrong += bool((exact & says_different).any() or (~exact & says_equal).any())
     assert wrong / repetitions <= LEVEL + within(LEVEL, repetitions)
+
+
+def evidence(values: NDArray[np.float64], **declared: Any) -> Evidence:
+    """A study in memory whose algorithm i ends at ``values[i, k]`` with seed 100 + k."""
+    labels, seeds = [f"a{i}" for i in range(len(values))], range(100, 100 + values.shape[1])
+    tuned = {"lr": 1e-3}
+    parts: dict[str, Any] = {"tuning": {}, "reporting": {}}
+    for label, row in zip(labels, values, strict=True):
+        made = run(label, PROBLEM, 0, tuned, [0.0, 0.5])
+        parts["tuning"][PROBLEM, label] = [Part(planned(made, label, "tuning", 0), made)]
+        parts["reporting"][PROBLEM, label] = {
+            seed: Part(planned(made, label, "reporting", -1), made)
+            for seed, value in zip(seeds, row, strict=True)
+            for made in [run(label, PROBLEM, seed, tuned, [0.0, float(value)])]
+        }
+    declaration = {
+        "problems": [PROBLEM],
+        "epochs": {PROBLEM: 100},
+        "metric": {PROBLEM: "accuracy"},
+        "algorithms": [algorithm(label, budget=1) for label in labels],
+        "tuning": {"seeds": [0], "select": "valid_loss"},
+        "seeds": list(seeds),
+        "level": LEVEL,
+    }
+    return Evidence(declaration | declared, **parts)
+
+
+@pytest.mark.parametrize("declared", [{}, {"until_decided": {"stages": [5, 8, 10]}}])
+def test_a_study_of_equal_algorithms_claims_nothing_too_often(declared: dict[str, Any]) -> None:
+    """The whole path from records to claims: four equal algorithms, six comparisons."""
+    rng, studies, wrong = np.random.default_rng(130), 150, 0
+    for _ in range(studies):
+        values = rng.normal(size=(4, 10)) + rng.normal(size=10)  # seeds differ too
+        answers = claims_from(evidence(values, **declared))
+        assert len(answers) == 6
+        wrong += any(isinstance(x, Claim) and x.verdict is not Verdict.UNDECIDED for x in answers)
+        assert all(isinstance(x, Claim) for x in answers)
+    assert wrong / studies <= LEVEL + within(LEVEL, studies)
+
+
+def test_a_study_finds_the_algorithm_that_is_better() -> None:
+    rng = np.random.default_rng(140)
+    for _ in range(10):
+        values = rng.normal(size=(3, 10)) + rng.normal(size=10) + np.array([[0], [0], [6]])
+        verdicts = {(x.a, x.b): x.verdict for x in claims_from(evidence(values))
+                    if isinstance(x, Claim)}  # fmt: skip
+        assert verdicts["a0", "a2"] is Verdict.WORSE
+        assert verdicts["a1", "a2"] is Verdict.WORSE
 
 
 PLAN = SequentialPlan(stages(5, 30), LEVEL)

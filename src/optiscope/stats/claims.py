@@ -11,7 +11,7 @@ from optiscope.stats.claim_question import QuestionError, parse_question
 from optiscope.stats.comparison import SIGN_TEST, Comparison, Verdict, paired_comparison
 from optiscope.stats.evidence import Evidence, read_evidence
 from optiscope.stats.many_comparisons import correct_for_many
-from optiscope.stats.naming import algorithm_name, short_number
+from optiscope.stats.naming import algorithm_name, counted, short_number
 from optiscope.stats.refusal import Refusal, refuse, refuse_horizon, refuse_metric
 from optiscope.stats.sequential import SequentialPlan, next_stage, sequential_comparison
 from optiscope.stats.summary import higher_is_better
@@ -70,7 +70,7 @@ class Claim:
     def sentence(self) -> str:
         """The claim in one sentence, everything it rests on included."""
         c = self.comparison
-        where = f"on {self.problem} after {self.epochs} epochs"
+        where = f"on {self.problem} after {counted(self.epochs, 'epoch')}"
         heads = {
             Verdict.BETTER: f"{self.a} is better than {self.b} {where}",
             Verdict.WORSE: f"{self.a} is worse than {self.b} {where}",

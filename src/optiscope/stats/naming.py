@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["algorithm_name", "short_number"]
+__all__ = ["algorithm_name", "counted", "short_number"]
 
 
 def short_number(value: Any) -> str:
@@ -15,6 +15,11 @@ def short_number(value: Any) -> str:
     text = f"{value:.4g}"
     mantissa, letter, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent)}" if letter else text
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: ``1 epoch``, ``80 epochs``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def algorithm_name(entry: Mapping[str, Any]) -> str:

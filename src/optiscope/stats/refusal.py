@@ -11,6 +11,7 @@ from typing import Any
 
 from optiscope.records import Run
 from optiscope.stats.evidence import Evidence, Part
+from optiscope.stats.naming import counted
 from optiscope.stats.study_toml import study_toml
 
 __all__ = ["Refusal", "refuse", "refuse_horizon", "refuse_metric"]
@@ -58,9 +59,9 @@ def refuse_horizon(evidence: Evidence, problem: str, a: str, b: str, epochs: int
     tuned = evidence.declaration["epochs"][problem]
     return _Case(evidence, problem, a, b).refusal(
         "horizon",
-        f"{a} and {b} were tuned for {tuned} epochs on {problem}, not for {epochs}: what is best "
-        f"for {tuned} need not be best for {epochs}, so that the curves at epoch {epochs} show "
-        "choices that nobody made for it",
+        f"{a} and {b} were tuned for {counted(tuned, 'epoch')} on {problem}, not for {epochs}: "
+        f"what is best for {tuned} need not be best for {epochs}, so that the curves at epoch "
+        f"{epochs} show choices that nobody made for it",
         epochs=epochs,
     )
 
@@ -113,8 +114,8 @@ class _Case:
         study = study_toml(
             declaration,
             name="-".join([str(declaration["name"]), *rule.split()]),
-            question=f"Is {self.a} better than {self.b} on {self.problem} after {epochs} epochs, "
-            f"in test {metric}?",
+            question=f"Is {self.a} better than {self.b} on {self.problem} after "
+            f"{counted(epochs, 'epoch')}, in test {metric}?",
             problem=self.problem,
             labels=[label for label in self.evidence.labels if label in self.labels],
             epochs=epochs,
@@ -208,8 +209,9 @@ def _horizon(case: _Case) -> Refusal | None:
             if other:
                 return case.refusal(
                     "horizon",
-                    f"{label} was {role} for {other[0]} epochs on {case.problem}, but the study "
-                    f"declares {declared}: a claim holds only at the horizon that was tuned for",
+                    f"{label} was {role} for {counted(other[0], 'epoch')} on {case.problem}, "
+                    f"but the study declares {declared}: "
+                    "a claim holds only at the horizon that was tuned for",
                 )
     return None
 
@@ -232,7 +234,7 @@ def _seeds(case: _Case) -> Refusal | None:
         return None
     return case.refusal(
         "seeds",
-        f"{case.a} and {case.b} have {len(common)} reporting seed{'' if len(common) == 1 else 's'} "
+        f"{case.a} and {case.b} have {counted(len(common), 'reporting seed')} "
         f"in common on {case.problem}: one run shows nothing, a difference needs 2 pairs at least",
     )
 
@@ -249,8 +251,8 @@ def _unfinished(case: _Case) -> Refusal | None:
             waiting += max(0, int(entry["budget"]) - len(tried))
     if waiting:
         return case.unfinished(
-            f"{waiting} trial{'' if waiting == 1 else 's'} of {case.a} and {case.b} on "
-            f"{case.problem} have no record yet: run `optiscope bench` again to finish the study"
+            f"{counted(waiting, 'trial')} of {case.a} and {case.b} on {case.problem} without a "
+            f"record: run `optiscope bench` again to finish the study"
         )
     stages = case.evidence.stages
     common = len(case.evidence.common_seeds(case.problem, case.a, case.b))

@@ -66,6 +66,7 @@ def study_toml(
         kept = {key: table.get(key) for key in _OF_ALGORITHM} | _tuning(table, budget)
         if stopping := kept["early_stopping"]:
             kept["early_stopping"] = {k: _of_validation(v) for k, v in stopping.items()}
+        kept["fixed"] = kept["fixed"] or None
         lines += ["", "[[algorithms]]", *_lines(kept)]
     return "\n".join(lines) + "\n"
 
