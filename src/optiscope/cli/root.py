@@ -105,9 +105,7 @@ def root() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line; never returns."""
     if "" not in sys.path:
-        sys.path.append(
-            ""
-        )  # the current folder, where my_module:MyOptimizer may lie; hides nothing
+        sys.path.append("")  # the current folder, where my_module:MyOptimizer may lie
     try:
         status: Any = root.main(args=args, prog_name="optiscope", standalone_mode=False)
     except click.exceptions.Abort:

@@ -1,8 +1,28 @@
-"""Studies: declared in one TOML file, validated, tuned, run, resumed."""
+"""Studies: declared in one TOML file, validated, tuned, run, resumed.
 
-from optiscope.study.declaration import StudyError, shipped_studies
-from optiscope.study.runner import Event, run_study
-from optiscope.study.study import Algorithm, Study, load_study
+Names are imported when first used, so that a worker, which only trains, starts without what only
+planning needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optiscope.study.declaration import StudyError, shipped_studies
+    from optiscope.study.runner import Event, run_study
+    from optiscope.study.study import Algorithm, Study, load_study
+
+_HOMES = {
+    "Algorithm": "study",
+    "Event": "runner",
+    "Study": "study",
+    "StudyError": "declaration",
+    "load_study": "study",
+    "run_study": "runner",
+    "shipped_studies": "declaration",
+}
 
 __all__ = [
     "Algorithm",
@@ -13,3 +33,13 @@ __all__ = [
     "run_study",
     "shipped_studies",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"optiscope.study.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
