@@ -31,7 +31,7 @@ __all__ = [
     "thin_parts",
 ]
 
-_SHIFT = 16.0  # multiples of the machine epsilon, relative to the trace: see `renew`
+_SHIFT = 1e-9  # relative to the trace, and at least 16 machine epsilons: see `renew`
 _ROUNDS = 8  # rounds of orthogonal iteration on a K x K core where there is no waiting
 FLOOR = 1e-6  # smallest eigenvalue counted, relative to the largest
 
@@ -102,7 +102,7 @@ def renew(block: Block) -> tuple[Block, Tensor]:
 
     The Nystrom approximation A U (U'A U)^-1 (A U)' is the largest positive matrix below A that
     reproduces A U: one step of block power iteration, without another product. Where K = D it is A
-    itself. A shift of a few machine epsilons of the trace keeps it defined for singular A.
+    itself. A small multiple of the identity, taken off again, keeps it defined for singular A.
 
     Source: Tropp et al. 2017, Fixed-rank approximation of a positive-semidefinite matrix.
     """
@@ -116,7 +116,7 @@ def renew(block: Block) -> tuple[Block, Tensor]:
     core = (core + core.mT) / 2
     trace = core.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
     trace = torch.where(trace > 0, trace, torch.ones_like(trace))
-    shift = _SHIFT * torch.finfo(basis.dtype).eps
+    shift = max(_SHIFT, 16 * torch.finfo(basis.dtype).eps)
     eye = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
     root, _ = torch.linalg.cholesky_ex(core / trace + shift * eye)
     inverse_root = torch.linalg.solve_triangular(root, eye, upper=False).to(basis.dtype)

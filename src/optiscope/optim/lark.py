@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from optiscope.optim import lark_layers
-from optiscope.optim.lark_layers import FIRST_LENGTH, MatrixRule
+from optiscope.optim.lark_layers import MatrixRule, first_length
 from optiscope.optim.lark_log import LayerLog, describe_layer
 from optiscope.optim.lark_settings import check_parameter, check_settings
 from optiscope.optim.lark_stack import LayerStacks
@@ -26,6 +26,8 @@ _VECTOR_LENGTH = (
 _AVERAGING = 8.0  # weight of a step in the average of weights grows as its number to this power
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 _STACKED = 65_536  # entries up to which equal layers are worth copying together on a CPU
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class _Plan:
 class _Gradient(NamedTuple):
     value: Tensor
     live: Tensor  # one, or zero where it is to change nothing
+
+
+def _uncompiled(function: _Function) -> _Function:
+    """Run as it is inside torch.compile: bookkeeping around library calls gains nothing there."""
+    return cast(_Function, torch.compiler.disable(function))
 
 
 class Lark(Optimizer):
@@ -93,7 +100,7 @@ class Lark(Optimizer):
         memory: float = 100.0,
         gather_every: int = 2,
         renew_every: int = 10,
-        growth: float = 0.1,
+        growth: float = 0.07,
     ) -> None:
         self._set_up()
         defaults = {
@@ -138,6 +145,7 @@ class Lark(Optimizer):
 
     # --- the step -------------------------------------------------------------------------------
 
+    @_uncompiled
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; returns the closure's loss where one is given.
@@ -249,6 +257,7 @@ class Lark(Optimizer):
             momentum=group["momentum"],
             forget=1 - (1 - 1 / group["memory"]) ** group["gather_every"],
             growth=group["growth"] * group["gather_every"],
+            first_length=first_length(group["horizon"]),
         )
         for p, gradient in bunch:
             if not self.state[p]:
@@ -297,7 +306,7 @@ class Lark(Optimizer):
         if lengths:
             mean = torch.stack([length.to(values[0]) for length in lengths]).mean().exp()
         else:
-            mean = values[0].new_full((), FIRST_LENGTH)
+            mean = values[0].new_full((), first_length(group["horizon"]))
         length = mean * _VECTOR_LENGTH * plan.factor
         for (p, gradient), direction in zip(bunch, directions, strict=True):
             self._move(p, direction, length, length * gradient.live, group, plan)
@@ -307,7 +316,9 @@ class Lark(Optimizer):
         if p.dtype in _LOW_PRECISION:
             self.state[p]["precise"] = p.detach().float()
         if plan.share:
-            self.state[p]["average"] = p.detach().to(torch.promote_types(p.dtype, torch.float32))
+            self.state[p]["average"] = p.detach().to(
+                torch.promote_types(p.dtype, torch.float32), copy=True
+            )
 
     def _move(
         self,

@@ -16,17 +16,20 @@ from optiscope.optim import kronecker
 from optiscope.optim.kronecker import Block, Preconditioner
 
 __all__ = [
-    "FIRST_LENGTH",
     "LayerState",
     "MatrixRule",
     "advance",
+    "first_length",
     "first_state",
     "gather",
     "renew",
     "unit_length",
 ]
 
-FIRST_LENGTH = 0.01  # of a unit step; chosen on digits, MNIST and Fashion-MNIST
+# Lengths in units of `unit_length`, chosen on digits, MNIST and Fashion-MNIST: see docs/lark.md.
+_LEAST_FIRST_LENGTH = 0.01
+_FIRST_DISTANCE = 0.2
+_FIRST_LENGTH_UNANNEALED = 0.02
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class MatrixRule:
         momentum: of the average of gradients; Nesterov's lookahead is always taken.
         forget: weight in the factors of a gradient that is gathered.
         growth: most by which the logarithm of a step's length changes when one is gathered.
+        first_length: the step's length at first, in units of :func:`unit_length`.
     """
 
     rank: int
@@ -46,6 +50,7 @@ class MatrixRule:
     momentum: float
     forget: float
     growth: float
+    first_length: float
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,13 @@ def unit_length(m: int, n: int) -> float:
     return math.sqrt(min(m, n) * max(1.0, m / n))
 
 
+def first_length(horizon: int | None) -> float:
+    """Length of the first step: what random steps of it reach is the same at every short horizon."""
+    if horizon is None:
+        return _FIRST_LENGTH_UNANNEALED
+    return max(_LEAST_FIRST_LENGTH, _FIRST_DISTANCE / math.sqrt(horizon))
+
+
 def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
     """State of one layer before its first gradient [M, N] is taken in."""
     left = kronecker.first_block(gradient, rule.rank)
@@ -109,7 +121,7 @@ def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
         right_values=right_zeros,
         right_gains=right_zeros.clone(),
         trace=gradient.new_zeros(()),
-        log_length=gradient.new_full((), math.log(FIRST_LENGTH)),
+        log_length=gradient.new_full((), math.log(rule.first_length)),
     )
 
 
