@@ -18,6 +18,7 @@ COMMANDS = {
     "status": ("status", "Show how far a study is."),
     "report": ("report", "Write the page and figures of a study again."),
     "claim": ("claim", "Ask a study a question; it answers or refuses."),
+    "import": ("importing", "Put published results beside a study's own."),
     "time": ("time", "Measure what a training step costs with several optimizers."),
     "data": ("data", "List, download and check data sets."),
 }
@@ -53,6 +54,7 @@ EXIT_CODES = {
     ("optiscope.optim.registry", "UnknownOptimizerError"): ExitCode.USAGE,
     ("optiscope.optim.registry", "BadSettingsError"): ExitCode.USAGE,
     ("optiscope.optim.first_order", "MissingExtraError"): ExitCode.USAGE,
+    ("optiscope.stats.importers.foreign_run", "ImportFormatError"): ExitCode.USAGE,
     ("optiscope.stats.claim_question", "QuestionError"): ExitCode.USAGE,
     ("optiscope.train.loop", "TrialError"): ExitCode.USAGE,
     ("optiscope.data.errors", "DataError"): ExitCode.DATA,

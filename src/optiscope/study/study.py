@@ -490,4 +490,6 @@ def _corners(space: Mapping[str, Range | Choice]) -> list[dict[str, Any]]:
 def _plain_dimension(dimension: Range | Choice) -> dict[str, Any]:
     if isinstance(dimension, Choice):
         return {"choice": list(dimension.values)}
-    return {"low": dimension.low, "high": dimension.high, "log": dimension.log}
+    plain: dict[str, Any] = {"low": dimension.low, "high": dimension.high, "log": dimension.log}
+    points = getattr(dimension, "points", None)
+    return plain if points is None else plain | {"points": points}

@@ -1,0 +1,38 @@
+"""``optiscope import``: published results beside one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from optiscope.cli.options import as_json, json_option
+
+__all__ = ["command"]
+
+
+@click.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--origin", help="Where the numbers came from, in words [default: the file's name].")
+@json_option
+def command(source: Path, folder: Path, origin: str | None, wants_json: bool) -> None:
+    """Import the published results in SOURCE into the study in FOLDER.
+
+    SOURCE is a CSV file with a row per setting or per epoch, or a JSON file or folder of DeepOBS.
+    Imported runs are marked as such: they stand in the study's figures and enter no claim.
+    """
+    from optiscope.records import StudyFolder
+    from optiscope.stats.importers import import_deepobs, import_table, keep_imported
+
+    kept = StudyFolder(folder)
+    kept.declaration()
+    if source.suffix.lower() == ".csv":
+        runs = import_table(source, source=origin)
+    else:
+        runs = import_deepobs(source)
+    new = keep_imported(kept, runs)
+    if wants_json:
+        click.echo(as_json({"read": len(runs), "new": new, "folder": str(folder)}))
+    else:
+        click.echo(f"{len(runs)} runs read from {source}, {new} of them new in {folder}")
