@@ -48,4 +48,4 @@ def test_start_and_first_loss(name: str, start: tuple[float, float]) -> None:
     assert noisy.mean(0).abs().max() < 0.03  # three standard errors
     assert noisy.std(0).tolist() == pytest.approx([1.0, 1.0], abs=0.03)
     spread = model(noisy).mean().item() - problem.first_loss
-    assert spread == pytest.approx(float(noisy.mean(0) @ model.point), abs=2e-2)
+    assert spread == pytest.approx((noisy.mean(0) @ model.point).item(), abs=2e-2)
