@@ -84,7 +84,11 @@ class TuningTable(_Table):
 
 
 class AlgorithmTable(_Table):
-    """A(Φ): an optimizer, its search space, schedule and tuning rule."""
+    """A(Φ): an optimizer, its search space, schedule and tuning rule.
+
+    ``schedule = "none"`` exempts it from the study's schedule, as an optimizer that anneals by
+    itself should be.
+    """
 
     label: str | None = None
     optimizer: str
@@ -92,7 +96,7 @@ class AlgorithmTable(_Table):
     space: dict[str, Dimension] | None = None
     sampler: Sampler | None = None
     budget: Annotated[int, Field(ge=1)] | None = None
-    schedule: dict[str, Any] | None = None
+    schedule: dict[str, Any] | Literal["none"] | None = None
     clip: dict[str, float] | None = None
     early_stopping: dict[str, Any] | None = None
     pruner: dict[str, Any] | None = None

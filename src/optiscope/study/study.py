@@ -316,7 +316,7 @@ class _Resolver:
             space=space,
             sampler=sampler,
             budget=self._budget(path, table, sampler, space),
-            schedule=table.schedule or self.declared.schedule,
+            schedule=self._schedule(table),
             clip=table.clip,
             early_stopping=table.early_stopping,
             pruner=table.pruner,
@@ -364,6 +364,12 @@ class _Resolver:
                 )
         return size
 
+    def _schedule(self, table: AlgorithmTable) -> Mapping[str, Any] | None:
+        """The algorithm's own schedule, or the study's."""
+        if table.schedule == "none":
+            return None
+        return table.schedule or self.declared.schedule
+
     def _check_settings(
         self,
         path: tuple[str | int, ...],
@@ -371,7 +377,7 @@ class _Resolver:
         space: Mapping[str, Range | Choice],
     ) -> None:
         """Build the optimizer at the corners of its space, and the schedule, clip and stopping."""
-        schedule = table.schedule or self.declared.schedule
+        schedule = self._schedule(table)
         for corner in _corners(space):
             try:
                 bound = registry.bind(table.optimizer, {**table.fixed, **corner})
@@ -410,7 +416,7 @@ class _Resolver:
                 with self._refusing(("algorithms", i, "early_stopping")):
                     check_watched(table.early_stopping, None, problem)
                 with self._refusing(("algorithms", i, "schedule")):
-                    check_watched(None, table.schedule, problem)
+                    check_watched(None, self._schedule(table), problem)
 
     def _check_initialisations(self, found: Sequence[Problem]) -> None:
         """Every declared rule must exist, and have layers to act on in every problem."""
