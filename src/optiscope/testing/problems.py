@@ -52,6 +52,7 @@ class ProblemConformance:
     def setup_class(cls) -> None:
         """Resolve the problem and load its data once for all tests."""
         cls.subject = cls.problem if isinstance(cls.problem, Problem) else get(cls.problem)
+        torch.manual_seed(0)
         cls.splits = cls.subject.data(cls.data_dir)
 
     @classmethod
