@@ -117,7 +117,7 @@ def answer(problem: str, results: Sequence[Result], claims: Sequence[Claim | Ref
 def effect_text(c: Comparison, metric: str) -> str:
     """The difference with its interval, or wins and losses where a run failed."""
     if c.difference is None:
-        return f"won {c.wins} and lost {c.losses} of {c.pairs} pairs of seeds"
+        return f"won {c.wins}, lost {c.losses} of {c.pairs} seeds"
     text = f"{_signed(c.difference, metric)}{_unit(metric)}"
     if c.interval is not None:
         low, high = (_signed(end, metric) for end in c.interval)

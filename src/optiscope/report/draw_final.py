@@ -12,7 +12,7 @@ from optiscope.report.axis_scale import set_linear
 from optiscope.report.number_text import axis_name
 from optiscope.stats.summary import Result
 
-__all__ = ["draw_final"]
+__all__ = ["draw_final", "row_label"]
 
 
 def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look]) -> None:
@@ -37,15 +37,16 @@ def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look])
         if len(values):
             (bar,) = axes.plot([scale * result.mean] * 2, [row - 0.36, row + 0.36], color=INK)
             bar.set_gid(f"{look.group}-mean")
-    axes.set_yticks(range(len(results)), [_row_label(r) for r in results])
+    axes.set_yticks(range(len(results)), [row_label(r) for r in results])
     axes.set_ylim(len(results) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     set_linear(axes, "x")
-    axes.set_title(f"Final test {metric}, every seed")
-    axes.set_xlabel(axis_name("test", metric))
+    axes.set_title(f"Final test {metric}")
+    axes.set_xlabel(axis_name("test", metric), loc="right")
     axes.set_ylabel("algorithm")
 
 
-def _row_label(result: Result) -> str:
-    words = ", ".join(f"{count} {status}" for status, count in result.failed.items())
-    return f"{result.algorithm}\n({words})" if words else result.algorithm
+def row_label(result: Result) -> str:
+    """The algorithm, and below it how many of its runs failed how."""
+    words = ",\n".join(f"{count} {status}" for status, count in result.failed.items())
+    return f"{result.algorithm}\n{words}" if words else result.algorithm

@@ -69,5 +69,5 @@ def draw_ranks(axes: Axes, ranks: Sequence[Rank], looks: Mapping[str, Look]) -> 
     axes.grid(axis="y", visible=False)
     set_linear(axes, "x", integer=True)
     axes.set_title("Mean rank")
-    axes.set_xlabel("mean rank (1 is best)")
+    axes.set_xlabel("mean rank (1 is best)", loc="right")
     axes.set_ylabel("algorithm")

@@ -20,7 +20,7 @@ from optiscope.report.panels import FigureGroup, Panel
 from optiscope.report.svg import share_styles, svg_text
 from optiscope.stats.study_table import StudyTables
 
-__all__ = ["render_page"]
+__all__ = ["page_figure", "render_page"]
 
 PANEL_WIDTH: Final = 4.2
 """Inches, at which text of 9 points is readable on a phone and small enough on a laptop."""
@@ -122,7 +122,10 @@ def _environment(swatches: _Swatches) -> jinja2.Environment:
 
 def _draw(group: FigureGroup, first: str) -> dict[str, Any]:
     drawn = [
-        {"svg": _drawing(panel, f"{first}{n}"), "algorithm": panel.algorithm}
+        {
+            "svg": svg_text(page_figure(panel), f"{first}{n}", panel.description),
+            "algorithm": panel.algorithm,
+        }
         for n, panel in enumerate(group.panels)
     ]
     return {
@@ -145,15 +148,16 @@ def _share_styles(parts: Sequence[Sequence[Sequence[dict[str, Any]]]]) -> str:
     return css
 
 
-def _drawing(panel: Panel, name: str) -> str:
-    """The panel as SVG; margins are fixed, so that panels side by side line up."""
+def page_figure(panel: Panel) -> Figure:
+    """The panel for the page; margins are fixed, so that panels side by side line up."""
     width, height = PANEL_WIDTH, PANEL_WIDTH * panel.height
     inner = (width - panel.left - panel.right, height - BOTTOM - TOP)
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes(
         (panel.left / width, BOTTOM / height, inner[0] / width, inner[1] / height)
     )
-    axes.xaxis.set_label_coords(0.5, -0.3 / inner[1])
-    axes.yaxis.set_label_coords((0.12 - panel.left) / inner[0], 0.5)
+    axes.yaxis.set_label_coords((0.17 - panel.left) / inner[0], 0.5)
     panel.draw(axes)
-    return svg_text(figure, name, panel.description)
+    place = axes.xaxis.label.get_position()[0]
+    axes.xaxis.set_label_coords(place, -0.27 / inner[1])
+    return figure

@@ -70,4 +70,4 @@ def rows_height(rows: int) -> float:
 
 def label_width(labels: Sequence[str]) -> float:
     """Inches for names of algorithms at 8.5 points, and the axis label beside them."""
-    return 0.42 + 0.078 * max(len(label) for label in labels)
+    return 0.42 + 0.078 * max(len(line) for label in labels for line in label.splitlines())

@@ -11,7 +11,7 @@ import numpy as np
 from optiscope.report.appearance import Look
 from optiscope.report.draw_budget import draw_budget
 from optiscope.report.draw_curves import draw_curves
-from optiscope.report.draw_final import draw_final
+from optiscope.report.draw_final import draw_final, row_label
 from optiscope.report.draw_sensitivity import draw_map, draw_sensitivity, span_of_results
 from optiscope.report.draw_time import RelativeTime, draw_time
 from optiscope.report.legend import (
@@ -119,7 +119,7 @@ def _final_values(
         draw=partial(draw_final, results=results, looks=looks),
         description=f"final test {results[0].metric} of every seed on {problem}",
         height=rows_height(len(results)),
-        left=label_width([r.algorithm for r in results]),
+        left=label_width([row_label(r) for r in results]),
         keys=keys,
     )
     note = "One point per seed; the bar is their mean. Failed runs have no final value."
@@ -197,6 +197,7 @@ def _maps(
                     look=look,
                 ),
                 description=f"result against {names[0]} and {names[1]} of {label} on {problem}",
+                left=0.75,
                 right=0.62,
                 keys=(FAILED_TRIAL,),
                 algorithm=look.number,
