@@ -28,6 +28,7 @@ from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.environment import environment
 from optiscope.train.evaluation import check_watched, evaluate
 from optiscope.train.memory import peak_memory_bytes, reset_peak_memory
+from optiscope.train.optimizer_log import optimizer_log
 from optiscope.train.pruning import Pruning
 from optiscope.train.schedule import Schedule, make_schedule
 
@@ -342,7 +343,7 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             self.clock.mark("forward_backward")
-        self._measure(epoch, "optimizer", _log_of(self.optimizer))
+        self._measure(epoch, "optimizer", optimizer_log(self.optimizer))
         self.clock.mark("instruments")
         with (
             _evaluation_mode(self.optimizer),
@@ -429,19 +430,3 @@ def _evaluation_mode(optimizer: Optimizer) -> Iterator[None]:
     finally:
         if switches:
             optimizer.train()  # type: ignore[attr-defined]
-
-
-def _log_of(optimizer: Optimizer) -> dict[str, float]:
-    """Learning rate of each group, and the numbers in ``get_log()`` where there is one."""
-    values: dict[str, float] = {}
-    for i, group in enumerate(optimizer.param_groups):
-        name = "lr" if len(optimizer.param_groups) == 1 else f"lr_{group.get('name', i)}"
-        if isinstance(group.get("lr"), int | float | Tensor):
-            values[name] = float(group["lr"])
-    get_log = getattr(optimizer, "get_log", None)
-    if callable(get_log):
-        log = get_log()
-        if isinstance(log, Mapping):
-            numbers = {k: v for k, v in log.items() if isinstance(v, int | float)}
-            values.update({str(k): float(v) for k, v in numbers.items() if k != "lr"})
-    return values
