@@ -75,7 +75,7 @@ def test_it_learns_with_nothing_set(horizon: int | None) -> None:
 @pytest.mark.parametrize("horizon", [40, None])
 def test_saved_state_resumes_bit_for_bit(horizon: int | None) -> None:
     model = network()
-    optimizer = Lark(model.parameters(), horizon=horizon, gather_every=5)
+    optimizer = Lark(model.parameters(), horizon=horizon, gather_every=4)
     data = list(batches(33))
     train(model, optimizer, iter(data[:17]))
     buffer = io.BytesIO()
@@ -85,7 +85,7 @@ def test_saved_state_resumes_bit_for_bit(horizon: int | None) -> None:
     saved = torch.load(buffer, weights_only=True)
     again = network()
     again.load_state_dict(saved["model"])
-    resumed = Lark(again.parameters(), horizon=horizon, gather_every=5)
+    resumed = Lark(again.parameters(), horizon=horizon, gather_every=4)
     resumed.load_state_dict(saved["optimizer"])
     train(again, resumed, iter(data[17:]))
     assert same(model, again)
@@ -365,7 +365,7 @@ def test_the_log_says_what_is_believed() -> None:
         ({"rank": -1}, "rank must be"),
         ({"momentum": 1.0}, "momentum must be"),
         ({"memory": 0.5}, "memory must be"),
-        ({"gather_every": 3}, "multiple of gather_every=3"),
+        ({"gather_every": 0}, "gather_every must be"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:

@@ -70,7 +70,7 @@ def test_a_scaled_loss_gives_the_same_trajectory_up_to_rounding(scale: float) ->
 def test_any_batch_size_learns(size: int, dtype: torch.dtype) -> None:
     model = classifier(dtype)
     losses = trained(model, clusters(80, size, dtype), horizon=80)
-    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+    assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
 
 
 def test_the_full_batch_learns() -> None:

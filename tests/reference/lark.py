@@ -41,7 +41,7 @@ class ReferenceLark:
         self.rank, self.power, self.momentum, self.memory = rank, power, momentum, memory
         self.renew_every, self.growth, self.horizon = renew_every, growth, horizon
         self.weight_decay = weight_decay
-        self.number = 0
+        self.number = self.renewed = 0
 
     def inverse_power(self, moment: Tensor) -> Tensor:
         """f(A) = (A / rest)^-power on the kept eigenvectors, the identity on the others."""
@@ -71,8 +71,9 @@ class ReferenceLark:
             own, kept, both = (
                 torch.trace(x.T @ f_left @ y @ f_right) for x, y in ((g, g), (old, old), (g, old))
             )
-            if own * kept > 0:
-                self.log_lengths[i] += self.growth * float(both / (own * kept).sqrt())
+            if own * kept > 0 and self.renews():
+                elapsed = self.number - self.renewed
+                self.log_lengths[i] += self.growth * elapsed * float(both / (own * kept).sqrt())
             self.left[i] += (g @ g.T - self.left[i]) / self.memory
             self.right[i] += (g.T @ g - self.right[i]) / self.memory
             if self.renews():
@@ -85,4 +86,6 @@ class ReferenceLark:
             unit = math.sqrt(min(m, n)) * math.sqrt(max(1.0, m / n))
             self.weights[i] *= 1 - self.weight_decay * anneal * length
             self.weights[i] -= anneal * length * unit * direction / direction.norm()
+        if self.renews():
+            self.renewed = self.number
         self.number += 1

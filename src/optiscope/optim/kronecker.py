@@ -24,9 +24,10 @@ __all__ = [
     "first_block",
     "gains",
     "gather",
+    "inner",
     "inner_product",
     "iterate_core",
-    "precondition",
+    "precondition_",
     "renew",
     "thin_parts",
 ]
@@ -192,8 +193,8 @@ def gains(values: Tensor, trace: Tensor, size: int, power: float) -> tuple[Tenso
     return coefficients, rest
 
 
-def precondition(matrix: Tensor, by: Preconditioner) -> Tensor:
-    """f(L) X f(R) for X [..., M, N]: 8 M N K flops in three passes over the matrix."""
+def precondition_(matrix: Tensor, by: Preconditioner) -> Tensor:
+    """f(L) X f(R) for X [..., M, N], in place: 8 M N K flops in three passes over the matrix."""
     left, c, right, e = by
     rows = left.mT @ matrix  # [..., K, N]
     columns = matrix @ right  # [..., M, K]
@@ -202,8 +203,16 @@ def precondition(matrix: Tensor, by: Preconditioner) -> Tensor:
     tall = torch.cat([left, columns * e.unsqueeze(-2)], dim=-1)
     wide = torch.cat([rows, right.mT], dim=-2)
     if matrix.ndim == 2:
-        return torch.addmm(matrix, tall, wide)
-    return torch.baddbmm(matrix, tall, wide)
+        return matrix.addmm_(tall, wide)
+    return matrix.baddbmm_(tall, wide)
+
+
+def inner(x: Tensor, y: Tensor) -> Tensor:
+    """<X, Y> [...] of matrices [..., M, N], without a temporary of their size."""
+    if x.ndim == 2:
+        return torch.dot(x.flatten(), y.flatten())
+    flat = x.flatten(-2).unsqueeze(-2) @ y.flatten(-2).unsqueeze(-1)
+    return flat.squeeze(-1).squeeze(-1)
 
 
 def thin_parts(matrix: Tensor, by: Preconditioner) -> ThinParts:

@@ -34,8 +34,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class _Plan:
     """What a group does in this step."""
 
-    gather: bool
-    renew: bool
+    gather: bool  # the gradient enters the factors
+    elapsed: int  # steps since factors and lengths were last renewed; zero: not now
     factor: float | Tensor  # annealing times lr
     share: float  # of the newest weights in their average; zero where there is none
 
@@ -74,8 +74,8 @@ class Lark(Optimizer):
         power: of each factor's inverse.
         momentum: of the average of gradients.
         memory: steps over which the factors are averaged.
-        gather_every: steps between gradients that enter the factors.
-        renew_every: steps between renewals of the factors, a multiple of ``gather_every``.
+        gather_every: steps between gradients that enter the factors; the first ones all do.
+        renew_every: steps between renewals of the factors and of the length.
         growth: most by which a step's length changes from one step to the next, as a logarithm.
 
     A step with a gradient that is not finite changes nothing but the count of steps, and warns (on
@@ -120,6 +120,7 @@ class Lark(Optimizer):
 
     def _set_up(self) -> None:
         self._stacks = LayerStacks()
+        self._spaces: dict[tuple[torch.dtype, torch.device], Tensor] = {}
         self._skipped: Tensor | None = None  # on the device: steps skipped and not yet reported
         self._ended = False  # whether steps past the horizon have been reported
 
@@ -196,7 +197,7 @@ class Lark(Optimizer):
             return {}
         values = list(gradients.values())
         home = values[0].device
-        sizes = [size.to(home) for size in torch._foreach_norm(values, float("inf"))]
+        sizes = [size.to(home) for size in torch._foreach_norm(values)]
         finite = torch.stack([size.isfinite() for size in sizes]).all()
         if home.type == "cpu":
             if not bool(finite):
@@ -223,11 +224,13 @@ class Lark(Optimizer):
                 "have length zero; pass the whole training's number of steps",
                 stacklevel=4,
             )
-        gathers = bool(group["rank"]) and step % group["gather_every"] == 0
+        gather, renew = group["gather_every"], group["renew_every"]
+        elapsed = 0
+        if _last_renewal(step, renew) == step:
+            elapsed = step - _last_renewal(step - 1, renew) if step else 1
         return _Plan(
-            gather=step % group["gather_every"] == 0,
-            renew=gathers
-            and _last_renewal(step, group["gather_every"], group["renew_every"]) == step,
+            gather=step % gather == 0 or step < renew,
+            elapsed=elapsed,
             factor=anneal * group["lr"],
             share=0.0 if horizon is not None else (1 + _AVERAGING) / (step + 1 + _AVERAGING),
         )
@@ -256,7 +259,6 @@ class Lark(Optimizer):
             power=group["power"],
             momentum=group["momentum"],
             forget=1 - (1 - 1 / group["memory"]) ** group["gather_every"],
-            growth=group["growth"] * group["gather_every"],
             first_length=first_length(group["horizon"]),
         )
         for p, gradient in bunch:
@@ -270,11 +272,15 @@ class Lark(Optimizer):
         gradients = flat[0] if single else torch.stack(flat)
         live = bunch[0][1].live if single else torch.stack([g.live for _, g in bunch])
         state = self._stacks.stack(states)
+        if plan.elapsed:
+            growth = group["growth"] * plan.elapsed
+            state = lark_layers.lengthen(state, gradients, growth, live)
         if plan.gather:
             state = lark_layers.gather(state, gradients, rule, live)
-        if plan.renew:
+        if plan.elapsed and rule.rank:
             state = lark_layers.renew(state, rule)
-        directions, factors = lark_layers.advance(state, gradients, rule, live)
+        space = self._space(gradients)
+        directions, factors = lark_layers.advance(state, gradients, rule, live, space)
         self._stacks.unstack(state, states)
         lengths = state.log_length.exp() * live * plan.factor
         factors = factors * plan.factor
@@ -287,6 +293,13 @@ class Lark(Optimizer):
             for (p, _), direction, factor, length in moves:
                 self._move(p, direction, factor, length, group, plan)
         return [state["log_length"] for state in states]
+
+    def _space(self, like: Tensor) -> Tensor:
+        """Memory of a tensor's shape that lasts until the next call."""
+        key = (like.dtype, like.device)
+        if key not in self._spaces or self._spaces[key].numel() < like.numel():
+            self._spaces[key] = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+        return self._spaces[key][: like.numel()].view(like.shape)
 
     def _vector_steps(
         self,
@@ -404,24 +417,20 @@ class Lark(Optimizer):
             for inner, p in enumerate(group["params"]):
                 if "momentum" in self.state.get(p, {}):
                     name = names[inner] if names else str(place)
-                    age = newest - _last_renewal(
-                        newest, group["gather_every"], group["renew_every"]
-                    )
+                    age = newest - _last_renewal(newest, group["renew_every"])
                     logs.append(describe_layer(name, tuple(p.shape), self.state[p], age))
                 place += 1
         return logs
 
 
-def _last_renewal(step: int, gather: int, renew: int) -> int:
-    """The latest step up to ``step`` at which the factors are renewed.
+def _last_renewal(step: int, every: int) -> int:
+    """The latest step up to ``step`` at which factors and lengths are renewed.
 
-    These are the multiples of ``renew_every``, and before the first of them ``gather_every`` times
-    each power of two.
+    These are the multiples of ``every``, and before the first of them the powers of two.
     """
-    if step >= renew:
-        return step - step % renew
-    gathered = step // gather
-    return gather << (gathered.bit_length() - 1) if gathered else 0
+    if step >= every:
+        return step - step % every
+    return 1 << (step.bit_length() - 1) if step else 0
 
 
 def _report_skipped(steps: int) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "first_length",
     "first_state",
     "gather",
+    "lengthen",
     "renew",
     "unit_length",
 ]
@@ -41,7 +42,6 @@ class MatrixRule:
         power: of each factor's inverse.
         momentum: of the average of gradients; Nesterov's lookahead is always taken.
         forget: weight in the factors of a gradient that is gathered.
-        growth: most by which the logarithm of a step's length changes when one is gathered.
         first_length: the step's length at first, in units of :func:`unit_length`.
     """
 
@@ -49,7 +49,6 @@ class MatrixRule:
     power: float
     momentum: float
     forget: float
-    growth: float
     first_length: float
 
 
@@ -98,7 +97,7 @@ def unit_length(m: int, n: int) -> float:
 
 
 def first_length(horizon: int | None) -> float:
-    """Length of the first step: what random steps of it reach is the same at every short horizon."""
+    """Length of the first step: short horizons get longer steps, of one reach at random."""
     if horizon is None:
         return _FIRST_LENGTH_UNANNEALED
     return max(_LEAST_FIRST_LENGTH, _FIRST_DISTANCE / math.sqrt(horizon))
@@ -126,30 +125,36 @@ def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
 
 
 def gather(state: LayerState, gradient: Tensor, rule: MatrixRule, live: Tensor) -> LayerState:
-    """State after the moments have taken in a gradient, and the length has been corrected by it.
+    """State after the moments have taken in a gradient.
 
-    Must run before :func:`advance` takes the gradient into the momentum. The length follows the
-    cosine, in the factors' own metric, of the fresh gradient with the momentum before it: positive
-    while steps fall short of what lies ahead, negative once they overshoot. ``live`` [...] is one,
-    or zero for layers to leave as they are.
+    ``live`` [...] is one, or zero for layers to leave as they are.
     """
-    by = state.by
-    mine, past = kronecker.thin_parts(gradient, by), kronecker.thin_parts(state.momentum, by)
-    squared = gradient.square().sum(dim=(-2, -1))
-    own = kronecker.inner_product(squared, mine, mine, by)
-    kept = kronecker.inner_product(state.momentum.square().sum(dim=(-2, -1)), past, past, by)
-    both = kronecker.inner_product((gradient * state.momentum).sum(dim=(-2, -1)), mine, past, by)
-    size = own.clamp(min=0).sqrt() * kept.clamp(min=0).sqrt()
-    cosine = torch.where(size > 0, both / torch.where(size > 0, size, 1.0), 0.0).clamp(-1, 1)
     weight = rule.forget * live
     wide = weight[..., None, None]
+    rows, columns = gradient.mT @ state.left, gradient @ state.right
     return replace(
         state,
-        left_image=kronecker.gather(state.left_image, gradient, mine.rows.mT, wide),
-        right_image=kronecker.gather(state.right_image, gradient.mT, mine.columns, wide),
-        trace=torch.lerp(state.trace, squared, weight),
-        log_length=state.log_length + rule.growth * live * cosine,
+        left_image=kronecker.gather(state.left_image, gradient, rows, wide),
+        right_image=kronecker.gather(state.right_image, gradient.mT, columns, wide),
+        trace=torch.lerp(state.trace, kronecker.inner(gradient, gradient), weight),
     )
+
+
+def lengthen(state: LayerState, gradient: Tensor, growth: float, live: Tensor) -> LayerState:
+    """State with the step's length corrected by a gradient that the momentum has not yet taken in.
+
+    Its logarithm grows by ``growth`` times the cosine, in the factors' own metric, of that gradient
+    with the momentum: positive while steps fall short of what lies ahead, negative once they
+    overshoot.
+    """
+    by, momentum = state.by, state.momentum
+    mine, past = kronecker.thin_parts(gradient, by), kronecker.thin_parts(momentum, by)
+    own = kronecker.inner_product(kronecker.inner(gradient, gradient), mine, mine, by)
+    kept = kronecker.inner_product(kronecker.inner(momentum, momentum), past, past, by)
+    both = kronecker.inner_product(kronecker.inner(gradient, momentum), mine, past, by)
+    size = own.clamp(min=0).sqrt() * kept.clamp(min=0).sqrt()
+    cosine = torch.where(size > 0, both / torch.where(size > 0, size, 1.0), 0.0).clamp(-1, 1)
+    return replace(state, log_length=state.log_length + growth * live * cosine)
 
 
 def renew(state: LayerState, rule: MatrixRule) -> LayerState:
@@ -171,17 +176,19 @@ def renew(state: LayerState, rule: MatrixRule) -> LayerState:
 
 
 def advance(
-    state: LayerState, gradient: Tensor, rule: MatrixRule, live: Tensor
+    state: LayerState, gradient: Tensor, rule: MatrixRule, live: Tensor, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Momentum takes in a gradient, in place; then the direction and the factor that it needs.
+
+    ``out`` [..., M, N] is memory for the direction: fresh pages cost a CPU more than the products.
 
     Returns:
         D [..., M, N] and the number [...] that makes it ``exp(log_length)`` units long, zero where
         the direction or ``live`` is.
     """
     state.momentum.lerp_(gradient, ((1 - rule.momentum) * live)[..., None, None])
-    ahead = torch.lerp(gradient, state.momentum, rule.momentum)
-    direction = kronecker.precondition(ahead, state.by) if rule.rank else ahead
+    ahead = torch.lerp(gradient, state.momentum, rule.momentum, out=out)
+    direction = kronecker.precondition_(ahead, state.by) if rule.rank else ahead
     size = torch.linalg.matrix_norm(direction)
     length = state.log_length.exp() * unit_length(*gradient.shape[-2:])
     factor = torch.where(size > 0, length / torch.where(size > 0, size, 1.0), 0.0)

@@ -27,11 +27,6 @@ def check_settings(group: Mapping[str, Any]) -> None:
     for name, lowest in (("rank", 0), ("gather_every", 1), ("renew_every", 1)):
         if not isinstance(group[name], int) or group[name] < lowest:
             raise ValueError(f"{name} must be an integer >= {lowest}, got {group[name]!r}")
-    if group["renew_every"] % group["gather_every"]:
-        raise ValueError(
-            f"renew_every must be a multiple of gather_every={group['gather_every']}, "
-            f"got {group['renew_every']}"
-        )
     horizon = group["horizon"]
     if horizon is not None and (not isinstance(horizon, int) or horizon < 1):
         raise ValueError(
