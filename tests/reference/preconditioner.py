@@ -62,61 +62,86 @@ def symmetric_mean(b0: float, ratio: float, s: Tensor, y: Tensor) -> Tensor:
 
 @dataclass
 class DensePreconditioner:
-    """The optimizer's estimation and steps on a flat parameter vector, with full matrices.
-
-    ``gradient(w, t)`` and ``hessian(w, t)`` give the t-th batch's derivatives.
-    """
+    """The optimizer's estimation and steps on a flat parameter vector, with full matrices."""
 
     weights: Tensor
     est_rank: int
     num_observations: int
     prior_iterations: int
+    preconditions: bool = True
 
     def __post_init__(self) -> None:
+        self.rate: float | None = None
+        self.basis: Tensor | None = None
+        self.matrix = torch.eye(len(self.weights), dtype=self.weights.dtype)
+        self.estimates = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new estimation."""
         self.pairs: list[tuple[Tensor, Tensor]] = []
         self.observed: list[tuple[Tensor, Tensor]] = []
-        self.rate: float | None = None
-        self.matrix: Tensor | None = None
+        self.ready = False
 
     def step(self, gradient: Tensor, hessian: Tensor) -> None:
         """One batch: estimation where it is due, then an update."""
-        identity = torch.eye(len(self.weights), dtype=self.weights.dtype)
         if len(self.pairs) < self.prior_iterations:
             self.pairs.append((gradient, hessian @ gradient))
-            self._prior()
-        elif len(self.observed) < self.num_observations:
-            if not self.observed:
-                mean = torch.stack([s for s, _ in self.pairs]).mean(dim=0)
-                direction = -mean / self.b0
-            else:
-                s = torch.stack([s for s, _ in self.observed], dim=1)
-                y = torch.stack([y for _, y in self.observed], dim=1)
-                estimate = conditioned_mean(self.b0, self.w0, self.noise, s, y)
-                direction = -torch.linalg.solve(estimate, gradient)
-            direction = direction / direction.norm()
+            if len(self.pairs) == self.prior_iterations:
+                self._prior()
+        elif not self.ready:
+            direction = self._direction(gradient)
             self.observed.append((direction, hessian @ direction))
             if len(self.observed) == self.num_observations:
                 self._factorize()
-        matrix = identity if self.matrix is None else self.matrix
-        self.weights = self.weights - self.rate * (matrix @ gradient)
+        if self.rate is not None:
+            self.weights = self.weights - self.rate * (self.matrix @ gradient)
+
+    def _direction(self, gradient: Tensor) -> Tensor:
+        done = len(self.observed)
+        if self.basis is not None and done < min(self.basis.shape[1], self.num_observations - 1):
+            return self.basis[:, done]
+        if done == 0:
+            mean = torch.stack([s for s, _ in self.pairs]).mean(dim=0)
+            return -mean / mean.norm()
+        s, y = (torch.stack(rows, dim=1) for rows in zip(*self.observed, strict=True))
+        estimate = conditioned_mean(self.b0, self.w0, self.noise, s, y)
+        direction = -torch.linalg.solve(estimate, gradient)
+        inside = s @ torch.linalg.pinv(s)
+        direction = direction - inside @ direction
+        return direction / direction.norm()
 
     def _prior(self) -> None:
-        sy = sum(s @ y for s, y in self.pairs)
-        yy = sum(y @ y for _, y in self.pairs)
-        ss = sum(s @ s for s, _ in self.pairs)
-        self.rate = float(sy / yy)
-        self.b0, self.w0 = float(yy / sy), float(sy / ss)
-        total = torch.stack([s for s, _ in self.pairs])
-        n = total.shape[1]
-        self.noise = float(total.var(dim=0).sum() / n) ** 0.5 if len(total) > 1 else 0.0
+        sy = sum(float(s @ y) for s, y in self.pairs)
+        yy = sum(float(y @ y) for _, y in self.pairs)
+        ss = sum(float(s @ s) for s, _ in self.pairs)
+        self.b0, self.w0 = yy / sy, sy / ss
+        gradients = torch.stack([s for s, _ in self.pairs])
+        self.noise = float(gradients.var(dim=0).mean()) ** 0.5
+        self.length = float(gradients.mean(dim=0).norm())
+        self.constructed = self._bounded(sy / yy)
+        if self.rate is None:
+            self.rate = self.constructed
+
+    def _bounded(self, rate: float) -> float:
+        rate = min(rate, (1 + float(self.weights.norm())) / self.length)
+        return min(rate, 2 * self.rate) if self.estimates and self.rate else rate
 
     def _factorize(self) -> None:
-        s = torch.stack([s for s, _ in self.observed], dim=1)
-        y = torch.stack([y for _, y in self.observed], dim=1)
-        estimate = symmetric_mean(self.b0, (self.noise / self.w0) ** 2, s, y)
-        values, vectors = torch.linalg.eigh(estimate)
+        s, y = (torch.stack(rows, dim=1) for rows in zip(*self.observed, strict=True))
+        estimate = conditioned_mean(self.b0, self.w0, self.noise, s, y)
+        q = torch.linalg.qr(s).Q
+        inside = q.mT @ estimate @ q
+        values, vectors = torch.linalg.eigh((inside + inside.mT) / 2)
         order = values.abs().argsort(descending=True)[: self.est_rank]
-        kept, basis = values[order].abs(), vectors[:, order]
-        lowest = kept.min()
-        self.matrix = torch.eye(len(s), dtype=s.dtype)
-        self.matrix += basis @ torch.diag(lowest / kept - 1) @ basis.mT
+        kept, self.basis = values[order].abs(), q @ vectors[:, order]
+        if self.preconditions:
+            lowest = kept.min()
+            self.matrix = torch.eye(len(s), dtype=s.dtype)
+            self.matrix += self.basis @ torch.diag(lowest / kept - 1) @ self.basis.mT
+            rate = float((s * y).sum() / (y * (self.matrix @ y)).sum())
+            self.rate = self._bounded(min(rate, 1 / float(lowest)))
+        else:
+            self.rate = min(self.constructed, 1 / float(kept.max()))
+        self.ready = True
+        self.estimates += 1

@@ -32,6 +32,7 @@ __all__ = [
     "estimate_prior",
     "extend",
     "log_evidence",
+    "new_part",
     "observe",
     "posterior_mean_factor",
     "posterior_product",
@@ -276,6 +277,27 @@ def variance_share(prior: Prior, seen: Observations, v: Tensor) -> float:
     return min(max(1 - explained, 0.0), 1.0)
 
 
+def new_part(seen: Observations, v: Tensor) -> Tensor | None:
+    """Unit vector along the part of v [N] outside the observed directions; None if there is none.
+
+    The same products result in exact arithmetic, since products along observed directions are
+    known; in float32, and with noise, each product then tells as much as it can.
+    """
+    length = math.sqrt(safe_dot(v, v))
+    if not (length > 0 and math.isfinite(length)):
+        return None
+    eps = torch.finfo(v.dtype).eps
+    part = v / length
+    for _ in range(3):  # one pass leaves rounding errors, which the next ones remove
+        if len(seen):
+            part = part - seen.directions.mT @ (seen.directions @ part)
+        length = math.sqrt(safe_dot(part, part))
+        if not length > 100 * eps:
+            return None
+        part = part / length
+    return part
+
+
 def _residual_gram(prior: Prior, seen: Observations) -> Tensor:
     """D'D [M, M] of the residuals D = Y - b0 S."""
     residuals = seen.products - prior.base * seen.directions
@@ -315,10 +337,7 @@ def symmetric_mean_factor(prior: Prior, seen: Observations) -> tuple[Tensor, Ten
     Exact for orthonormal directions; others are orthonormalised first, and the noise ratio is
     taken to be the same for each combination.
     """
-    values, vectors = torch.linalg.eigh(seen.gram)
-    lowest = 8 * len(seen) * torch.finfo(seen.directions.dtype).eps
-    root = torch.where(values > lowest, values.clamp(min=lowest).rsqrt(), torch.zeros_like(values))
-    whiten = vectors * root
+    whiten = _whitening(seen)
     basis = seen.directions.mT @ _rows(whiten, seen.directions)
     residuals = (seen.products - prior.base * seen.directions).mT @ _rows(whiten, seen.directions)
     inner = whiten.mT @ (seen.cross - prior.base * seen.gram) @ whiten
@@ -327,22 +346,55 @@ def symmetric_mean_factor(prior: Prior, seen: Observations) -> tuple[Tensor, Ten
     return left, basis
 
 
-def top_pairs(prior: Prior, seen: Observations, rank: int, symmetric: bool = True) -> EigenPairs:
-    """The ``rank`` eigenpairs of largest magnitude of the symmetrised posterior mean.
+def top_pairs(prior: Prior, seen: Observations, rank: int, mean: str = "observed") -> EigenPairs:
+    """The ``rank`` eigenpairs of largest magnitude of a symmetric form of the posterior mean.
 
     Args:
         prior: beliefs before the observations.
         seen: at least one observation.
         rank: pairs wanted; fewer come back where the observations span fewer.
-        symmetric: condition on symmetry (True), or take the symmetric part of the paper's mean.
+        mean: ``observed``: the posterior mean restricted to the observed directions, whose
+            eigenvalues never leave the range of the true ones (products without noise);
+            ``symmetric``: the mean given that the Hessian is symmetric; ``paper``: the symmetric
+            part of the paper's mean. The last two hold b0 outside the observed directions, so
+            that pairs at b0 may be among those returned.
     """
-    if symmetric:
+    if mean == "observed":
+        return _observed_pairs(prior, seen, rank)
+    if mean == "symmetric":
         left, right = symmetric_mean_factor(prior, seen)
     else:
         left, right = posterior_mean_factor(prior, seen), seen.directions.mT
     pairs = factorize_symmetric(left, right, prior.base)
     order = pairs.values.abs().argsort(descending=True, stable=True)[:rank]
     return EigenPairs(pairs.basis[:, order], pairs.values[order], pairs.residuals[order])
+
+
+def _whitening(seen: Observations) -> Tensor:
+    """W [M, R] for which the rows of W'S are orthonormal and span all observed directions."""
+    values, vectors = torch.linalg.eigh(seen.gram)
+    lowest = 8 * len(seen) * torch.finfo(seen.directions.dtype).eps
+    held = values > lowest
+    whiten: Tensor = vectors[:, held] * values[held].rsqrt()
+    return whiten
+
+
+def _observed_pairs(prior: Prior, seen: Observations, rank: int) -> EigenPairs:
+    whiten = _whitening(seen)
+    inner = whiten.mT @ (seen.cross - prior.base * seen.gram) @ whiten
+    inner = (inner + inner.mT) / (2 * (1 + prior.ratio))
+    if not bool(inner.isfinite().all()):
+        inner = torch.full_like(inner, torch.nan)
+        distances, vectors = inner.diagonal(), torch.eye(len(inner), dtype=inner.dtype)
+    else:
+        distances, vectors = torch.linalg.eigh(inner)
+    values = distances + prior.base
+    order = values.abs().argsort(descending=True, stable=True)[:rank]
+    weights = _rows(whiten @ vectors[:, order], seen.directions)
+    basis = seen.directions.mT @ weights
+    values = _rows(values[order], basis)
+    residuals = torch.linalg.vector_norm(seen.products.mT @ weights - basis * values, dim=0)
+    return EigenPairs(basis, values, residuals)
 
 
 def preconditioned_rate(

@@ -1,0 +1,124 @@
+"""Guards that make a second evaluation of a loss see what the first one saw, and leave no trace.
+
+The second evaluation, at other parameters, must draw the same dropout masks, must not move the
+running statistics of normalisation layers, and must not be a loss of another batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.overrides import TorchFunctionMode
+
+__all__ = [
+    "NonDeterministicLossError",
+    "RandomState",
+    "modules_called",
+    "second_order_backward",
+    "unchanged_buffers",
+]
+
+
+class NonDeterministicLossError(RuntimeError):
+    """Two evaluations of a loss at the same parameters differ, with the same random numbers."""
+
+
+@dataclass(frozen=True)
+class RandomState:
+    """State of torch's global generators of the CPU and of some CUDA devices."""
+
+    cpu: Tensor
+    cuda: dict[int, Tensor]
+
+    @staticmethod
+    def now(devices: Iterable[torch.device] = ()) -> RandomState:
+        """State at this moment of the CPU and the CUDA devices among ``devices``."""
+        indices = {
+            torch.cuda.current_device() if d.index is None else d.index
+            for d in devices
+            if d.type == "cuda"
+        }
+        return RandomState(
+            torch.get_rng_state(), {i: torch.cuda.get_rng_state(i) for i in sorted(indices)}
+        )
+
+    def restore(self) -> None:
+        """Put the generators back into this state."""
+        torch.set_rng_state(self.cpu)
+        for index, state in self.cuda.items():
+            torch.cuda.set_rng_state(state, index)
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Draw the numbers that followed this state once more; afterwards nothing has moved."""
+        present = RandomState.now(torch.device("cuda", i) for i in self.cuda)
+        self.restore()
+        try:
+            yield
+        finally:
+            present.restore()
+
+
+@contextmanager
+def modules_called() -> Iterator[list[nn.Module]]:
+    """Outermost modules called inside the context, in order; their submodules are theirs."""
+    called: list[nn.Module] = []
+    known: set[int] = set()
+
+    def note(module: nn.Module, args: Any) -> None:
+        if id(module) not in known:
+            called.append(module)
+            known.update(id(m) for m in module.modules())
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield called
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def unchanged_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Give every buffer of ``modules`` (running statistics, counters) its value back on leaving."""
+    buffers = {id(b): b for module in modules for b in module.buffers()}
+    saved = [(b, b.detach().clone()) for b in buffers.values()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in saved:
+                buffer.copy_(value)
+
+
+class _CreateGraph(TorchFunctionMode):
+    """Calls of ``Tensor.backward`` inside the mode keep the graph of the gradient."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is Tensor.backward:
+            # Positions of Tensor.backward: self, gradient, retain_graph, create_graph.
+            args = tuple(args)[:2] + tuple(args)[4:]
+            kwargs.update(create_graph=True, retain_graph=True)
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def second_order_backward() -> Iterator[None]:
+    """Gradients that ``loss.backward()`` computes inside the context can be differentiated again.
+
+    Attention and recurrent layers use kernels that have second derivatives meanwhile.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.enter_context(_CreateGraph())
+        yield

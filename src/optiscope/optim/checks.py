@@ -1,0 +1,24 @@
+"""Checks of an optimizer's arguments, with errors that say what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["check_count", "check_number"]
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """``value`` if it is an integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return value
+
+
+def check_number(name: str, value: Any, positive: bool = False) -> float:
+    """``value`` if it is finite and not negative, nor zero where it must be positive."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not good or not math.isfinite(value) or value < 0 or (positive and value == 0):
+        kind = "positive" if positive else "non-negative"
+        raise ValueError(f"{name} must be a {kind} finite number, got {value!r}")
+    return float(value)

@@ -1,0 +1,173 @@
+"""State of an estimation: what the preconditioner knows of the Hessian, and how far it has come.
+
+Index legend: N parameters, M observations, K kept eigenpairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optiscope.optim.posterior import CurvatureSums, Observations, Prior
+from optiscope.optim.renewal import curvature_interval
+
+__all__ = ["OBSERVE", "PRIOR", "READY", "Estimate", "describe"]
+
+PRIOR, OBSERVE, READY = "prior", "observe", "ready"
+
+
+def _no_small() -> Tensor:
+    return torch.zeros(0, dtype=torch.float64)
+
+
+@dataclass
+class Estimate:
+    """Everything an optimizer must remember of its estimation between two steps.
+
+    Attributes:
+        phase: ``prior``, ``observe`` or ``ready``.
+        prior_counter: batches that have entered the prior of this estimation.
+        update_counter: products observed in this estimation.
+        steps: steps taken in all.
+        started: step at which the present estimation began.
+        finished: step at which the last one ended, or -1.
+        estimates: completed estimations.
+        skipped: batches left out for non-finite gradients.
+        skipped_in_row: those of them that came last without a usable one.
+        gradients: closure evaluations for gradients at the parameters themselves.
+        hessian_products: Hessian products computed.
+        sums: inner products of the prior's directions and products.
+        prior: of this estimation.
+        gradient_sum: sum of the prior's gradients [N], while the prior is gathered.
+        last_direction: latest prior direction [N], for products on two batches.
+        last_product: its product on its own batch [N].
+        directions: observed directions [M, N], while observing.
+        products: their products [M, N], while observing.
+        gram: [M, M].
+        cross: [M, M].
+        basis: kept eigenvectors as rows [K, N].
+        values: kept eigenvalues [K].
+        deviations: their standard deviations [K].
+        coefficients: c [K] of the squared preconditioner I + U diag(c) U'.
+        rate: constructed learning rate.
+        level: root mean square length of the gradients of the last completed prior.
+        new_rate: rate that the estimation under way has come to.
+        rejected: whether the last prediction contradicts the estimate.
+        misfit: squared error of the last prediction in units of its variance, or -1.
+        share: share of prior variance left for the next direction, or -1.
+        note: why the estimation came out as it did, where it needs saying.
+    """
+
+    phase: str = PRIOR
+    prior_counter: int = 0
+    update_counter: int = 0
+    steps: int = 0
+    started: int = 0
+    finished: int = -1
+    estimates: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    gradients: int = 0
+    hessian_products: int = 0
+    sums: CurvatureSums = field(default_factory=CurvatureSums)
+    prior: Prior | None = None
+    gradient_sum: Tensor | None = None
+    last_direction: Tensor | None = None
+    last_product: Tensor | None = None
+    directions: Tensor | None = None
+    products: Tensor | None = None
+    gram: Tensor = field(default_factory=_no_small)
+    cross: Tensor = field(default_factory=_no_small)
+    basis: Tensor | None = None
+    values: Tensor = field(default_factory=_no_small)
+    deviations: Tensor = field(default_factory=_no_small)
+    coefficients: Tensor = field(default_factory=_no_small)
+    rate: float | None = None
+    level: float = 0.0
+    new_rate: float | None = None
+    rejected: bool = False
+    misfit: float = -1.0
+    share: float = -1.0
+    note: str = ""
+
+    def restart(self) -> None:
+        """Begin a new estimation; eigenpairs and rate of the last one stay in use meanwhile."""
+        self.phase, self.started = PRIOR, self.steps
+        self.prior_counter = self.update_counter = 0
+        self.sums, self.prior, self.new_rate = CurvatureSums(), None, None
+        self.gradient_sum = self.last_direction = self.last_product = None
+        self.forget_observations()
+
+    def forget_observations(self) -> None:
+        """Free the observed directions and products."""
+        self.directions = self.products = None
+        self.gram = self.cross = torch.zeros(0, 0, dtype=torch.float64)
+
+    def observations(self, like: Tensor) -> Observations:
+        """Observed so far, as the pure functions take them; ``like`` [N] gives type and device."""
+        m = len(self.gram)
+        if self.directions is None or self.products is None or m == 0:
+            return Observations.none(like)
+        return Observations(self.directions[:m], self.products[:m], self.gram, self.cross)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, words and tensors only, so that it loads with ``weights_only=True``."""
+        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        out["sums"] = asdict(self.sums)
+        out["prior"] = None if self.prior is None else asdict(self.prior)
+        return out
+
+    @staticmethod
+    def from_dict(saved: dict[str, Any], like: Tensor) -> Estimate:
+        """The estimation ``to_dict`` saved, with vectors of the type and device of ``like``."""
+        known = {f.name for f in fields(Estimate)}
+        if set(saved) != known:
+            raise ValueError(
+                f"expected the fields of an estimate, got {sorted(set(saved) ^ known)} "
+                "missing or unknown: load a state saved by this version"
+            )
+        values = dict(saved)
+        for name in ("gradient_sum", "last_direction", "last_product", "directions", "products"):
+            if values[name] is not None:
+                values[name] = values[name].to(like.device, like.dtype).clone()
+        if values["basis"] is not None:
+            values["basis"] = values["basis"].to(like.device, like.dtype).clone()
+        values["sums"] = CurvatureSums(**saved["sums"])
+        values["prior"] = None if saved["prior"] is None else Prior(**saved["prior"])
+        return Estimate(**values)
+
+
+def describe(estimate: Estimate, batches: int) -> dict[str, Any]:
+    """What a person wants to see of an estimate, as numbers and words.
+
+    Keys: ``phase``; ``eigenvalues`` (value, low, high of a 95 % interval); ``age`` (steps since
+    the estimate was complete, None before); ``fit`` (squared error of the last predicted curvature
+    in units of its variance, None before one); ``share`` (of prior variance left for the last
+    direction, None before one); ``prior_mean``, ``prior_scale``, ``noise`` (None before a prior);
+    ``estimates``, ``gradients`` (by closure), ``hessian_products`` and ``skipped_batches`` so far;
+    ``note``.
+
+    Args:
+        estimate: to describe.
+        batches: from which its prior came.
+    """
+    e, prior = estimate, estimate.prior
+    pairs = zip(e.values.tolist(), e.deviations.tolist(), strict=True)
+    return {
+        "phase": e.phase,
+        "eigenvalues": [curvature_interval(value, d, batches) for value, d in pairs],
+        "age": None if e.finished < 0 else e.steps - e.finished,
+        "fit": None if e.misfit < 0 else e.misfit,
+        "share": None if e.share < 0 else e.share,
+        "prior_mean": None if prior is None else prior.base,
+        "prior_scale": None if prior is None else prior.scale,
+        "noise": None if prior is None else prior.noise,
+        "estimates": e.estimates,
+        "gradients": e.gradients,
+        "hessian_products": e.hessian_products,
+        "skipped_batches": e.skipped,
+        "note": e.note,
+    }

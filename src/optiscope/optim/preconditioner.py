@@ -1,0 +1,572 @@
+"""An inner optimizer around which the Hessian is estimated from a few products.
+
+Index legend: N parameters, M observations, K kept eigenpairs; vectors [N] are flat.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optiscope.objective import FlatParameters
+from optiscope.optim.checks import check_count, check_number
+from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
+from optiscope.optim.estimate import OBSERVE, PRIOR, READY, Estimate, describe
+from optiscope.optim.gradient_edits import (
+    add_decay,
+    add_decay_to_gradients,
+    gradient_norm,
+    gradients_finite,
+    precondition,
+)
+from optiscope.optim.inner_optimizer import InnerOptimizer
+from optiscope.optim.low_rank import apply_low_rank, relative_power
+from optiscope.optim.posterior import (
+    add_cross_pair,
+    add_pair,
+    construct_rate,
+    estimate_prior,
+    extend,
+    new_part,
+    posterior_solve,
+    preconditioned_rate,
+    safe_dot,
+    top_pairs,
+    variance_share,
+)
+from optiscope.optim.renewal import (
+    bounded_rate,
+    misfit,
+    rejected,
+    step_probe_due,
+)
+
+__all__ = ["Preconditioner"]
+
+_HOPELESS = 10  # non-finite batches in a row after which training has failed
+_WATCH_EVERY = 10  # steps between looks at the length of the gradient
+_UNSTABLE = 3.0  # growth of that length since the last estimation that calls for a new one
+_TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
+
+
+class Preconditioner(Optimizer):
+    """Optimizer that constructs its rate and a low-rank preconditioner from Hessian products.
+
+    Estimation takes ``prior_iterations + num_observations`` batches: products along gradients give
+    a prior and the rate, products along quasi-Newton directions a posterior, of which ``est_rank``
+    eigenpairs are kept. All other steps cost a gradient and two thin products.
+
+    Drive it by ``step(closure)``, or by ``opt.backward(loss); opt.step()`` in a plain loop. An
+    estimation begins at construction, at ``start_estimate()``, every ``estimate_every`` steps, and
+    whenever the predictive test says that the estimate no longer fits.
+
+    A variant switches a phase off by overriding its method with an empty one. The phases, in
+    order: ``_gather_curvature_information``, ``_estimate_prior``, ``_setup_estimated_hessian``;
+    ``_apply_estimated_inverse``, ``_hessian_vector_product``, ``_update_estimated_hessian``;
+    ``_create_low_rank``, ``_init_the_optimizer``; ``_apply_preconditioner``.
+
+    Args:
+        params: parameters or groups. In a group, ``lr`` is its rate of the first epoch,
+            ``lr_scale`` a factor on its rate, other keys settings of the inner optimizer.
+        est_rank: eigenpairs kept.
+        num_observations: products of an estimation after the prior.
+        prior_iterations: batches from which the prior is estimated.
+        weight_decay: L2 coefficient, part of the objective and so of the Hessian.
+        lr: rate until the second estimation has ended; None: constructed from the first batch on.
+        optim_class: inner optimizer, given the preconditioned gradient.
+        hessian: ``exact`` products by double backward; by ``difference`` of gradients (needs a
+            closure); ``auto``: exact where the model has second derivatives, else by difference.
+        estimate_every: steps from the start of one estimation to that of the next; None: when
+            asked or when the test rejects.
+        check_every: steps between predictive tests, each one product; None: never.
+        update_while_estimating: whether weights move during estimation.
+        cross_batch: construct the rate from products of two batches each, which noise does not
+            shrink; one product more a prior batch.
+        check_deterministic: compare two evaluations of the closure before the first difference.
+        optim_hyperparams: settings of the inner optimizer.
+
+    ``param_groups[i]["lr"]`` is a factor on the constructed rate, 1 at first, so that schedulers
+    act on it as on any other.
+
+    Source: F. de Roos, P. Hennig 2019; L. Bald 2019, whose phase names these are.
+    """
+
+    constructs_rate = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        est_rank: int = 2,
+        num_observations: int = 5,
+        prior_iterations: int = 10,
+        weight_decay: float = 0,
+        lr: float | None = None,
+        optim_class: type[Optimizer] = torch.optim.SGD,
+        *,
+        hessian: str = "auto",
+        estimate_every: int | None = None,
+        check_every: int | None = 100,
+        update_while_estimating: bool = True,
+        cross_batch: bool = False,
+        check_deterministic: bool = True,
+        **optim_hyperparams: Any,
+    ) -> None:
+        self._source = CurvatureSource(hessian, check_deterministic)
+        for name, every in (("estimate_every", estimate_every), ("check_every", check_every)):
+            if every is not None:
+                check_count(name, every, 1)
+        self._set_sizes(est_rank, num_observations, prior_iterations)
+        check_number("weight_decay", weight_decay)
+        if lr is not None:
+            check_number("lr", lr, positive=True)
+        elif not self.constructs_rate:
+            raise ValueError(f"{type(self).__name__} uses a fixed rate: pass lr")
+        self.estimate_every, self.check_every = estimate_every, check_every
+        self.update_while_estimating, self.cross_batch = update_while_estimating, cross_batch
+        self._inner = InnerOptimizer(optim_class, optim_hyperparams)
+        self._estimate = Estimate()
+        self._clear_transients()
+        own = {"lr": 1.0, "first_lr": lr, "weight_decay": weight_decay}
+        super().__init__(params, {**own, **optim_hyperparams})
+        self._inner.build(self)
+
+    # Construction, groups, saving
+
+    def _set_sizes(self, est_rank: int, num_observations: int, prior_iterations: int) -> None:
+        self.est_rank = check_count("est_rank", est_rank, 0)
+        self.num_observations = check_count("num_observations", num_observations, 0)
+        self.prior_iterations = check_count("prior_iterations", prior_iterations, 1)
+
+    def _clear_transients(self) -> None:
+        self._gradient: Tensor | None = None
+        self._direction: Tensor | None = None
+        self._image: Tensor | None = None
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; the Hessian of all of them is estimated anew."""
+        group = dict(param_group)
+        rate = group.pop("lr", None)
+        factor = group.pop("lr_scale", 1.0)
+        if rate is not None:
+            check_number("lr", rate, positive=True)
+        check_number("lr_scale", factor)
+        check_number("weight_decay", group.get("weight_decay", 0))
+        if rate is not None:
+            group["first_lr"] = rate
+        if self.constructs_rate:
+            group["lr"] = factor
+        else:
+            group["lr"] = factor * group.get("first_lr", self.defaults["first_lr"])
+        super().add_param_group(group)
+        try:
+            self._flat = FlatParameters.of(p for g in self.param_groups for p in g["params"])
+        except ValueError:
+            self.param_groups.pop()
+            raise
+        if self._inner.optimizer is not None:
+            self._inner.add(self.param_groups[-1])
+            self._estimate.restart()
+            self._estimate.basis, self._estimate.estimates = None, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that resumes bit for bit in any phase; loads with ``weights_only=True``."""
+        return {
+            **super().state_dict(),
+            "estimate": {**self._estimate.to_dict(), "length": self._source.length},
+            "inner": self._inner.state_dict(),
+            "sizes": [self.est_rank, self.num_observations, self.prior_iterations],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was saved."""
+        missing = {"estimate", "inner", "sizes"} - set(state_dict)
+        if missing:
+            raise ValueError(
+                f"expected a state of {type(self).__name__}, got one without {sorted(missing)}: "
+                "load the state of the same optimizer"
+            )
+        super().load_state_dict(state_dict)
+        self._inner.load_state_dict(state_dict["inner"])
+        self._set_sizes(*state_dict["sizes"])
+        like = torch.empty(0, dtype=self._flat.dtype, device=self._flat.device)
+        saved = dict(state_dict["estimate"])
+        self._source.length = saved.pop("length")
+        self._estimate = Estimate.from_dict(saved, like)
+
+    def __getstate__(self) -> dict[str, Any]:
+        hooks = {k for k in self.__dict__ if k.startswith("_optimizer_") or "profile" in k}
+        transient = {"_gradient", "_direction", "_image", "_flat"}
+        own = {k: v for k, v in self.__dict__.items() if k not in hooks | transient}
+        return {**own, **super().__getstate__()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_estimate" in self.__dict__:
+            self._clear_transients()
+            self._flat = FlatParameters.of(p for g in self.param_groups for p in g["params"])
+
+    # Driving
+
+    def start_estimate(
+        self,
+        est_rank: int | None = None,
+        num_observations: int | None = None,
+        prior_iterations: int | None = None,
+    ) -> None:
+        """Begin a new estimation with the next step; one that is under way goes on instead."""
+        sizes = (self.est_rank, self.num_observations, self.prior_iterations)
+        asked = (est_rank, num_observations, prior_iterations)
+        new = tuple(s if a is None else a for s, a in zip(sizes, asked, strict=True))
+        self._set_sizes(*new)
+        if self._estimate.phase == READY or new != sizes:
+            self._estimate.restart()
+
+    def maybe_start_estimate(self) -> bool:
+        """Begin a new estimation if the last test rejects the present one, or it is old.
+
+        Returns whether one has begun.
+        """
+        e = self._estimate
+        if e.phase != READY:
+            return False
+        old = self.estimate_every is not None and e.steps - e.started >= self.estimate_every
+        if old or e.rejected:
+            e.restart()
+        return old or e.rejected
+
+    def _wants_products(self) -> bool:
+        e = self._estimate
+        if self.estimate_every is not None:
+            self.maybe_start_estimate()
+        return e.phase != READY or self._fit_test_due() or self._step_test_due()
+
+    def _fit_test_due(self) -> bool:
+        e = self._estimate
+        age = e.steps - e.finished
+        tested = self.check_every is not None and e.basis is not None
+        return tested and age > 0 and age % (self.check_every or 1) == 0
+
+    def _step_test_due(self) -> bool:
+        e = self._estimate
+        tested = self.check_every is not None and self.constructs_rate and e.rate is not None
+        return tested and step_probe_due(e.steps - e.finished)
+
+    def backward(self, loss: Tensor, scaler: Any = None) -> None:
+        """Gradients of ``loss``, in place of ``loss.backward()``.
+
+        Keeps the graph of the gradient in the steps that need Hessian products, and only there.
+
+        Args:
+            loss: scalar.
+            scaler: ``torch.amp.GradScaler``, in place of ``scaler.scale(loss).backward()``.
+        """
+        scaled = loss if scaler is None else scaler.scale(loss)
+        if self._wants_products():
+            scale = 1.0 if scaler is None else float(scaler.get_scale())
+            self._source.backward(scaled, scale, self._flat)
+        else:
+            scaled.backward()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update, or one batch of an estimation and an update; returns the closure's loss.
+
+        Args:
+            closure: clears gradients, calls ``backward`` and returns the loss. May be called twice,
+                with the same random numbers.
+        """
+        e = self._estimate
+        wanted = self._wants_products()
+        loss = None
+        if closure is not None:
+            e.gradients += 1
+            with torch.enable_grad():
+                loss = self._source.evaluate(closure, self._flat) if wanted else closure()
+        try:
+            if gradients_finite(self._flat):
+                self._advance(wanted)
+            else:
+                self._skip()
+        finally:
+            e.steps += 1
+            self._source.forget()
+            self._clear_transients()
+        return loss
+
+    def _advance(self, wanted: bool) -> None:
+        e = self._estimate
+        e.skipped_in_row = 0
+        if wanted:
+            self._gradient = self._total_gradient()
+        if e.phase != READY:
+            self._estimation_step()
+        elif wanted and self._source.available(self._flat):
+            if self._fit_test_due():
+                self._test_fit()
+            elif self._step_test_due():
+                self._test_step()
+        elif (e.steps - e.finished) % _WATCH_EVERY == 0:
+            self._watch()
+        detach_gradients(self._flat)
+        if e.phase == READY or (self.update_while_estimating and self._rate_known):
+            self._update()
+
+    def _estimation_step(self) -> None:
+        e = self._estimate
+        if e.phase == PRIOR:
+            self._gather_curvature_information()
+            e.prior_counter += 1
+            if e.prior_counter < self.prior_iterations:
+                return
+            self._estimate_prior()
+            self._setup_estimated_hessian()
+            e.phase = OBSERVE
+            if e.directions is not None:
+                return
+        else:
+            self._apply_estimated_inverse()
+            if self._direction is not None:
+                self._hessian_vector_product()
+                self._update_estimated_hessian()
+                e.update_counter += 1
+                if e.update_counter < self.num_observations:
+                    return
+        self._create_low_rank()
+        if e.new_rate is not None:
+            e.rate = e.new_rate
+        self._init_the_optimizer()
+        e.phase, e.finished, e.rejected = READY, e.steps + 1, False
+        e.estimates += 1
+        e.level = math.sqrt(e.sums.ss / max(e.sums.count, 1))
+        e.forget_observations()
+        e.gradient_sum = e.last_direction = e.last_product = None
+
+    # Phases
+
+    def _gather_curvature_information(self) -> None:
+        """Product along the gradient, and its inner products, for the prior."""
+        e, g = self._estimate, self._gradient
+        assert g is not None
+        y = self._product(g)
+        sums = add_pair(e.sums, g, y)
+        if not math.isfinite(sums.sy + sums.yy):
+            e.note = "non-finite product left out"
+            return
+        e.sums = sums
+        e.gradient_sum = g.clone() if e.gradient_sum is None else e.gradient_sum.add_(g)
+        if self.cross_batch:
+            if e.last_direction is not None and e.last_product is not None:
+                again = self._product(e.last_direction)
+                e.sums = add_cross_pair(e.sums, e.last_direction, e.last_product, again)
+            e.last_direction, e.last_product = g, y
+
+    def _estimate_prior(self) -> None:
+        """Prior mean, scale and noise, and the learning rate, from what was gathered."""
+        e = self._estimate
+        if e.gradient_sum is None:
+            return
+        total = safe_dot(e.gradient_sum, e.gradient_sum)
+        e.prior = estimate_prior(e.sums, total, self._flat.size)
+        e.note = "" if e.sums.sy > 0 else "no positive curvature along the gradients"
+        rate = construct_rate(e.sums)
+        if e.rate is None and rate is None and total > 0:
+            # A hundredth of the weights' length a step, until there is curvature to go by.
+            rate = 0.01 * (1 + self._flat.norm()) * e.prior_counter / math.sqrt(total)
+        e.new_rate = self._bounded(rate)
+        if e.rate is None:
+            e.rate = e.new_rate
+
+    def _setup_estimated_hessian(self) -> None:
+        """Room for the observations, unless there is no prior or none is wanted."""
+        e = self._estimate
+        if e.prior is None or e.gradient_sum is None:
+            return
+        if self.num_observations == 0 or self.est_rank == 0:
+            return
+        e.directions = e.gradient_sum.new_zeros(self.num_observations, self._flat.size)
+        e.products = torch.zeros_like(e.directions)
+        e.gram = e.cross = torch.zeros(0, 0, dtype=torch.float64)
+
+    def _apply_estimated_inverse(self) -> None:
+        """Next direction: an eigenvector of the last estimation, then the new part of -B^-1 g.
+
+        None once the observed directions span it.
+        """
+        e, g = self._estimate, self._gradient
+        self._direction = None
+        if e.prior is None or g is None or e.gradient_sum is None:
+            return
+        seen = e.observations(g)
+        carried = 0 if e.basis is None else min(len(e.basis), self.num_observations - 1)
+        if e.basis is not None and len(seen) < carried:
+            self._direction = e.basis[len(seen)]
+            return
+        source = e.gradient_sum if len(seen) == 0 else g
+        direction = posterior_solve(e.prior, seen, source).neg_()
+        e.share = variance_share(e.prior, seen, direction)
+        self._direction = new_part(seen, direction)
+
+    def _hessian_vector_product(self) -> None:
+        """Product along the direction on this batch."""
+        if self._direction is not None:
+            self._image = self._product(self._direction)
+
+    def _update_estimated_hessian(self) -> None:
+        """Add the direction and its product to the observations."""
+        e, s, y = self._estimate, self._direction, self._image
+        if s is None or y is None or e.directions is None or e.products is None:
+            return
+        seen = e.observations(s)
+        m = len(seen)
+        e.directions[m], e.products[m] = s, y
+        seen = extend(seen, e.directions[: m + 1], e.products[: m + 1])
+        if not bool(seen.cross.isfinite().all()):
+            e.note = "non-finite product left out"
+            return
+        e.gram, e.cross = seen.gram, seen.cross
+        if e.basis is not None and m == 0:
+            self._compare(float(seen.cross[0, 0]))
+
+    def _create_low_rank(self) -> None:
+        """Keep the largest eigenpairs of the posterior, with their deviations and coefficients."""
+        e = self._estimate
+        if e.prior is None or len(e.gram) == 0 or e.directions is None:
+            return
+        seen = e.observations(e.directions[0])
+        pairs = top_pairs(e.prior, seen, min(self.est_rank, len(seen)))
+        values = pairs.values.to("cpu", torch.float64)
+        if not bool(values.isfinite().all()):
+            e.note = "non-finite products: last eigenpairs kept"
+            return
+        e.basis = pairs.basis.mT.contiguous()
+        e.values = values
+        shares = torch.tensor(
+            [variance_share(e.prior, seen, u) for u in e.basis], dtype=torch.float64
+        )
+        e.deviations = (e.prior.scale**2 * shares + (e.prior.spread * values).square()).sqrt()
+        reference = float(values.abs().min())
+        e.coefficients = relative_power(values, reference, -1.0)
+        largest = float(values.abs().max())
+        if self._preconditions and reference > 0:
+            coefficients = e.coefficients.to(pairs.basis)
+            rate = preconditioned_rate(seen, pairs.basis, coefficients, 1 / reference)
+            e.new_rate = self._bounded(rate) or e.new_rate
+        elif e.new_rate is not None and largest > 0:
+            e.new_rate = min(e.new_rate, 1 / largest)
+
+    def _init_the_optimizer(self) -> None:
+        """Give every group's inner optimizer its rate; momentum and other state stay."""
+        self._inner.follow(self.param_groups, self._rate_of)
+
+    def _apply_preconditioner(self) -> None:
+        """Replace every gradient g by P^2 g, in place."""
+        e = self._estimate
+        if e.basis is not None:
+            precondition(e.basis, e.coefficients, self._flat)
+
+    # Parts of the phases
+
+    @property
+    def _preconditions(self) -> bool:
+        return type(self)._apply_preconditioner is Preconditioner._apply_preconditioner
+
+    @property
+    def _rate_known(self) -> bool:
+        if not self.constructs_rate or self._estimate.rate is not None:
+            return True
+        return all(group["first_lr"] is not None for group in self.param_groups)
+
+    def _update(self) -> None:
+        add_decay_to_gradients(self.param_groups)
+        self._apply_preconditioner()
+        self._init_the_optimizer()
+        self._inner.step()
+
+    def _rate_of(self, group: dict[str, Any]) -> float:
+        if not self.constructs_rate:
+            return float(group["lr"])
+        e = self._estimate
+        if group["first_lr"] is not None and (e.estimates < 2 or e.rate is None):
+            return float(group["lr"] * group["first_lr"])
+        return 0.0 if e.rate is None else float(group["lr"] * e.rate)
+
+    def _bounded(self, rate: float | None) -> float | None:
+        e = self._estimate
+        total = 0.0 if e.gradient_sum is None else safe_dot(e.gradient_sum, e.gradient_sum)
+        gradient = math.sqrt(total) / max(e.prior_counter, 1)
+        previous = e.rate if e.estimates > 0 else None
+        return bounded_rate(rate, previous, self._flat.norm(), gradient)
+
+    def _test_fit(self) -> None:
+        """Predictive test: one product along the top eigenvector on a fresh batch."""
+        e = self._estimate
+        assert e.basis is not None
+        self._compare(safe_dot(e.basis[0], self._product(e.basis[0])))
+        self.maybe_start_estimate()
+
+    def _compare(self, found: float) -> None:
+        e = self._estimate
+        expected, deviation = float(e.values[0]), float(e.deviations[0])
+        e.misfit = misfit(found, expected, deviation)
+        e.rejected = rejected(found, expected, deviation, self.prior_iterations)
+
+    def _test_step(self) -> None:
+        """Curvature along the step itself: a rate above its inverse is lowered to it."""
+        e, g = self._estimate, self._gradient
+        assert g is not None
+        assert e.rate is not None
+        step = g
+        if self._preconditions and e.basis is not None:
+            step = apply_low_rank(e.basis.mT, e.coefficients.to(e.basis), g)
+        length = safe_dot(step, g)
+        curvature = safe_dot(step, self._product(step)) / length if length > 0 else 0.0
+        if math.isfinite(curvature) and curvature * e.rate > _TOO_LONG:
+            e.rate = 1 / curvature
+            e.restart()
+            e.note = "more curvature along the step than the estimate holds: rate lowered"
+
+    def _watch(self) -> None:
+        """Lower the rate and estimate anew where gradients have grown: steps were too long."""
+        e = self._estimate
+        if not self.constructs_rate or e.rate is None or e.level <= 0:
+            return
+        size = gradient_norm(self._flat)
+        if size > _UNSTABLE * e.level:
+            e.rate /= _UNSTABLE
+            e.restart()
+            e.note = f"gradient grew {_UNSTABLE:g}-fold: rate lowered"
+
+    def _total_gradient(self) -> Tensor:
+        """Gradient of the objective [N], weight decay included."""
+        g, flat = self._flat.gradient(), self._flat
+        return add_decay(g, flat.join(flat.parameters), self.param_groups, flat)
+
+    def _product(self, v: Tensor) -> Tensor:
+        """Hessian of this batch's objective times v [N], weight decay included."""
+        self._estimate.hessian_products += 1
+        y = self._source.product(v, self._flat)
+        return add_decay(y, v, self.param_groups, self._flat)
+
+    def _skip(self) -> None:
+        e = self._estimate
+        detach_gradients(self._flat)
+        e.skipped += 1
+        e.skipped_in_row += 1
+        if e.skipped_in_row >= _HOPELESS:
+            raise FloatingPointError(
+                f"{_HOPELESS} batches in a row gave non-finite gradients: look at the data, the "
+                "loss and the weights; no rate can help"
+            )
+        if e.skipped_in_row == 1:
+            warnings.warn("non-finite gradient: batch left out", RuntimeWarning, stacklevel=4)
+
+    def get_log(self) -> dict[str, Any]:
+        """What the optimizer knows and does: see :func:`optiscope.optim.estimate.describe`."""
+        rates = [self._rate_of(group) for group in self.param_groups]
+        return {"step_size": rates, **describe(self._estimate, self.prior_iterations)}
