@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from optiscope.cli.options import as_json, json_option
+from optiscope.cli.options import as_json, data_dir_option, json_option
 
 __all__ = ["command"]
+
+HEADINGS = {"seconds_per_epoch": "s/epoch", "batch_size": "batch"}
 
 
 @click.group("list")
@@ -17,14 +20,65 @@ def command() -> None:
 
 
 @command.command("problems")
+@click.option(
+    "--measure",
+    is_flag=True,
+    help="Measure seconds per epoch of the problems whose data are here, and keep them.",
+)
+@data_dir_option
 @json_option
-def list_problems(wants_json: bool) -> None:
-    """Problems with their data, model, parameters, batch size and epochs."""
-    from optiscope import problems
+def list_problems(measure: bool, data_dir: Path | None, wants_json: bool) -> None:
+    """Problems with their data, model, parameters, batch size, epochs, speed and baseline.
 
+    Seconds per epoch are those of SGD on this machine, as far as they were measured; the baseline
+    is the best published tuned result.
+    """
+    from optiscope import problems
+    from optiscope.study.speed import kept_seconds_per_epoch
+
+    if measure:
+        _measure(data_dir)
+    seconds = kept_seconds_per_epoch()
     columns = ("name", "dataset", "model", "parameters", "batch_size", "epochs")
-    rows = [{c: getattr(entry, c) for c in columns} for entry in problems.entries()]
+    rows: list[dict[str, Any]] = []
+    for entry in problems.entries():
+        row = {column: getattr(entry, column) for column in columns}
+        row["seconds_per_epoch"] = seconds.get(entry.name)
+        row["baseline"] = _baseline(entry.name)
+        rows.append(row)
     _show("Problems", rows, wants_json)
+
+
+def _measure(data_dir: Path | None) -> None:
+    from rich.console import Console
+    from rich.progress import track
+
+    from optiscope import problems
+    from optiscope.data import MissingData
+    from optiscope.study.speed import kept_seconds_per_epoch, measure_seconds_per_epoch
+
+    console = Console(stderr=True)
+    kept = kept_seconds_per_epoch()
+    names = [name for name in problems.names() if name not in kept]
+    for name in track(names, description="measuring", console=console, transient=True):
+        try:
+            measure_seconds_per_epoch(name, data_dir)
+        except MissingData as error:
+            console.print(f"{name} is not measured: {error}", highlight=False)
+
+
+def _baseline(problem: str) -> str | None:
+    """The best published tuned result in words, or None."""
+    from optiscope.problems.published import baselines_of
+
+    found = baselines_of(problem)
+    if not found:
+        return None
+    if found[0].metric.endswith("loss"):
+        best = min(found, key=lambda b: b.mean)
+        return f"loss {best.mean:.4g}, {best.optimizer}"
+    best = max(found, key=lambda b: b.mean)
+    return f"{100 * best.mean:.2f} %, {best.optimizer}"
 
 
 @command.command("optimizers")
@@ -66,9 +120,9 @@ def _show(title: str, rows: list[dict[str, Any]], wants_json: bool) -> None:
 
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
-        numeric = all(isinstance(row[column], int) for row in rows)
+        numeric = all(isinstance(row[column], int | float | None) for row in rows)
         table.add_column(
-            column.replace("_", " "),
+            HEADINGS.get(column, column.replace("_", " ")),
             justify="right" if numeric else "left",
             no_wrap=numeric or column == "name",
         )
@@ -82,8 +136,10 @@ def _text(value: Any) -> str:
         return ", ".join(f"{k} {_text(v)}" for k, v in value.items()) or "-"
     if isinstance(value, list):
         return f"[{', '.join(_text(v) for v in value)}]"
+    if value is None:
+        return "-"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

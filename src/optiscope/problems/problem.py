@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optiscope.data.samples import Splits
+from optiscope.problems.baseline import Baseline
 
 __all__ = ["Baseline", "Metric", "ParamGroup", "Problem", "all_parameters", "l2_on_weights"]
 
@@ -30,20 +31,6 @@ class Metric:
     compute: Callable[[Any, Tensor], Tensor]
     higher_is_better: bool
     unit: str = ""
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A published tuned result: where it comes from and what it was."""
-
-    optimizer: str
-    hyperparameters: Mapping[str, float]
-    epochs: int
-    metric: str
-    mean: float
-    std: float
-    seeds: int
-    source: str
 
 
 def all_parameters(model: nn.Module) -> list[ParamGroup]:

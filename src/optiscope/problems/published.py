@@ -7,7 +7,7 @@ Losses of the regularized problems contain the L2 term there and are therefore n
 
 from __future__ import annotations
 
-from optiscope.problems.problem import Baseline
+from optiscope.problems.baseline import Baseline
 
 __all__ = ["baselines_of"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def time_interleaved(
     repetitions: int,
     steps: int | None = None,
     data_dir: Path | None = None,
-) -> Iterator[TimedChunk]:
+) -> Generator[TimedChunk, None, None]:
     """Chunks of training steps, one optimizer after the other in each round.
 
     A first round warms up and is not reported. Rounds run forwards and backwards in turn, so that
