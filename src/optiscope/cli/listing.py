@@ -11,8 +11,6 @@ from optiscope.cli.options import as_json, data_dir_option, json_option
 
 __all__ = ["command"]
 
-HEADINGS = {"seconds_per_epoch": "s/epoch", "batch_size": "batch"}
-
 
 @click.group("list")
 def command() -> None:
@@ -46,7 +44,33 @@ def list_problems(measure: bool, data_dir: Path | None, wants_json: bool) -> Non
         row["seconds_per_epoch"] = seconds.get(entry.name)
         row["baseline"] = _baseline(entry.name)
         rows.append(row)
-    _show("Problems", rows, wants_json)
+    if wants_json:
+        click.echo(as_json(rows))
+    else:
+        _print_problems(rows)
+
+
+def _print_problems(rows: list[dict[str, Any]]) -> None:
+    """A table that fits 80 columns: data and model stand under the name."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="Problems", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("problem", min_width=30)
+    for heading in ("parameters", "batch", "epochs", "s/epoch", "published"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        name = Text(row["name"], style="bold")
+        name.append(f"\n{row['model']} · {row['dataset']}", style="dim not bold")
+        figures = [_text(row[c]) for c in ("parameters", "batch_size", "epochs")]
+        baseline = row["baseline"]
+        published = "-" if baseline is None else baseline.split(",")[0]
+        table.add_row(name, *figures, _text(row["seconds_per_epoch"]), published)
+    console = Console()
+    console.print(table)
+    console.print("published: the best tuned result, of any optimizer", style="dim")
 
 
 def _measure(data_dir: Path | None) -> None:
@@ -120,9 +144,9 @@ def _show(title: str, rows: list[dict[str, Any]], wants_json: bool) -> None:
 
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
-        numeric = all(isinstance(row[column], int | float | None) for row in rows)
+        numeric = all(isinstance(row[column], int) for row in rows)
         table.add_column(
-            HEADINGS.get(column, column.replace("_", " ")),
+            column.replace("_", " "),
             justify="right" if numeric else "left",
             no_wrap=numeric or column == "name",
         )
