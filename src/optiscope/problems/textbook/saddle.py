@@ -43,10 +43,10 @@ def escape_steps(factor: float, start: float = OFFSET, end: float = 0.1) -> floa
 def saddle(
     curvature: float = CURVATURE, offset: float = OFFSET, *, name: str = "saddle"
 ) -> Problem:
-    """The saddle with negative curvature -c, from p = 1.5, q = ``offset``."""
+    """The saddle with negative curvature -c, from p = 0.9, q = ``offset``."""
     if not curvature > 0:
         raise ValueError(f"curvature must be positive, got {curvature}")
-    start = ((1.5 + offset) / math.sqrt(2.0), (1.5 - offset) / math.sqrt(2.0))
+    start = ((0.9 + offset) / math.sqrt(2.0), (0.9 - offset) / math.sqrt(2.0))
     return surface_problem(
         name,
         partial(_saddle, curvature=curvature),

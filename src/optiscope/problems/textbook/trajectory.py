@@ -75,8 +75,9 @@ def trajectory(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = problem.make_model().to(dtype)
+        parameters = [p for p in model.parameters() if p.requires_grad]
         if start is not None:
-            nn.utils.vector_to_parameters(torch.tensor(start, dtype=dtype), model.parameters())
+            _start_at(parameters, start, dtype)
         groups = problem.param_groups(model)
         own_words = ("l2", "lr_scale")
         optimizer = make_optimizer(
@@ -85,7 +86,6 @@ def trajectory(
         splits = problem.data(None)
         batches = _Batches(splits.train, batch_size or problem.batch_size, seed, dtype)
         everything = _in_dtype(_all(splits.train_eval), dtype)
-        parameters = [p for p in model.parameters() if p.requires_grad]
         points, losses = [_point(parameters)], [_loss(problem, model, everything)]
         norms: list[float] = []
         for step in range(steps):
@@ -149,6 +149,13 @@ class _Batches:
             whole = len(self.samples) // self.size
             self.waiting = list(order[: whole * self.size].view(whole, self.size).flip(0))
         return _in_dtype(self.samples.select(self.waiting.pop()), self.dtype)
+
+
+def _start_at(parameters: list[nn.Parameter], start: Sequence[float], dtype: torch.dtype) -> None:
+    count = sum(p.numel() for p in parameters)
+    if len(start) != count:
+        raise ValueError(f"start must have {count} numbers, one a parameter, got {len(start)}")
+    nn.utils.vector_to_parameters(torch.tensor(start, dtype=dtype), parameters)
 
 
 def _all(samples: Samples) -> Batch:
