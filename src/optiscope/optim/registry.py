@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from optiscope.optim import first_order
+from optiscope.optim import curvature_aware, first_order
 from optiscope.optim.spec import OptimizerSpec
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 
 NEVER_NEGATIVE = ("lr", "weight_decay")  # not every package checks them itself
 
-_SPECS = {spec.name: spec for spec in first_order.SPECS}
+_SPECS = {spec.name: spec for spec in (*first_order.SPECS, *curvature_aware.SPECS)}
 
 
 class UnknownOptimizerError(ValueError):

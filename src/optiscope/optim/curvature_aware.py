@@ -1,0 +1,58 @@
+"""Our own optimizers by name."""
+
+from __future__ import annotations
+
+from optiscope.optim.lark import Lark
+from optiscope.optim.preconditioned_sgd import (
+    AdaptiveSGD,
+    OnlyAdaptiveSGD,
+    PreconditionedSGD,
+    PreconditionedTunedMomentum,
+    PreconditionedTunedSGD,
+)
+from optiscope.optim.spec import OptimizerSpec, Range
+
+__all__ = ["SPECS"]
+
+SOURCE = "Roos & Hennig 2019; Bald 2019"
+
+SPECS: tuple[OptimizerSpec, ...] = (
+    OptimizerSpec("lark", Lark, horizon="horizon", source="optiscope, docs/lark.md"),
+    OptimizerSpec(
+        "preconditioned_sgd",
+        PreconditionedSGD,
+        closure=True,
+        steps_per_epoch="estimate_every",
+        source=SOURCE,
+    ),
+    OptimizerSpec(
+        "adaptive_sgd",
+        AdaptiveSGD,
+        closure=True,
+        steps_per_epoch="estimate_every",
+        source=SOURCE,
+    ),
+    OptimizerSpec(
+        "only_adaptive_sgd",
+        OnlyAdaptiveSGD,
+        closure=True,
+        steps_per_epoch="estimate_every",
+        source=SOURCE,
+    ),
+    OptimizerSpec(
+        "preconditioned_tuned_sgd",
+        PreconditionedTunedSGD,
+        space={"lr": Range(1e-3, 1e1)},
+        closure=True,
+        steps_per_epoch="estimate_every",
+        source=SOURCE,
+    ),
+    OptimizerSpec(
+        "preconditioned_tuned_momentum",
+        PreconditionedTunedMomentum,
+        space={"lr": Range(1e-4, 1e0)},
+        closure=True,
+        steps_per_epoch="estimate_every",
+        source=SOURCE,
+    ),
+)
