@@ -9,6 +9,7 @@ from optiscope.records import StudyFolder
 from optiscope.stats.sensitivity import (
     Tried,
     edge_of_space,
+    edges,
     numeric_names,
     sensitivity,
     tried,
@@ -53,6 +54,26 @@ def test_a_choice_at_the_edge_comes_with_the_space_to_try(case: Case) -> None:
     assert edge.side == case.side
     for name, expected in (case.suggestion or {}).items():
         assert edge.suggestion[name] == pytest.approx(expected)
+
+
+def test_the_last_value_tried_is_an_edge_too() -> None:
+    values = [0.001, 0.01, 0.1, 0.5]
+    edge = edge_of_space("lr", 0.5, LOG, values)
+    assert edge is not None
+    assert edge.side == "high"
+    assert edge_of_space("lr", 0.1, LOG, values) is None
+    assert edge_of_space("lr", 0.5, LOG, [0.1, 0.5]) is None  # two trials say nothing
+
+
+def test_edges_of_all_hyperparameters_that_hold_numbers() -> None:
+    space = {"lr": LOG, "momentum": LINEAR, "nesterov": {"choice": [True, False]}}
+    points = [
+        Tried(k, {"lr": lr, "momentum": m, "nesterov": True}, 1.0, ("finished",), "", k == 1)
+        for k, (lr, m) in enumerate([(0.01, 0.2), (0.1, 0.9), (0.5, 0.5)])
+    ]
+    (edge,) = edges(space, points)
+    assert (edge.name, edge.value, edge.side) == ("momentum", 0.9, "high")
+    assert edges(space, points[:1]) == ()
 
 
 def _points(pairs: list[tuple[float, float]], chosen: float) -> list[Tried]:

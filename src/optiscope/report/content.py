@@ -13,7 +13,7 @@ from optiscope.report.study_panels import panels_of_study
 from optiscope.stats.claims import Claim
 from optiscope.stats.profiles import TargetCost, target_costs
 from optiscope.stats.refusal import Refusal
-from optiscope.stats.sensitivity import Sensitivity, tried
+from optiscope.stats.sensitivity import Edge, Sensitivity, edges, tried
 from optiscope.stats.study_table import StudyTables
 from optiscope.stats.summary import Cost, Result, costs, results
 from optiscope.stats.tuning_curve import TuningSummary, tuning_summaries
@@ -32,6 +32,7 @@ class ProblemContent:
         costs: time per step; algorithms that took no step are left out.
         sensitivities: to the leading hyperparameter, of tuned algorithms.
         tuned: what tuning cost and found, by label.
+        edges: choices at the edge of the space, by label; nothing for labels without any.
         groups: figures.
     """
 
@@ -41,6 +42,7 @@ class ProblemContent:
     costs: tuple[Cost, ...]
     sensitivities: tuple[tuple[Look, Sensitivity], ...]
     tuned: Mapping[str, TuningSummary]
+    edges: Mapping[str, tuple[Edge, ...]]
     groups: tuple[FigureGroup, ...]
 
 
@@ -111,6 +113,11 @@ def assemble(
                 costs=cost,
                 sensitivities=tuple(leading_sensitivities(tables, points, looks)),
                 tuned=summaries,
+                edges={
+                    label: found_edges
+                    for label, of_label in points.items()
+                    if (found_edges := edges(tables.algorithm(label).space, of_label))
+                },
                 groups=tuple(groups),
             )
         )

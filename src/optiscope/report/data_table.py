@@ -47,7 +47,7 @@ class DataTable:
     Attributes:
         columns: headings; one that starts with ``#`` is for numbers and stands to the right.
         rows: in order.
-        caption: said above the table, may be empty.
+        caption: said below the table, may be empty.
     """
 
     columns: Sequence[str]

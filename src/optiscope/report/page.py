@@ -79,7 +79,9 @@ def _section(
         "results": page_tables.result_table(found.results, found.answer, looks),
         "rows": _rows(drawn),
         "tables": {
-            "sensitivity": page_tables.sensitivity_table(found.sensitivities, found.tuned),
+            "sensitivity": page_tables.sensitivity_table(
+                found.sensitivities, found.tuned, found.edges
+            ),
             "time": page_tables.cost_table(found.costs, looks, reference),
         },
     }

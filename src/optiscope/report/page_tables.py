@@ -26,7 +26,7 @@ from optiscope.stats.claims import Claim
 from optiscope.stats.naming import algorithm_name
 from optiscope.stats.profiles import TargetCost
 from optiscope.stats.refusal import Refusal
-from optiscope.stats.sensitivity import Sensitivity
+from optiscope.stats.sensitivity import Edge, Sensitivity
 from optiscope.stats.study_table import StudyTables
 from optiscope.stats.summary import Cost, Result
 from optiscope.stats.tuning_curve import TuningSummary
@@ -46,6 +46,9 @@ __all__ = [
 
 LISTED_FAILURES: Final = 200
 """Longer lists of failures are cut here; the counts above them are not."""
+
+SHOWN_PHASE: Final = 0.01
+"""Phases that take less of a step everywhere get no column."""
 
 _NOT_WORSE: Final = ("undecided", "equivalent", "better")
 
@@ -113,7 +116,10 @@ def result_table(results: Sequence[Result], answer: Answer, looks: Mapping[str, 
 
 def cost_table(costs: Sequence[Cost], looks: Mapping[str, Look], reference: str) -> DataTable:
     """Time and counted work per training step, by phase."""
-    phases = [p for p in _PHASE_WORDS if any(c.phases.get(p, 0.0) > 0 for c in costs)]
+    total = max((sum(c.phases.values()) for c in costs), default=0.0)
+    phases = [
+        p for p in _PHASE_WORDS if any(c.phases.get(p, 0.0) > SHOWN_PHASE * total for c in costs)
+    ]
     rows = []
     for c in costs:
         ratio = (
@@ -145,17 +151,23 @@ def cost_table(costs: Sequence[Cost], looks: Mapping[str, Look], reference: str)
         "#wall per step",
         f"#relative to {reference}",
         "#CPU per step",
-        *(f"#{_PHASE_WORDS[p]} per step" for p in phases),
-        "#gradients per step",
-        "#Hessian products per step",
+        *(f"#{_PHASE_WORDS[p]}" for p in phases),
+        "#gradients",
+        "#Hessian products",
         "#peak memory",
         "#training of a run",
     )
-    return DataTable(columns, rows)
+    caption = (
+        "All but the last two columns are per training step: median wall and CPU time of training, "
+        "mean wall time of each phase (evaluation is not training), and counted work."
+    )
+    return DataTable(columns, rows, caption)
 
 
 def sensitivity_table(
-    found: Sequence[tuple[Look, Sensitivity]], tuned: Mapping[str, TuningSummary]
+    found: Sequence[tuple[Look, Sensitivity]],
+    tuned: Mapping[str, TuningSummary],
+    edges: Mapping[str, Sequence[Edge]],
 ) -> DataTable:
     """Chosen value, what the winner is worth on fresh seeds, good range, and edges of the space."""
     rows = []
@@ -163,8 +175,9 @@ def sensitivity_table(
         summary = tuned[look.label]
         finite = [r for r in s.results if math.isfinite(r)]
         best = (max if s.metric.endswith("accuracy") else min)(finite) if finite else math.nan
-        edges = [
-            f"{e.name} at the {e.side} edge: try {space_text(e.suggestion)}" for e in summary.edges
+        flags = [
+            f"{e.name} at the {e.side} edge: try {space_text(e.suggestion)}"
+            for e in edges.get(look.label, ())
         ]
         rows.append(
             Row(
@@ -177,7 +190,7 @@ def sensitivity_table(
                     Cell(metric_text(best, s.metric)),
                     Cell(_fresh(summary)),
                     Cell(f"{summary.failed} of {summary.budget}"),
-                    Cell("; ".join(edges) or "–", "bad words" if edges else ""),
+                    Cell("; ".join(flags) or "–", "bad words" if flags else ""),
                 ],
                 Key.of(look),
                 look.number,

@@ -63,18 +63,19 @@ def warnings(content: ReportContent) -> list[str]:
             f"{counted(int(failed.sum()), 'reporting run')} diverged or crashed: they count as "
             "outcomes and are drawn with a cross, never filled in."
         )
-    edges = [(p.problem, t) for p in content.problems for t in p.tuned.values() if t.edges]
-    for problem, summary in edges[:SHOWN_EDGES]:
-        for edge in summary.edges:
-            lines.append(
-                f"{summary.algorithm} on {problem}: the chosen {edge.name} "
-                f"{significant(edge.value)} lies at the {edge.side} edge of its space; try "
-                f"{space_text(edge.suggestion)}."
-            )
-    if len(edges) > SHOWN_EDGES:
+    edges = [
+        f"{label} on {p.problem}: {edge.name} {significant(edge.value)}, try "
+        f"{space_text(edge.suggestion)}"
+        for p in content.problems
+        for label, found in p.edges.items()
+        for edge in found
+    ]
+    if edges:
+        more = len(edges) - SHOWN_EDGES
         lines.append(
-            f"{len(edges) - SHOWN_EDGES} more choices lie at the edge of their space: see the "
-            "tables under Sensitivity."
+            "Chosen at the edge of what was tried, so that a better value may lie beyond: "
+            + "; ".join(edges[:SHOWN_EDGES])
+            + (f"; and {more} more, see the tables under Sensitivity." if more > 0 else ".")
         )
     if len(tables.environments) > 1:
         lines.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -150,7 +151,9 @@ def _sensitivities(
     if not found:
         return None
     span = span_of_results([c for _, c in found])
-    keys = (CHOSEN, FAILED_TRIAL, FAILED_REGION)
+    failed = any(not math.isfinite(r) for _, c in found for r in c.results)
+    region = any(c.failed_below is not None or c.failed_above is not None for _, c in found)
+    keys = (CHOSEN,) + (FAILED_TRIAL,) * failed + (FAILED_REGION,) * region
     panels = tuple(
         Panel(
             name=f"{slug}-sensitivity-{file_name(look.label)}",

@@ -18,6 +18,7 @@ __all__ = [
     "Sensitivity",
     "Tried",
     "edge_of_space",
+    "edges",
     "numeric_names",
     "selection_metric",
     "sensitivity",
@@ -59,7 +60,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Edge:
-    """The chosen value lies at the edge of its search space.
+    """The chosen value lies at the edge of its search space, or of what was tried of it.
 
     Attributes:
         name: of the hyperparameter.
@@ -111,7 +112,7 @@ class Sensitivity:
         failed_below: every trial with a value up to this one failed; None where the lowest did not.
         failed_above: every trial with a value from this one on failed; None likewise.
         good: range of good values, None where every trial failed.
-        edge: set where the chosen value lies at the edge of the space.
+        edge: set where the chosen value lies at the edge of the space or of what was tried.
     """
 
     name: str
@@ -209,12 +210,33 @@ def sensitivity(
         failed_below=values[leading - 1] if leading and trailing < len(failed) else None,
         failed_above=values[-trailing] if trailing else None,
         good=_good_range(values, results, metric),
-        edge=None if chosen is None else edge_of_space(name, chosen, space),
+        edge=None if chosen is None else edge_of_space(name, chosen, space, values),
     )
 
 
-def edge_of_space(name: str, value: float, space: Mapping[str, Any]) -> Edge | None:
+def edges(space: Mapping[str, Mapping[str, Any]], points: Sequence[Tried]) -> tuple[Edge, ...]:
+    """Every hyperparameter whose chosen value lies at the edge of its space or of what was tried.
+
+    Args:
+        space: Φ.
+        points: of the tuning; without a chosen one there are no edges.
+    """
+    chosen = next((p.hyperparameters for p in points if p.chosen), {})
+    found = []
+    for name in numeric_names(space):
+        if name in chosen:
+            values = [float(p.hyperparameters[name]) for p in points if name in p.hyperparameters]
+            found.append(edge_of_space(name, float(chosen[name]), space[name], values))
+    return tuple(edge for edge in found if edge is not None)
+
+
+def edge_of_space(
+    name: str, value: float, space: Mapping[str, Any], values: Sequence[float] = ()
+) -> Edge | None:
     """Whether a chosen value lies at the edge of its space, with the space to try next.
+
+    It does within a twentieth of the space's width from an end, and also where it is the smallest
+    or the largest of at least three tried ``values``: nothing was tried beyond it.
 
     A logarithmic space is moved on by half its width beyond that edge, at least by a factor of
     ten; a linear one by half its width, a lower end of zero or more staying at zero or more. Of a
@@ -240,9 +262,10 @@ def edge_of_space(name: str, value: float, space: Mapping[str, Any]) -> Edge | N
         upper = {"low": low + width / 2, "high": high + width / 2}
         if lower["low"] == low:
             lower = {}
-    if place <= EDGE_SHARE and lower:
+    several = len(set(values)) >= 3
+    if lower and (place <= EDGE_SHARE or (several and value <= min(values))):
         return Edge(name, value, "low", lower)
-    if place >= 1 - EDGE_SHARE:
+    if place >= 1 - EDGE_SHARE or (several and value >= max(values)):
         return Edge(name, value, "high", upper)
     return None
 
