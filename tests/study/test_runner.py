@@ -1,0 +1,381 @@
+"""A study that is stopped, damaged or starved finishes with the records of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from deadly_problem import DEATHS_VARIABLE, allow_deaths
+from small_studies import SMALL, TRIALS, Inline, essence
+
+from optiscope.records import Run, RunStore, Status, StoreError, StudyFolder
+from optiscope.study import Event, Study, load_study, run_study
+from optiscope.study.runner import DEATHS_ALONE
+from optiscope.train import TrialError
+
+
+def declared(folder: Path, text: str = SMALL) -> Study:
+    path = folder / "study.toml"
+    path.write_text(text)
+    return load_study(path)
+
+
+def forked(workers: int) -> ProcessPoolExecutor:
+    """A real pool whose processes need not import torch again."""
+    return ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("fork"),
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """A process that is forked must not have used more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    events: list[Event] = []
+    run_study(declared(folder), folder / "out", executor=Inline, on_event=events.append)
+    assert (events[-1].done, events[-1].total) == (TRIALS, TRIALS)
+    assert not any(event.warning for event in events)
+    return folder / "out"
+
+
+@pytest.fixture
+def copy(undisturbed: Path, tmp_path: Path) -> Path:
+    """A finished study of one's own."""
+    return Path(shutil.copytree(undisturbed, tmp_path / "out"))
+
+
+class Counting:
+    """Makes inline executors and counts what they run."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def __call__(self, workers: int) -> Executor:
+        outer = self
+
+        class Counted(Inline):
+            def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+                outer.runs += 1
+                return super().submit(fn, *args, **kwargs)
+
+        return Counted(workers)
+
+
+def test_the_ledger_has_every_trial_in_the_users_order(undisturbed: Path) -> None:
+    ledger = StudyFolder(undisturbed).ledger()
+    assert len(ledger) == TRIALS
+    order = list(dict.fromkeys((entry.problem, entry.algorithm) for entry in ledger))
+    assert order == [
+        (problem, label)
+        for problem in ("digits_logreg", "digits_mlp")
+        for label in ("SGD", "Adam", "Fixed")
+    ]
+    assert {entry.trial_hash for entry in ledger} == set(RunStore(undisturbed / "runs").hashes())
+    for entry in ledger:
+        assert (entry.seed == 1) == (entry.role == "tuning")
+        assert (entry.index >= 0) == (entry.role == "tuning")
+
+
+def test_the_best_by_validation_is_reported(undisturbed: Path) -> None:
+    folder = StudyFolder(undisturbed)
+    for problem in ("digits_logreg", "digits_mlp"):
+        for label in ("SGD", "Adam"):
+            mine = [e for e in folder.ledger() if (e.problem, e.algorithm) == (problem, label)]
+            losses = {}
+            for entry in mine:
+                run = folder.store.read(entry.trial_hash)
+                assert isinstance(run, Run)
+                if entry.role == "tuning":
+                    losses[run.final["valid_loss"]] = dict(entry.hyperparameters)
+            chosen = [dict(e.hyperparameters) for e in mine if e.role == "reporting"]
+            assert chosen == [losses[min(losses)]] * 2
+
+
+def test_several_processes_give_the_same_records(undisturbed: Path, tmp_path: Path) -> None:
+    run_study(declared(tmp_path), tmp_path / "out", workers=2, executor=forked)
+    assert essence(tmp_path / "out") == essence(undisturbed)
+
+
+@pytest.mark.parametrize("events", [1, 5, 11])
+def test_stopped_after_some_events_and_started_again(
+    events: int, undisturbed: Path, tmp_path: Path
+) -> None:
+    study, counting, stops = declared(tmp_path), Counting(), 0
+
+    def stop_after(count: int) -> Callable[[Event], None]:
+        def listen(_: Event) -> None:
+            nonlocal count
+            count -= 1
+            if count < 0:
+                raise KeyboardInterrupt
+
+        return listen
+
+    while True:
+        try:
+            run_study(study, tmp_path / "out", executor=counting, on_event=stop_after(events))
+        except KeyboardInterrupt:
+            stops += 1
+            continue
+        break
+    assert stops >= 1
+    assert counting.runs == TRIALS
+    assert essence(tmp_path / "out") == essence(undisturbed)
+
+
+def test_a_finished_study_runs_nothing(undisturbed: Path, copy: Path, tmp_path: Path) -> None:
+    def no_executor(_: int) -> Executor:
+        raise AssertionError("there is nothing to run")
+
+    run_study(declared(tmp_path), copy, executor=no_executor)
+    assert essence(copy) == essence(undisturbed)
+
+
+def test_more_seeds_run_only_what_is_new(copy: Path, tmp_path: Path) -> None:
+    counting = Counting()
+    more = declared(tmp_path, SMALL.replace("[11, 12]", "[11, 12, 13]"))
+    run_study(more, copy, executor=counting)
+    assert counting.runs == 6
+    assert len(StudyFolder(copy).ledger()) == TRIALS + 6
+
+
+# How a record is damaged, and a word of the warning.
+def _truncate(record: Path) -> None:
+    text = (record / "run.json").read_text()
+    (record / "run.json").write_text(text[: len(text) // 2])
+
+
+def _edit(record: Path) -> None:
+    content = json.loads((record / "run.json").read_text())
+    content["final"]["valid_loss"] = 0.0001
+    (record / "run.json").write_text(json.dumps(content))
+
+
+def _empty_metrics(record: Path) -> None:
+    (record / "metrics.parquet").write_bytes(b"")
+
+
+def _lose(record: Path) -> None:
+    (record / "run.json").unlink()
+
+
+@pytest.mark.parametrize("role", ["tuning", "reporting"])
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (_truncate, "not a run record"),
+        (_edit, "changed"),
+        (_empty_metrics, "changed"),
+        (_lose, "missing"),
+    ],
+    ids=["truncated", "edited", "empty metrics", "lost"],
+)
+def test_a_damaged_record_is_reported_and_its_trial_runs_again(
+    damage: Callable[[Path], None],
+    word: str,
+    role: str,
+    undisturbed: Path,
+    copy: Path,
+    tmp_path: Path,
+) -> None:
+    counting, events = Counting(), []
+    entry = next(e for e in StudyFolder(copy).ledger() if e.role == role)
+    damage(copy / "runs" / entry.trial_hash)
+    run_study(declared(tmp_path), copy, executor=counting, on_event=events.append)
+    (warning,) = [event.message for event in events if event.warning]
+    assert entry.trial_hash in warning
+    assert word in warning
+    assert "\n" not in warning
+    assert counting.runs == 1
+    assert essence(copy) == essence(undisturbed)
+    assert len(list((copy / "runs" / ".damaged").iterdir())) == 1
+
+
+def test_every_record_damaged_at_once(undisturbed: Path, copy: Path, tmp_path: Path) -> None:
+    for trial_hash in RunStore(copy / "runs").hashes():
+        _edit(copy / "runs" / trial_hash)
+    run_study(declared(tmp_path), copy, executor=Inline)
+    assert essence(copy) == essence(undisturbed)
+
+
+@pytest.mark.parametrize("name", ["study.json", "ledger.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}'])
+def test_damaged_bookkeeping_is_written_anew(
+    name: str, text: str, undisturbed: Path, copy: Path, tmp_path: Path
+) -> None:
+    (copy / name).write_text(text)
+    run_study(declared(tmp_path), copy, executor=Counting())
+    assert essence(copy) == essence(undisturbed)
+
+
+@pytest.mark.parametrize("when", [1, 4, TRIALS])
+def test_a_full_disk_loses_nothing(
+    when: int, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+    write = RunStore.write
+
+    def full(self: RunStore, run: Run) -> Path:
+        nonlocal written
+        written += 1
+        if written == when:
+            raise StoreError(f"cannot use {self.root}: the disk is full")
+        return write(self, run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "write", full)
+        with pytest.raises(StoreError, match="the disk is full"):
+            run_study(declared(tmp_path), tmp_path / "out", executor=Inline)
+    assert len(RunStore(tmp_path / "out" / "runs").hashes()) >= when - 1
+    run_study(declared(tmp_path), tmp_path / "out", executor=Inline)
+    assert essence(tmp_path / "out") == essence(undisturbed)
+
+
+def test_a_trial_that_cannot_begin_ends_the_study_in_one_line(tmp_path: Path) -> None:
+    study = declared(tmp_path, SMALL.replace("batch_size = 128", "batch_size = 5000"))
+    with pytest.raises(TrialError, match="batch_size must be at most"):
+        run_study(study, tmp_path / "out", workers=2, executor=forked)
+
+
+def test_another_study_in_the_folder_is_left_alone(copy: Path, tmp_path: Path) -> None:
+    before = essence(copy)
+    with pytest.raises(StoreError, match="holds the study 'small': choose another folder"):
+        run_study(declared(tmp_path, SMALL.replace('"small"', '"other"')), copy, executor=Inline)
+    assert essence(copy) == before
+
+
+def test_trials_that_diverge_are_charged_and_the_study_goes_on(tmp_path: Path) -> None:
+    text = (
+        SMALL.replace(
+            'optimizer = "sgd"', 'optimizer = "sgd"\nspace = { lr = { low = 1e30, high = 1e35 } }'
+        )
+        .replace('sampler = "tpe"', 'sampler = "tpe"\nspace = { lr = { choice = [1e30, 1e35] } }')
+        .replace('["digits_logreg", "digits_mlp"]', '["digits_mlp"]')
+    )
+    folder = run_study(declared(tmp_path, text), tmp_path / "out", executor=Inline)
+    found = [
+        (e, folder.store.read(e.trial_hash)) for e in folder.ledger() if e.algorithm != "Fixed"
+    ]
+    assert len(found) == 8
+    assert all(isinstance(run, Run) and run.status is Status.DIVERGED for _, run in found)
+    before = essence(tmp_path / "out")
+    for trial_hash in folder.store.hashes()[::2]:
+        shutil.rmtree(folder.store.path(trial_hash))
+    run_study(declared(tmp_path, text), tmp_path / "out", executor=Inline)
+    assert essence(tmp_path / "out") == before
+
+
+def test_a_pruner_after_diverged_trials_and_started_again(tmp_path: Path) -> None:
+    text = (
+        SMALL.replace(
+            'sampler = "tpe"',
+            'budget = 4\nsampler = "grid"\n'
+            'pruner = { name = "MedianPruner", n_startup_trials = 1 }\n'
+            "space = { lr = { choice = [1e30, 0.01, 1e-9, 0.02] } }",
+        )
+        .replace('["digits_logreg", "digits_mlp"]', '["digits_mlp"]')
+        .replace("epochs = 1", "epochs = 2")
+    )
+    folder = run_study(declared(tmp_path, text), tmp_path / "out", executor=Inline)
+    runs = [folder.store.read(e.trial_hash) for e in folder.ledger() if e.algorithm == "Adam"]
+    assert [str(run.status) for run in runs[:4] if isinstance(run, Run)] == [
+        "diverged",
+        "finished",
+        "stopped",
+        "finished",
+    ]
+    before = essence(tmp_path / "out")
+    shutil.rmtree(folder.store.root)
+    run_study(declared(tmp_path, text), tmp_path / "out", executor=Inline)
+    assert essence(tmp_path / "out") == before
+
+
+DEADLY = SMALL.replace('"digits_mlp"', '"deadly_problem:problem"')
+
+
+@pytest.fixture
+def deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    allow_deaths(tmp_path / "deaths", 0)
+    monkeypatch.setenv(DEATHS_VARIABLE, str(tmp_path / "deaths"))
+    return tmp_path / "deaths"
+
+
+@pytest.mark.parametrize("kills", [1, 3])
+def test_a_worker_that_is_killed_is_replaced(kills: int, deaths: Path, tmp_path: Path) -> None:
+    study = declared(tmp_path, DEADLY)
+    run_study(study, tmp_path / "undisturbed", executor=Inline)
+    allow_deaths(deaths, kills)
+    events: list[Event] = []
+    run_study(study, tmp_path / "out", workers=2, executor=forked, on_event=events.append)
+    warnings = [event.message for event in events if event.warning]
+    assert len(warnings) == kills
+    assert all("killed" in warning for warning in warnings)
+    assert (events[-1].done, events[-1].total) == (TRIALS, TRIALS)
+    assert essence(tmp_path / "out") == essence(tmp_path / "undisturbed")
+
+
+def test_a_trial_that_always_kills_its_process_is_recorded_and_the_others_finish(
+    deaths: Path, tmp_path: Path
+) -> None:
+    text = DEADLY.replace("budget = 2", "budget = 1").replace("[11, 12]", "[11]")
+    allow_deaths(deaths, 200)
+    folder = run_study(declared(tmp_path, text), tmp_path / "out", workers=2, executor=forked)
+    for entry in folder.ledger():
+        run = folder.store.read(entry.trial_hash)
+        assert isinstance(run, Run)
+        if entry.problem == "deadly":
+            assert run.status is Status.CRASHED
+            assert run.reason.startswith(f"its process was killed {DEATHS_ALONE} times")
+        else:
+            assert run.status is Status.FINISHED
+    trials = sum(entry.problem == "deadly" for entry in folder.ledger())
+    assert 200 - len(list(deaths.iterdir())) <= trials * (DEATHS_ALONE + 2)
+
+
+def test_a_problem_at_an_import_path_keeps_its_path_in_the_record(
+    deaths: Path, tmp_path: Path
+) -> None:
+    folder = run_study(declared(tmp_path, DEADLY), tmp_path / "out", executor=Inline)
+    entry = next(e for e in folder.ledger() if e.problem == "deadly")
+    run = folder.store.read(entry.trial_hash)
+    assert isinstance(run, Run)
+    assert run.trial.problem == "deadly_problem:problem"
+
+
+def test_a_pool_that_breaks_while_trials_are_handed_over_loses_none(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    from concurrent.futures import BrokenExecutor
+
+    submitted = 0
+
+    class Fragile(Inline):
+        """Refuses the third task of all, as a pool does whose worker has died meanwhile."""
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            nonlocal submitted
+            submitted += 1
+            if submitted == 3:
+                raise BrokenExecutor("a worker died")
+            return super().submit(fn, *args, **kwargs)
+
+    run_study(declared(tmp_path), tmp_path / "out", workers=2, executor=Fragile)
+    assert essence(tmp_path / "out") == essence(undisturbed)
