@@ -13,6 +13,7 @@ __all__ = ["ExitCode", "main", "root"]
 
 COMMANDS = {
     "list": ("listing", "List problems, optimizers or studies."),
+    "show": ("show", "Show a problem: definition, samples, layers, signals at the start."),
     "run": ("single", "Train one problem with one optimizer and print what happened."),
     "bench": ("bench", "Run a study: tune, train on fresh seeds, write the report."),
     "status": ("status", "Show how far a study is."),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from optiscope.data import load_text
@@ -22,7 +23,7 @@ from optiscope.problems.models.transformer import LanguageTransformer
 from optiscope.problems.problem import Problem
 from optiscope.problems.published import baselines_of
 
-__all__ = ["characters", "tolstoi_char_rnn", "tolstoi_gpt"]
+__all__ = ["alphabet", "characters", "tolstoi_char_rnn", "tolstoi_gpt"]
 
 VOCABULARY = 83
 """Character ids: 0 to 81 for the commonest characters of the training text, 82 for all others."""
@@ -38,11 +39,24 @@ def characters(text: str, learnt: int, vocabulary: int = VOCABULARY) -> Tensor:
     the vocabulary is the same for all editions of the text.
     """
     points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-    kinds, counts = np.unique(points[:learnt], return_counts=True)
-    ranked = kinds[np.argsort(-counts, kind="stable")][: vocabulary - 1]
+    ranked = _commonest(points[:learnt], vocabulary - 1)
     ids = np.full(int(points.max()) + 1, vocabulary - 1, dtype=np.int64)
     ids[ranked] = np.arange(len(ranked))
     return torch.from_numpy(ids[points])
+
+
+def _commonest(points: NDArray[np.uint32], count: int) -> NDArray[np.uint32]:
+    """The ``count`` commonest code points, commonest first and equal counts in their own order."""
+    kinds, counts = np.unique(points, return_counts=True)
+    ranked: NDArray[np.uint32] = kinds[np.argsort(-counts, kind="stable")][:count]
+    return ranked
+
+
+def alphabet(data_dir: Any) -> list[str]:
+    """The character of each id of the problems on this text; the last id's is ``□``."""
+    text = _body(load_text("tolstoi", data_dir))
+    points = np.frombuffer(text[: int(len(text) * ENDS[0])].encode("utf-32-le"), dtype="<u4")
+    return [chr(point) for point in _commonest(points, VOCABULARY - 1)] + ["□"]
 
 
 def _body(text: str) -> str:
