@@ -135,7 +135,7 @@ def test_the_graph_is_kept_in_estimation_steps_only() -> None:
         assert not any(p.grad is not None and p.grad.requires_grad for p in model.parameters())
         opt.step()
         products.append(opt.get_log()["hessian_products"])
-    assert products == [*range(1, 8), *[7] * 13]
+    assert products == [*range(1, 12), *[11] * 9]
 
 
 class PublishedAdaptiveSGD(Preconditioner):
@@ -184,10 +184,10 @@ def test_the_loss_scale_does_not_matter(make: Any, scale: float) -> None:
     assert rate * scale == pytest.approx(reference_rate, rel=1e-7)
 
 
-@pytest.mark.parametrize("stop", [2, 4, 6, 9, 15])
+@pytest.mark.parametrize("stop", [2, 4, 6, 9, 12, 15])
 @pytest.mark.parametrize("hessian", ["exact", "difference"])
 def test_resumes_bit_for_bit_in_any_phase(stop: int, hessian: str) -> None:
-    settings = {**SMALL, "hessian": hessian, "estimate_every": 12, "momentum": 0.5}
+    settings = {**SMALL, "hessian": hessian, "estimate_every": 14, "momentum": 0.5}
     data = batches(24)
 
     def steps(model: nn.Module, opt: Preconditioner, part: list[tuple[Tensor, Tensor]]) -> None:
@@ -475,9 +475,9 @@ def test_the_log_says_what_a_person_wants_to_see() -> None:
     _, opt = run(PreconditionedSGD)
     log = opt.get_log()
     assert log["phase"] == "ready"
-    assert log["age"] == 18
+    assert log["age"] == 14
     assert log["estimates"] == 1
     assert all(low <= value <= high for value, low, high in log["eigenvalues"])
     assert log["step_size"][0] > 0
     assert log["prior_mean"] > 0
-    assert log["hessian_products"] >= 7
+    assert log["hessian_products"] >= 11

@@ -75,13 +75,15 @@ class DensePreconditioner:
         self.basis: Tensor | None = None
         self.matrix = torch.eye(len(self.weights), dtype=self.weights.dtype)
         self.estimates = 0
+        generator = torch.Generator().manual_seed(0)
+        self.power = torch.randn(len(self.weights), generator=generator, dtype=torch.float64)
         self.restart()
 
     def restart(self) -> None:
         """Begin a new estimation."""
         self.pairs: list[tuple[Tensor, Tensor]] = []
         self.observed: list[tuple[Tensor, Tensor]] = []
-        self.ready = False
+        self.ready, self.powers = False, 0
 
     def step(self, gradient: Tensor, hessian: Tensor) -> None:
         """One batch: estimation where it is due, then an update."""
@@ -89,6 +91,8 @@ class DensePreconditioner:
             self.pairs.append((gradient, hessian @ gradient))
             if len(self.pairs) == self.prior_iterations:
                 self._prior()
+        elif not self.ready and len(self.observed) == self.num_observations:
+            self._power(hessian)
         elif not self.ready:
             direction = self._direction(gradient)
             self.observed.append((direction, hessian @ direction))
@@ -140,8 +144,21 @@ class DensePreconditioner:
             self.matrix = torch.eye(len(s), dtype=s.dtype)
             self.matrix += self.basis @ torch.diag(lowest / kept - 1) @ self.basis.mT
             rate = float((s * y).sum() / (y * (self.matrix @ y)).sum())
-            self.rate = self._bounded(min(rate, 1 / float(lowest)))
+            self.constructed = self._bounded(min(rate, 1 / float(lowest)))
         else:
-            self.rate = min(self.constructed, 1 / float(kept.max()))
-        self.ready = True
+            self._finish(min(self.constructed, 1 / float(kept.max())))
+
+    def _power(self, hessian: Tensor) -> None:
+        image = hessian @ self.power
+        gain = (
+            image @ self.matrix @ image / (self.power @ torch.linalg.inv(self.matrix) @ self.power)
+        )
+        self.power = self.matrix @ image / (self.matrix @ image).norm()
+        self.constructed = min(self.constructed, float(gain) ** -0.5)
+        self.powers += 1
+        if self.powers == 4:
+            self._finish(self.constructed)
+
+    def _finish(self, rate: float) -> None:
+        self.rate, self.ready = rate, True
         self.estimates += 1

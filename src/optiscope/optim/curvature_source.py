@@ -158,7 +158,7 @@ class CurvatureSource:
             return self.length
         eps = max(torch.finfo(p.dtype).eps for p in flat.parameters)
         factor = min(max(eps ** (1 / 3) * size / change, 0.1), 10.0)
-        return max(self.length * factor, 100 * eps * (1 + flat.norm()))
+        return float(max(self.length * factor, 100 * eps * (1 + flat.norm())))
 
 
 def _has_graph(flat: FlatParameters) -> bool:

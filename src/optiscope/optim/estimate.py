@@ -14,9 +14,9 @@ from torch import Tensor
 from optiscope.optim.posterior import CurvatureSums, Observations, Prior
 from optiscope.optim.renewal import curvature_interval
 
-__all__ = ["OBSERVE", "PRIOR", "READY", "Estimate", "describe"]
+__all__ = ["OBSERVE", "PRIOR", "RATE", "READY", "Estimate", "describe"]
 
-PRIOR, OBSERVE, READY = "prior", "observe", "ready"
+PRIOR, OBSERVE, RATE, READY = "prior", "observe", "rate", "ready"
 
 
 def _no_small() -> Tensor:
@@ -28,7 +28,7 @@ class Estimate:
     """Everything an optimizer must remember of its estimation between two steps.
 
     Attributes:
-        phase: ``prior``, ``observe`` or ``ready``.
+        phase: ``prior``, ``observe``, ``rate`` or ``ready``.
         prior_counter: batches that have entered the prior of this estimation.
         update_counter: products observed in this estimation.
         steps: steps taken in all.
@@ -52,8 +52,10 @@ class Estimate:
         values: kept eigenvalues [K].
         deviations: their standard deviations [K].
         coefficients: c [K] of the squared preconditioner I + U diag(c) U'.
+        power: vector [N] that nears the largest curvature left by the preconditioner.
         rate: constructed learning rate.
-        level: root mean square length of the gradients of the last completed prior.
+        level: least length of the gradients lately, or 0 before the first look.
+        suspect: whether gradients have grown since, which the next step looks into.
         new_rate: rate that the estimation under way has come to.
         rejected: whether the last prediction contradicts the estimate.
         misfit: squared error of the last prediction in units of its variance, or -1.
@@ -85,8 +87,10 @@ class Estimate:
     values: Tensor = field(default_factory=_no_small)
     deviations: Tensor = field(default_factory=_no_small)
     coefficients: Tensor = field(default_factory=_no_small)
+    power: Tensor | None = None
     rate: float | None = None
     level: float = 0.0
+    suspect: bool = False
     new_rate: float | None = None
     rejected: bool = False
     misfit: float = -1.0
@@ -130,11 +134,17 @@ class Estimate:
                 "missing or unknown: load a state saved by this version"
             )
         values = dict(saved)
-        for name in ("gradient_sum", "last_direction", "last_product", "directions", "products"):
+        for name in (
+            "gradient_sum",
+            "last_direction",
+            "last_product",
+            "directions",
+            "products",
+            "basis",
+            "power",
+        ):
             if values[name] is not None:
                 values[name] = values[name].to(like.device, like.dtype).clone()
-        if values["basis"] is not None:
-            values["basis"] = values["basis"].to(like.device, like.dtype).clone()
         values["sums"] = CurvatureSums(**saved["sums"])
         values["prior"] = None if saved["prior"] is None else Prior(**saved["prior"])
         return Estimate(**values)

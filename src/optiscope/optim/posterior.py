@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from optiscope.optim.low_rank import EigenPairs, factorize_symmetric
+from optiscope.optim.low_rank import EigenPairs, apply_low_rank, factorize_symmetric
 
 __all__ = [
     "CurvatureSums",
@@ -39,6 +39,7 @@ __all__ = [
     "posterior_solve",
     "preconditioned_rate",
     "predictive_statistic",
+    "remaining_curvature",
     "safe_dot",
     "symmetric_mean_factor",
     "top_pairs",
@@ -415,3 +416,27 @@ def preconditioned_rate(
     if not (numerator > 0 and denominator > 0 and math.isfinite(numerator / denominator)):
         return None
     return min(numerator / denominator, limit)
+
+
+def remaining_curvature(
+    basis: Tensor, coefficients: Tensor, v: Tensor, product: Tensor
+) -> tuple[float, Tensor]:
+    """One power iteration on the preconditioned Hessian P H P, from v [N] and its product Hv.
+
+    Returns its gain, a lower bound of the largest eigenvalue that repetition raises to it, and the
+    next vector P^2 H v, of unit length; (0, v) where there is no curvature.
+
+    Args:
+        basis: U [N, K] of P^2 = I + U diag(c) U'.
+        coefficients: c [K], above -1.
+        v: vector [N] in the parameters' coordinates.
+        product: Hv [N].
+    """
+    image = apply_low_rank(basis, coefficients, product)
+    inverse = -coefficients / (1 + coefficients)
+    before = safe_dot(v, apply_low_rank(basis, inverse, v))
+    after = safe_dot(product, image)
+    length = math.sqrt(max(safe_dot(image, image), 0.0))
+    if not (before > 0 and after > 0 and math.isfinite(after / before) and length > 0):
+        return 0.0, v
+    return math.sqrt(after / before), image / length

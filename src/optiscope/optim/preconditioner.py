@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from optiscope.objective import FlatParameters
 from optiscope.optim.checks import check_count, check_number
 from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
-from optiscope.optim.estimate import OBSERVE, PRIOR, READY, Estimate, describe
+from optiscope.optim.estimate import OBSERVE, PRIOR, RATE, READY, Estimate, describe
 from optiscope.optim.gradient_edits import (
     add_decay,
     add_decay_to_gradients,
@@ -36,6 +36,7 @@ from optiscope.optim.posterior import (
     new_part,
     posterior_solve,
     preconditioned_rate,
+    remaining_curvature,
     safe_dot,
     top_pairs,
     variance_share,
@@ -49,9 +50,11 @@ from optiscope.optim.renewal import (
 
 __all__ = ["Preconditioner"]
 
+_POWERS = 4  # products spent on the largest curvature that the preconditioner leaves
 _HOPELESS = 10  # non-finite batches in a row after which training has failed
 _WATCH_EVERY = 10  # steps between looks at the length of the gradient
-_UNSTABLE = 3.0  # growth of that length since the last estimation that calls for a new one
+_UNSTABLE = 3.0  # growth of that length that calls for a test of the step
+_RELAX = 1.1  # growth of that length from one look to the next that is no news
 _TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
 
 
@@ -255,7 +258,7 @@ class Preconditioner(Optimizer):
     def _step_test_due(self) -> bool:
         e = self._estimate
         tested = self.check_every is not None and self.constructs_rate and e.rate is not None
-        return tested and step_probe_due(e.steps - e.finished)
+        return tested and (e.suspect or step_probe_due(e.steps - e.finished))
 
     def backward(self, loss: Tensor, scaler: Any = None) -> None:
         """Gradients of ``loss``, in place of ``loss.backward()``.
@@ -329,7 +332,7 @@ class Preconditioner(Optimizer):
             e.phase = OBSERVE
             if e.directions is not None:
                 return
-        else:
+        elif e.phase == OBSERVE:
             self._apply_estimated_inverse()
             if self._direction is not None:
                 self._hessian_vector_product()
@@ -337,14 +340,28 @@ class Preconditioner(Optimizer):
                 e.update_counter += 1
                 if e.update_counter < self.num_observations:
                     return
-        self._create_low_rank()
+        if e.phase == OBSERVE:
+            self._create_low_rank()
+            e.forget_observations()
+            e.update_counter = 0
+            if e.basis is not None and self.constructs_rate and self._preconditions:
+                e.phase = RATE
+                return
+        elif e.phase == RATE:
+            self._limit_rate()
+            e.update_counter += 1
+            if e.update_counter < _POWERS:
+                return
+        self._finish()
+
+    def _finish(self) -> None:
+        e = self._estimate
         if e.new_rate is not None:
             e.rate = e.new_rate
         self._init_the_optimizer()
         e.phase, e.finished, e.rejected = READY, e.steps + 1, False
         e.estimates += 1
-        e.level = math.sqrt(e.sums.ss / max(e.sums.count, 1))
-        e.forget_observations()
+        e.level, e.suspect = 0.0, False
         e.gradient_sum = e.last_direction = e.last_product = None
 
     # Phases
@@ -460,6 +477,19 @@ class Preconditioner(Optimizer):
         elif e.new_rate is not None and largest > 0:
             e.new_rate = min(e.new_rate, 1 / largest)
 
+    def _limit_rate(self) -> None:
+        """Bound the rate by the largest curvature left, which one more power iteration nears."""
+        e = self._estimate
+        assert e.basis is not None
+        if e.power is None or len(e.power) != self._flat.size:
+            generator = torch.Generator(self._flat.device).manual_seed(0)
+            e.power = torch.empty_like(e.basis[0]).normal_(generator=generator)
+        coefficients = e.coefficients.to(e.basis)
+        y = self._product(e.power)
+        curvature, e.power = remaining_curvature(e.basis.mT, coefficients, e.power, y)
+        if e.new_rate is not None and curvature * e.new_rate > 1:
+            e.new_rate = 1 / curvature
+
     def _init_the_optimizer(self) -> None:
         """Give every group's inner optimizer its rate; momentum and other state stay."""
         self._inner.follow(self.param_groups, self._rate_of)
@@ -521,6 +551,7 @@ class Preconditioner(Optimizer):
         e, g = self._estimate, self._gradient
         assert g is not None
         assert e.rate is not None
+        e.suspect = False
         step = g
         if self._preconditions and e.basis is not None:
             step = apply_low_rank(e.basis.mT, e.coefficients.to(e.basis), g)
@@ -532,15 +563,10 @@ class Preconditioner(Optimizer):
             e.note = "more curvature along the step than the estimate holds: rate lowered"
 
     def _watch(self) -> None:
-        """Lower the rate and estimate anew where gradients have grown: steps were too long."""
-        e = self._estimate
-        if not self.constructs_rate or e.rate is None or e.level <= 0:
-            return
-        size = gradient_norm(self._flat)
-        if size > _UNSTABLE * e.level:
-            e.rate /= _UNSTABLE
-            e.restart()
-            e.note = f"gradient grew {_UNSTABLE:g}-fold: rate lowered"
+        """Have the next step looked into where gradients have grown: steps may be too long."""
+        e, size = self._estimate, gradient_norm(self._flat)
+        e.suspect = 0 < _UNSTABLE * e.level < size
+        e.level = min(size, _RELAX * e.level) if e.level > 0 else size
 
     def _total_gradient(self) -> Tensor:
         """Gradient of the objective [N], weight decay included."""
