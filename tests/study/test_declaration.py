@@ -1,0 +1,142 @@
+"""A study as it is declared, and as it is understood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optiscope.optim.spec import Choice, Range
+from optiscope.study import Study, StudyError, load_study, shipped_studies
+from optiscope.study.toml_lines import line_of
+
+TEXT = """\
+# A comment before anything.
+name = "two"
+question = "Which?"
+problems = [
+    "digits_mlp",
+    "digits_logreg",
+]
+epochs = { digits_mlp = 3 }
+batch_size = 64
+seeds = [5, 3]
+schedule = { name = "linear_decay" }
+metric = { digits_mlp = "loss" }
+reference = "mine"
+
+[tuning]
+sampler = "qmc"
+budget = 4
+seeds = [1, 2]
+select = "valid_accuracy"
+
+[[algorithms]]
+optimizer = "sgd"
+
+[[algorithms]]
+label = "mine"
+optimizer = "torch.optim:Adam"
+sampler = "grid"
+schedule = { name = "StepLR", step_size = 5 }
+clip = { norm = 1.0 }
+early_stopping = { metric = "valid_loss", patience = 3 }
+
+[algorithms.fixed]
+eps = 1e-6
+
+[algorithms.space]
+lr = { low = 1e-4, high = 1e-1, points = 5 }
+betas = { choice = [[0.9, 0.999], [0.8, 0.99]] }
+
+[[algorithms]]
+label = "untuned"
+optimizer = "sgd"
+fixed = { lr = 0.5 }
+"""
+
+
+def loaded(folder: Path, text: str = TEXT) -> Study:
+    (folder / "study.toml").write_text(text)
+    return load_study(folder / "study.toml")
+
+
+def test_what_is_declared_is_understood(tmp_path: Path) -> None:
+    study = loaded(tmp_path)
+    assert [p.name for p in study.problems] == ["digits_mlp", "digits_logreg"]
+    assert study.epochs == {"digits_mlp": 3, "digits_logreg": 10}
+    assert study.batch_sizes == {"digits_mlp": 64, "digits_logreg": 64}
+    assert study.metric == {"digits_mlp": "loss", "digits_logreg": "accuracy"}
+    assert (study.seeds, study.tuning_seeds) == ((5, 3), (1, 2))
+    assert study.reference == "mine"
+    sgd, mine, untuned = study.algorithms
+    assert (sgd.label, sgd.sampler, sgd.budget) == ("sgd", "qmc", 4)
+    assert sgd.schedule == {"name": "linear_decay"}
+    assert isinstance(sgd.space["lr"], Range)
+    assert mine.schedule == {"name": "StepLR", "step_size": 5}
+    assert (mine.sampler, mine.budget) == ("grid", 10)
+    assert mine.space["betas"] == Choice([[0.9, 0.999], [0.8, 0.99]])
+    assert (untuned.tuned, untuned.budget) == (False, 0)
+
+
+def test_a_trial_has_all_that_its_algorithm_declares(tmp_path: Path) -> None:
+    study = loaded(tmp_path)
+    trial = study.trial(study.algorithms[1], study.problems[0], {"lr": 0.01}, 3)
+    assert trial.problem == "digits_mlp"
+    assert trial.optimizer == "torch.optim:Adam"
+    assert trial.hyperparameters == {"eps": 1e-6, "lr": 0.01}
+    assert (trial.seed, trial.epochs, trial.batch_size) == (3, 3, 64)
+    assert trial.clip == {"norm": 1.0}
+    assert trial.early_stopping == {"metric": "valid_loss", "patience": 3}
+    assert trial.schedule == {"name": "StepLR", "step_size": 5}
+
+
+def test_the_reference_is_the_first_algorithm_unless_declared(tmp_path: Path) -> None:
+    assert loaded(tmp_path, TEXT.replace('reference = "mine"\n', "")).reference == "sgd"
+
+
+@pytest.mark.parametrize("name", list(shipped_studies()))
+def test_every_shipped_study_is_a_good_example(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    assert study.question.endswith("?")
+    assert len(study.seeds) >= 3
+
+
+def test_quickstart_is_what_its_issue_asks() -> None:
+    study = load_study("quickstart")
+    assert len(study.problems) >= 3
+    assert {"sgd", "momentum", "nesterov", "adam", "adamw"} <= {
+        a.optimizer for a in study.algorithms
+    }
+    assert len(study.seeds) >= 5
+    assert not set(study.seeds) & set(study.tuning_seeds)
+
+
+@pytest.mark.parametrize("source", ["", ".", "no/such/file.toml", "quickstart.toml "])
+def test_no_such_study(source: str) -> None:
+    with pytest.raises(StudyError, match="quickstart"):
+        load_study(source)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("name",), 2),
+        (("problems", 1), 4),
+        (("epochs", "digits_mlp"), 8),
+        (("tuning",), 15),
+        (("tuning", "select"), 19),
+        (("algorithms", 0), 21),
+        (("algorithms", 0, "label"), 21),
+        (("algorithms", 1), 24),
+        (("algorithms", 1, "label"), 25),
+        (("algorithms", 1, "fixed", "eps"), 33),
+        (("algorithms", 1, "space", "lr", "low"), 36),
+        (("algorithms", 2, "fixed"), 42),
+        (("nothing",), None),
+        ((), None),
+    ],
+)
+def test_lines_of_keys(path: tuple[str | int, ...], line: int | None) -> None:
+    assert line_of(TEXT, path) == line
