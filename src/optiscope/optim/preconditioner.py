@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optiscope.objective import FlatParameters
-from optiscope.optim.checks import check_count, check_number
+from optiscope.optim.checks import check_count
 from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
 from optiscope.optim.estimate import OBSERVE, PRIOR, RATE, READY, Estimate, describe
 from optiscope.optim.gradient_edits import (
@@ -25,7 +24,6 @@ from optiscope.optim.gradient_edits import (
     gradients_finite,
     precondition,
 )
-from optiscope.optim.inner_optimizer import InnerOptimizer
 from optiscope.optim.low_rank import apply_low_rank, relative_power
 from optiscope.optim.posterior import (
     add_cross_pair,
@@ -47,6 +45,7 @@ from optiscope.optim.renewal import (
     rejected,
     step_probe_due,
 )
+from optiscope.optim.wrapped_optimizer import WrappedOptimizer
 
 __all__ = ["Preconditioner"]
 
@@ -58,7 +57,7 @@ _RELAX = 1.1  # growth of that length from one look to the next that is no news
 _TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
 
 
-class Preconditioner(Optimizer):
+class Preconditioner(WrappedOptimizer):
     """Optimizer that constructs its rate and a low-rank preconditioner from Hessian products.
 
     Estimation takes ``prior_iterations + num_observations`` batches: products along gradients give
@@ -100,8 +99,6 @@ class Preconditioner(Optimizer):
     Source: F. de Roos, P. Hennig 2019; L. Bald 2019, whose phase names these are.
     """
 
-    constructs_rate = True
-
     def __init__(
         self,
         params: Iterable[Any],
@@ -125,94 +122,47 @@ class Preconditioner(Optimizer):
             if every is not None:
                 check_count(name, every, 1)
         self._set_sizes(est_rank, num_observations, prior_iterations)
-        check_number("weight_decay", weight_decay)
-        if lr is not None:
-            check_number("lr", lr, positive=True)
-        elif not self.constructs_rate:
-            raise ValueError(f"{type(self).__name__} uses a fixed rate: pass lr")
         self.estimate_every, self.check_every = estimate_every, check_every
         self.update_while_estimating, self.cross_batch = update_while_estimating, cross_batch
-        self._inner = InnerOptimizer(optim_class, optim_hyperparams)
         self._estimate = Estimate()
-        self._clear_transients()
-        own = {"lr": 1.0, "first_lr": lr, "weight_decay": weight_decay}
-        super().__init__(params, {**own, **optim_hyperparams})
-        self._inner.build(self)
+        self._forget_step()
+        super().__init__(params, lr, weight_decay, optim_class, optim_hyperparams)
 
-    # Construction, groups, saving
+    # Sizes, groups, saving
 
     def _set_sizes(self, est_rank: int, num_observations: int, prior_iterations: int) -> None:
         self.est_rank = check_count("est_rank", est_rank, 0)
         self.num_observations = check_count("num_observations", num_observations, 0)
         self.prior_iterations = check_count("prior_iterations", prior_iterations, 1)
 
-    def _clear_transients(self) -> None:
+    def _forget_step(self) -> None:
+        self._source.forget()
         self._gradient: Tensor | None = None
         self._direction: Tensor | None = None
         self._image: Tensor | None = None
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters; the Hessian of all of them is estimated anew."""
-        group = dict(param_group)
-        rate = group.pop("lr", None)
-        factor = group.pop("lr_scale", 1.0)
-        if rate is not None:
-            check_number("lr", rate, positive=True)
-        check_number("lr_scale", factor)
-        check_number("weight_decay", group.get("weight_decay", 0))
-        if rate is not None:
-            group["first_lr"] = rate
-        if self.constructs_rate:
-            group["lr"] = factor
-        else:
-            group["lr"] = factor * group.get("first_lr", self.defaults["first_lr"])
-        super().add_param_group(group)
-        try:
-            self._flat = FlatParameters.of(p for g in self.param_groups for p in g["params"])
-        except ValueError:
-            self.param_groups.pop()
-            raise
-        if self._inner.optimizer is not None:
-            self._inner.add(self.param_groups[-1])
-            self._estimate.restart()
-            self._estimate.basis, self._estimate.estimates = None, 0
+    def _groups_changed(self) -> None:
+        """The Hessian of all parameters together is estimated anew."""
+        self._estimate.restart()
+        self._estimate.basis = self._estimate.power = None
+        self._estimate.estimates = 0
 
     def state_dict(self) -> dict[str, Any]:
         """State that resumes bit for bit in any phase; loads with ``weights_only=True``."""
         return {
             **super().state_dict(),
             "estimate": {**self._estimate.to_dict(), "length": self._source.length},
-            "inner": self._inner.state_dict(),
             "sizes": [self.est_rank, self.num_observations, self.prior_iterations],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was saved."""
-        missing = {"estimate", "inner", "sizes"} - set(state_dict)
-        if missing:
-            raise ValueError(
-                f"expected a state of {type(self).__name__}, got one without {sorted(missing)}: "
-                "load the state of the same optimizer"
-            )
         super().load_state_dict(state_dict)
-        self._inner.load_state_dict(state_dict["inner"])
         self._set_sizes(*state_dict["sizes"])
         like = torch.empty(0, dtype=self._flat.dtype, device=self._flat.device)
         saved = dict(state_dict["estimate"])
         self._source.length = saved.pop("length")
         self._estimate = Estimate.from_dict(saved, like)
-
-    def __getstate__(self) -> dict[str, Any]:
-        hooks = {k for k in self.__dict__ if k.startswith("_optimizer_") or "profile" in k}
-        transient = {"_gradient", "_direction", "_image", "_flat"}
-        own = {k: v for k, v in self.__dict__.items() if k not in hooks | transient}
-        return {**own, **super().__getstate__()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if "_estimate" in self.__dict__:
-            self._clear_transients()
-            self._flat = FlatParameters.of(p for g in self.param_groups for p in g["params"])
 
     # Driving
 
@@ -298,8 +248,7 @@ class Preconditioner(Optimizer):
                 self._skip()
         finally:
             e.steps += 1
-            self._source.forget()
-            self._clear_transients()
+            self._forget_step()
         return loss
 
     def _advance(self, wanted: bool) -> None:

@@ -1,0 +1,108 @@
+"""An optimizer built around another: groups, rates as factors, saving and copying."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+from torch.optim import Optimizer
+
+from optiscope.objective import FlatParameters
+from optiscope.optim.checks import check_number
+from optiscope.optim.inner_optimizer import InnerOptimizer
+
+__all__ = ["WrappedOptimizer"]
+
+
+class WrappedOptimizer(Optimizer):
+    """Optimizer around an inner one, whose rate it constructs or takes as given.
+
+    ``group["lr"]`` is a factor on the constructed rate, or the rate itself where
+    ``constructs_rate`` is False. In the groups given by a user ``lr`` is the rate of the first
+    epoch (the rate, where it is not constructed) and ``lr_scale`` the factor.
+
+    Args:
+        params: parameters or groups.
+        lr: rate of the first epoch, or the rate.
+        weight_decay: L2 coefficient.
+        optim_class: inner optimizer.
+        settings: its settings.
+    """
+
+    constructs_rate = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | None,
+        weight_decay: float,
+        optim_class: type[Optimizer],
+        settings: dict[str, Any],
+    ) -> None:
+        check_number("weight_decay", weight_decay)
+        if lr is not None:
+            check_number("lr", lr, positive=True)
+        elif not self.constructs_rate:
+            raise ValueError(f"{type(self).__name__} uses a fixed rate: pass lr")
+        self._inner = InnerOptimizer(optim_class, settings)
+        own = {"lr": 1.0, "first_lr": lr, "weight_decay": weight_decay}
+        super().__init__(params, {**own, **settings})
+        self._inner.build(self)
+
+    @abstractmethod
+    def _groups_changed(self) -> None:
+        """Called after a group has been added to a complete optimizer."""
+
+    @abstractmethod
+    def _forget_step(self) -> None:
+        """Drop what lives within one step, and is not saved or copied."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with their settings."""
+        group = dict(param_group)
+        rate = group.pop("lr", None)
+        factor = check_number("lr_scale", group.pop("lr_scale", 1.0))
+        check_number("weight_decay", group.get("weight_decay", 0))
+        if rate is not None:
+            group["first_lr"] = check_number("lr", rate, positive=True)
+        first = group.get("first_lr", self.defaults["first_lr"])
+        group["lr"] = factor if self.constructs_rate else factor * first
+        super().add_param_group(group)
+        try:
+            self._see_parameters()
+        except ValueError:
+            self.param_groups.pop()
+            raise
+        if self._inner.optimizer is not None:
+            self._inner.add(self.param_groups[-1])
+            self._groups_changed()
+
+    def _see_parameters(self) -> None:
+        self._flat = FlatParameters.of(p for g in self.param_groups for p in g["params"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that resumes bit for bit; loads with ``weights_only=True``."""
+        return {**super().state_dict(), "inner": self._inner.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was saved."""
+        missing = set(self.state_dict()) - set(state_dict)
+        if missing:
+            raise ValueError(
+                f"expected a state of {type(self).__name__}, got one without {sorted(missing)}: "
+                "load the state of the same optimizer"
+            )
+        super().load_state_dict(state_dict)
+        self._inner.load_state_dict(state_dict["inner"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._forget_step()
+        hooks = {k for k in self.__dict__ if k.startswith("_optimizer_") or "profile" in k}
+        own = {k: v for k, v in self.__dict__.items() if k not in hooks | {"_flat"}}
+        return {**own, **super().__getstate__()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if "_inner" in self.__dict__:
+            self._see_parameters()
