@@ -36,7 +36,7 @@ class ReferenceLark:
         self.left = [torch.zeros(len(w), len(w), dtype=torch.float64) for w in self.weights]
         self.right = [torch.zeros(w.shape[1], w.shape[1], dtype=torch.float64) for w in weights]
         self.by = [(torch.eye(len(w)).double(), torch.eye(w.shape[1]).double()) for w in weights]
-        first = 0.02 if horizon is None else max(0.01, 0.2 / math.sqrt(horizon))
+        first = 0.01 if horizon is None else max(0.01, 0.2 / math.sqrt(horizon))
         self.log_lengths = [math.log(first) for _ in weights]
         self.rank, self.power, self.momentum, self.memory = rank, power, momentum, memory
         self.renew_every, self.growth, self.horizon = renew_every, growth, horizon

@@ -30,7 +30,6 @@ __all__ = [
 # Lengths in units of `unit_length`, chosen on digits, MNIST and Fashion-MNIST: see docs/lark.md.
 _LEAST_FIRST_LENGTH = 0.01
 _FIRST_DISTANCE = 0.2
-_FIRST_LENGTH_UNANNEALED = 0.02
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def unit_length(m: int, n: int) -> float:
 def first_length(horizon: int | None) -> float:
     """Length of the first step: short horizons get longer steps, of one reach at random."""
     if horizon is None:
-        return _FIRST_LENGTH_UNANNEALED
+        return _LEAST_FIRST_LENGTH
     return max(_LEAST_FIRST_LENGTH, _FIRST_DISTANCE / math.sqrt(horizon))
 
 

@@ -23,17 +23,15 @@ class LayerStacks:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, ...], tuple[LayerState, list[Tensor]]] = {}
+        self._kept: dict[int, tuple[LayerState, list[Tensor]]] = {}  # by the first layer
 
     def stack(self, states: Sequence[dict[str, Tensor]]) -> LayerState:
         """The states of layers of equal shape as one; that of a single layer as it is."""
         if len(states) == 1:
             return LayerState(**{name: states[0][name] for name in _NAMES})
-        kept = self._kept.get(tuple(map(id, states)))
-        if kept is not None:
-            views = iter(kept[1])
-            if all(state[name] is next(views) for state in states for name in _NAMES):
-                return kept[0]
+        kept = self._kept.get(id(states[0]))
+        if kept is not None and _are(states, kept[1]):
+            return kept[0]
         return LayerState(
             **{name: torch.stack([state[name] for state in states]) for name in _NAMES}
         )
@@ -47,4 +45,10 @@ class LayerStacks:
             for state, share in zip(states, getattr(stacked, name).unbind(0), strict=True):
                 state[name] = share
         views = [state[name] for state in states for name in _NAMES]
-        self._kept[tuple(map(id, states))] = (stacked, views)
+        self._kept[id(states[0])] = (stacked, views)
+
+
+def _are(states: Sequence[dict[str, Tensor]], views: Sequence[Tensor]) -> bool:
+    """Whether the states hold just these tensors, in this order."""
+    held = [state[name] for state in states for name in _NAMES]
+    return len(held) == len(views) and all(x is y for x, y in zip(held, views, strict=True))
