@@ -137,14 +137,17 @@ class Modes(torch.optim.SGD):
     """SGD with the two modes of schedule-free methods; evaluation looks at other weights."""
 
     calls: ClassVar[list[str]] = []
+    evaluating = False
 
     def train(self) -> None:
         self.calls.append("train")
-        self.param_groups[0]["params"][1].data.sub_(100.0)
+        self.param_groups[0]["params"][1].data.sub_(100.0 * self.evaluating)
+        self.evaluating = False
 
     def eval(self) -> None:
         self.calls.append("eval")
-        self.param_groups[0]["params"][1].data.add_(100.0)
+        self.param_groups[0]["params"][1].data.add_(100.0 * (not self.evaluating))
+        self.evaluating = True
 
     def step(self, closure: Any = None) -> Any:
         self.calls.append("step")
@@ -164,7 +167,8 @@ def test_train_and_eval_of_an_optimizer_are_called_around_evaluation() -> None:
     problem = dataclasses.replace(small, make_model=Watching)
     run = train(problem, Modes, {"lr": 0.01}, epochs=2)
     assert run.status.complete
-    assert Modes.calls == ["eval", "train"] + 2 * (STEPS * ["step"] + ["eval", "train"])
+    around = ["eval", "train"]
+    assert Modes.calls == ["train", *around, *(2 * (STEPS * ["step"] + around))]
     assert min(biases) > 90.0
 
 

@@ -213,6 +213,8 @@ class Training:
         groups = [{k: v for k, v in g.items() if k not in own_words} for g in self.groups]
         optimizer = factory(groups, horizon=self.horizon, steps_per_epoch=self.steps_per_epoch)
         _scale_rates(optimizer, self.groups)
+        if _has_modes(optimizer):
+            optimizer.train()  # type: ignore[attr-defined]
         return optimizer
 
     def run(self) -> Run:
@@ -419,14 +421,19 @@ def _in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"
 
 
+def _has_modes(optimizer: Optimizer) -> bool:
+    """Whether it trains and evaluates at different weights (schedule-free methods)."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
+
+
 @contextmanager
 def _evaluation_mode(optimizer: Optimizer) -> Iterator[None]:
-    """Call the optimizer's ``eval()`` and ``train()`` where it has them (schedule-free methods)."""
-    switches = all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
-    if switches:
-        optimizer.eval()  # type: ignore[attr-defined]
+    """Call the optimizer's ``eval()`` and ``train()`` where it has them."""
+    if not _has_modes(optimizer):
+        yield
+        return
+    optimizer.eval()  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        if switches:
-            optimizer.train()  # type: ignore[attr-defined]
+        optimizer.train()  # type: ignore[attr-defined]
