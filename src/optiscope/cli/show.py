@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+SUFFIXES = (".png", ".svg", ".pdf")
+
 
 @click.command("show")
 @click.argument("problem")
@@ -84,6 +86,11 @@ def command(
     PROBLEM is a name from `optiscope list problems`, or an import path such as
     my_package.my_module:my_problem.
     """
+    if figure is not None and figure.suffix.lower() not in SUFFIXES:
+        raise click.BadParameter(
+            f"expected a file ending in {', '.join(SUFFIXES)}, got {figure.name!r}",
+            param_hint="'--figure'",
+        )
     from optiscope import problems
     from optiscope.cli.show_definition import definition, load, spreads
     from optiscope.optim.registry import refusing
@@ -159,19 +166,13 @@ def _figure(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    from matplotlib.backend_bases import FigureCanvasBase
+    from optiscope.records import StoreError
 
-    known = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix.lstrip(".").lower() not in known:
-        raise click.BadParameter(
-            f"expected a file ending in .png, .svg or .pdf, got {path.name!r}",
-            param_hint="'--figure'",
-        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
     except OSError as error:
-        raise click.FileError(str(path), error.strerror or str(error)) from None
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _for_machines(

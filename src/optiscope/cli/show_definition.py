@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import inspect
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from optiscope.cli.function_words import meaning_of, name_of
 from optiscope.data import DATASETS, MissingData
 from optiscope.data.samples import Batch, Samples, Splits
 from optiscope.problems import Problem
@@ -64,16 +63,19 @@ def definition(problem: Problem, splits: Splits | None, missing: str) -> dict[st
     """The definition for machines; what only the data tell is left out where they are not here."""
     model = model_with(problem, None, splits)
     inputs = some_batch(splits, 2).inputs if splits else None
+    made = problem.make_model
+    if name_of(made).startswith("_"):
+        made = type(model)
     found: dict[str, Any] = {
         "name": problem.name,
         "version": problem.version,
         "model": {
-            "made_by": _name_of(problem.make_model),
-            "meaning": _meaning_of(problem.make_model),
+            "made_by": name_of(made),
+            "meaning": meaning_of(made),
             "parameters": problem.parameters,
             "layers": [dataclasses.asdict(row) for row in model_summary(model, inputs)],
         },
-        "loss": {"name": _name_of(problem.loss), "meaning": _meaning_of(problem.loss)},
+        "loss": {"name": name_of(problem.loss), "meaning": meaning_of(problem.loss)},
         "first_loss": problem.first_loss,
         "metric": problem.metric.name if problem.metric else None,
         "groups": [
@@ -120,7 +122,7 @@ def _data_of(problem: Problem, splits: Splits | None, missing: str) -> dict[str,
         "input_type": str(batch.inputs.dtype).removeprefix("torch."),
         "target_shape": list(batch.targets.shape[1:]),
         "target_type": str(batch.targets.dtype).removeprefix("torch."),
-        "augmentation": _name_of(splits.augment) if splits.augment else None,
+        "augmentation": name_of(splits.augment) if splits.augment else None,
         "classes": _balance(problem, splits),
     }
     return found
@@ -154,22 +156,3 @@ def class_names(problem: Problem, classes: int) -> list[str]:
     if known and len(known.classes) == classes:
         return list(known.classes)
     return [str(k) for k in range(classes)]
-
-
-def _unwrapped(function: Any) -> Any:
-    """What a partial calls, or the class of an instance without a name of its own."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function if hasattr(function, "__qualname__") else type(function)
-
-
-def _name_of(function: Any) -> str:
-    return str(_unwrapped(function).__qualname__)
-
-
-def _meaning_of(function: Any) -> str:
-    """The docstring up to its arguments, on one line."""
-    text = inspect.getdoc(_unwrapped(function)) or ""
-    for heading in ("\n\nArgs:", "\n\nAttributes:", "\nArgs:"):
-        text = text.split(heading)[0]
-    return " ".join(text.split())

@@ -54,7 +54,8 @@ def landscape(problem: Problem, walked: dict[str, Trajectory]) -> Figure:
     low, high = near.min(0), near.max(0)
     margin = 0.15 * max(float((high - low).max()), 0.5 * side)
     axes = [np.linspace(a - margin, b + margin, POINTS) for a, b in zip(low, high, strict=True)]
-    ground = Ground(axes[0], axes[1], loss_grid(problem, *axes))
+    names = ("parameter 1", "parameter 2")
+    ground = Ground(axes[0], axes[1], loss_grid(problem, *axes), names=names)
     walks = {label: Walk(t.points, t.losses) for label, t in walked.items()}
     return landscape_figure(problem.name, ground, walks)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -32,8 +32,8 @@ def print_definition(console: Console, found: Mapping[str, Any]) -> None:
     classes = found["data"].get("classes")
     if classes:
         console.print(_balance(classes))
-    if found["baselines"]:
-        console.print(_baselines(found["baselines"]))
+    for table in _baselines(found["baselines"]):
+        console.print(table)
 
 
 def _table(title: str = "", **settings: Any) -> Table:
@@ -67,14 +67,20 @@ def _facts(found: Mapping[str, Any]) -> Table:
         table.add_row("splits", sizes)
         table.add_row("a sample", f"{_shaped(data, 'input')} → {_shaped(data, 'target')}")
         table.add_row("augmentation", data["augmentation"] or "none")
-    steps = f", {found['steps_per_epoch']:,} steps each" if "steps_per_epoch" in found else ""
+    steps = (
+        f", {_count(found['steps_per_epoch'], 'step')} each" if "steps_per_epoch" in found else ""
+    )
     table.add_row("batch", f"{found['batch_size']:,}")
-    table.add_row("horizon", f"{found['epochs']:,} epochs{steps}")
+    table.add_row("horizon", f"{_count(found['epochs'], 'epoch')}{steps}")
     table.add_row("source", found["source"])
     table.add_row("licence", found["licence"])
     if found["notes"]:
         table.add_row("notes", found["notes"])
     return table
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
 def _shaped(data: Mapping[str, Any], what: str) -> str:
@@ -142,26 +148,27 @@ def _balance(classes: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _baselines(baselines: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("Published tuned results")
-    table.add_column("optimizer")
-    table.add_column("hyperparameters", overflow="fold")
-    table.add_column("result", no_wrap=True)
-    table.add_column("seeds", justify="right")
-    table.add_column("epochs", justify="right")
-    table.add_column("source", overflow="fold")
-    for b in baselines:
-        scale, unit = (100.0, " %") if "accuracy" in b["metric"] else (1.0, "")
-        settings = ", ".join(f"{key} {value:.4g}" for key, value in b["hyperparameters"].items())
-        table.add_row(
-            b["optimizer"],
-            settings,
-            f"{scale * b['mean']:.4g} ± {scale * b['std']:.2g}{unit} {_words(b['metric'])}",
-            str(b["seeds"]),
-            str(b["epochs"]),
-            b["source"],
-        )
-    return table
+def _baselines(baselines: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """One table for each source, in order of their first results."""
+    for source in dict.fromkeys(b["source"] for b in baselines):
+        table = _table(f"Published: {source}")
+        for heading in ("optimizer", "settings", "mean ± sd over seeds", "seeds", "epochs"):
+            number = heading in ("seeds", "epochs")
+            table.add_column(
+                heading, justify="right" if number else "left", no_wrap=heading.startswith("mean")
+            )
+        for b in baselines:
+            if b["source"] != source:
+                continue
+            scale, unit = (100.0, " %") if "accuracy" in b["metric"] else (1.0, "")
+            table.add_row(
+                b["optimizer"],
+                ", ".join(f"{key} {value:.4g}" for key, value in b["hyperparameters"].items()),
+                f"{scale * b['mean']:.4g} ± {scale * b['std']:.2g}{unit} {_words(b['metric'])}",
+                str(b["seeds"]),
+                str(b["epochs"]),
+            )
+        yield table
 
 
 def _words(metric: str) -> str:
@@ -200,7 +207,8 @@ def print_walks(console: Console, walked: Mapping[str, Trajectory]) -> None:
     """Where each optimizer ended."""
     table = _table("Trajectories")
     for heading in ("optimizer", "steps", "end", "loss there", "lowest loss", "gradient at most"):
-        table.add_column(heading, justify="left" if heading == "optimizer" else "right")
+        left = heading == "optimizer"
+        table.add_column(heading, justify="left" if left else "right", overflow="fold")
     for label, t in walked.items():
         end = ", ".join(f"{v:.4g}" for v in t.points[-1])
         table.add_row(

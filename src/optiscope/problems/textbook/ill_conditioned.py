@@ -49,6 +49,7 @@ def best_heavy_ball(condition_number: float) -> Tuned:
 
 
 def _valley(point: Tensor, condition_number: float) -> Tensor:
+    """½ (u² + v² / κ)."""
     u, v = point.unbind()
     return 0.5 * (u**2 + v**2 / condition_number)
 

@@ -73,6 +73,7 @@ def worst_excess_after(steps: int, noise: float = 1.0) -> float:
 
 
 def _bowl(point: Tensor, curvature: float) -> Tensor:
+    """½ h ‖θ‖²."""
     return 0.5 * curvature * point.square().sum()
 
 

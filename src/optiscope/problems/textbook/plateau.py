@@ -14,6 +14,7 @@ __all__ = ["crossing_time", "textbook_plateau"]
 
 
 def _well(point: Tensor) -> Tensor:
+    """1 - exp(-r² / 2), r the distance from the origin."""
     return 1.0 - (-0.5 * point.square().sum()).exp()
 
 

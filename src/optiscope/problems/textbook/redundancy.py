@@ -17,10 +17,12 @@ __all__ = ["destination", "textbook_one_weight", "textbook_redundancy"]
 
 
 def _one(point: Tensor) -> Tensor:
+    """w²."""
     return point.square().sum()
 
 
 def _two(point: Tensor) -> Tensor:
+    """(w₁ w₂)²."""
     return point.prod().square()
 
 

@@ -26,6 +26,7 @@ OFFSET = 1e-3
 
 
 def _saddle(point: Tensor, curvature: float) -> Tensor:
+    """½ p² - ½ c q² + ¼ c q⁴, with p and q along the diagonals."""
     u, v = point.unbind()
     p, q = (u + v) / math.sqrt(2.0), (u - v) / math.sqrt(2.0)
     return 0.5 * p**2 + curvature * (0.25 * q**4 - 0.5 * q**2)

@@ -19,6 +19,7 @@ LIMIT = 1.0
 
 
 def _two_sides(point: Tensor) -> Tensor:
+    """½ v² + (u - 1)² / (1 + u²)."""
     u, v = point.unbind()
     return 0.5 * v**2 + (u - 1.0) ** 2 / (1.0 + u**2)
 
