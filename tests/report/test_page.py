@@ -16,9 +16,9 @@ from optiscope.report import write_report
 LAPTOP, PHONE = (1366, 768), (375, 812)
 
 FIGURES = """() => [...document.querySelectorAll("figure")].map(figure => {
-  const legend = figure.querySelector(".legend").getBoundingClientRect();
   // what is far below the screen is laid out late: here it counts too
   figure.closest("section").style.contentVisibility = "visible";
+  const legend = figure.querySelector(".legend").getBoundingClientRect();
   const drawings = [...figure.querySelectorAll(".panel > svg")];
   return {
     heading: figure.querySelector("h3").textContent,

@@ -11,15 +11,18 @@ from rich.table import Table
 from rich.text import Text
 
 from optiscope.records import StudyFolder
+from optiscope.report.answers import answer
 from optiscope.report.number_text import metric_text, point_text, significant, spread_text
+from optiscope.stats.claims import claims_from
 from optiscope.stats.study_table import StudyTables, read_study
 from optiscope.stats.summary import Cost, Result, costs, results
+from optiscope.stats.tuning_curve import tuning_summaries
 
 __all__ = ["summary_json", "summary_table"]
 
 
 def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> Table:
-    """Final values of every algorithm on every problem, one row each.
+    """Final values of every algorithm on every problem, one row each, and who won below them.
 
     Args:
         folder: the study.
@@ -42,41 +45,52 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("failed", overflow="fold", style="red")
     table.add_column("hyperparameters", overflow="fold")
+    found = results(tables)
     spent = {(c.problem, c.algorithm): c for c in costs(tables)}
-    before = None
-    for result in results(tables):
-        if result.problem != before:
-            if before is not None:
-                table.add_section()
-            table.add_row(Text(f"{result.problem}, test {result.metric}", style="bold"))
-            before = result.problem
-        table.add_row(
-            Text(f"  {result.algorithm}"),
-            _value(result),
-            f"{len(result.values)}/{result.planned}",
-            _ratio(spent.get((result.problem, result.algorithm))),
-            ", ".join(f"{count} {status}" for status, count in result.failed.items()),
-            Text(point_text(result.hyperparameters)),
-        )
-    reference = tables.declaration["reference"]
-    table.caption = (
-        "Final values over the seeds that reached their end; time per training step "
-        f"relative to {reference}, median over seeds."
-    )
+    claims = claims_from(tables.evidence)
+    lines = [
+        "Final values over the seeds that reached their end; time per training step relative to "
+        f"{tables.declaration['reference']}, median over seeds."
+    ]
+    for problem in tables.problems:
+        if table.row_count:
+            table.add_section()
+        mine = [r for r in found if r.problem == problem]
+        table.add_row(Text(f"{problem}, test {tables.metric(problem)}", style="bold"))
+        for result in mine:
+            table.add_row(
+                Text(f"  {result.algorithm}"),
+                _value(result),
+                f"{len(result.values)}/{result.planned}",
+                _ratio(spent.get((problem, result.algorithm))),
+                ", ".join(f"{count} {status}" for status, count in result.failed.items()),
+                Text(point_text(result.hyperparameters)),
+            )
+        lines.append(f"{problem}: {answer(problem, mine, claims).text}")
+    if tables.damaged:
+        lines.append(f"{len(tables.damaged)} damaged records: run `optiscope bench` again.")
+    table.caption = Text("\n".join(lines))
     return table
 
 
 def summary_json(folder: StudyFolder, *, tables: StudyTables | None = None) -> dict[str, Any]:
-    """The same as plain values, with accuracies as fractions and None where nothing is known."""
+    """Results, claims and tuning as plain values.
+
+    Accuracies are fractions; None stands where nothing is known.
+    """
     tables = read_study(folder, curves=False) if tables is None else tables
     spent = {(c.problem, c.algorithm): c for c in costs(tables)}
-    return {
+    content = {
         "name": tables.declaration["name"],
         "question": tables.declaration["question"],
         "reference": tables.declaration["reference"],
         "results": [_plain(r, spent.get((r.problem, r.algorithm))) for r in results(tables)],
+        "claims": [found.to_dict() for found in claims_from(tables.evidence)],
+        "tuning": [found.to_dict() for found in tuning_summaries(tables)],
         "damaged": [str(record) for record in tables.damaged],
     }
+    known: dict[str, Any] = _known(content)
+    return known
 
 
 def _value(result: Result) -> str:
@@ -94,7 +108,6 @@ def _ratio(cost: Cost | None) -> str:
 
 
 def _plain(result: Result, cost: Cost | None) -> dict[str, Any]:
-    low, high = result.range
     return {
         "problem": result.problem,
         "algorithm": result.algorithm,
@@ -102,18 +115,21 @@ def _plain(result: Result, cost: Cost | None) -> dict[str, Any]:
         "values": {str(seed): value for seed, value in result.values.items()},
         "planned_seeds": result.planned,
         "failed": dict(result.failed),
-        "mean": _known(result.mean),
-        "standard_deviation": _known(result.deviation),
-        "interval": [_known(v) for v in result.interval],
-        "range": [_known(low), _known(high)],
+        "mean": result.mean,
+        "standard_deviation": result.deviation,
+        "interval": list(result.interval),
+        "range": list(result.range),
         "hyperparameters": dict(result.hyperparameters),
         "imported": result.imported,
-        "seconds_per_step": _known(float(np.median(cost.wall))) if cost else None,
-        "relative_to_reference": _known(float(np.median(cost.ratios)))
-        if cost and cost.ratios
-        else None,
+        "seconds_per_step": float(np.median(cost.wall)) if cost else None,
+        "relative_to_reference": float(np.median(cost.ratios)) if cost and cost.ratios else None,
     }
 
 
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _known(value: Any) -> Any:
+    """The value with None for every number that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _known(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

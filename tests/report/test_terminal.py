@@ -1,0 +1,64 @@
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from synthetic import make_study, methods
+
+from optiscope.records import StoreError, StudyFolder
+from optiscope.report import summary_json, summary_table
+
+
+def _printed(folder: StudyFolder, width: int) -> str:
+    output = io.StringIO()
+    Console(file=output, width=width).print(summary_table(folder))
+    return output.getvalue()
+
+
+def test_the_table_has_a_row_per_algorithm_and_says_who_won(study: StudyFolder) -> None:
+    text = _printed(study, 120)
+    for label in ("SGD", "momentum", "Nesterov", "Adam"):
+        assert text.count(f"  {label} ") >= 2
+    assert "digits_mlp, test accuracy" in text
+    assert "1 diverged" in text
+    assert "1 crashed, 1 missing" in text
+    assert "digits_mlp: " in text.split("Final values")[1]
+
+
+def test_the_table_fits_a_terminal_of_eighty_columns(study: StudyFolder) -> None:
+    assert max(len(line.rstrip()) for line in _printed(study, 80).splitlines()) <= 80
+
+
+def test_json_holds_results_claims_and_tuning(study: StudyFolder) -> None:
+    content = summary_json(study)
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert len(content["results"]) == 8
+    first = content["results"][0]
+    assert first["algorithm"] == "SGD"
+    assert first["mean"] == pytest.approx(np.mean(list(first["values"].values())))
+    assert first["relative_to_reference"] == 1.0
+    assert len(content["claims"]) == 2 * 6
+    assert {"kind", "problem", "a", "b"} <= set(content["claims"][0])
+    assert len(content["tuning"]) == 8
+
+
+def test_json_of_one_seed_has_null_where_nothing_is_known(alone: StudyFolder) -> None:
+    (result,) = summary_json(alone)["results"]
+    assert result["standard_deviation"] is None
+    assert result["interval"] == [None, None]
+
+
+def test_damaged_records_are_told(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, algorithms=methods(2), budget=1, seeds=(100, 101))
+    path = folder.store.path(folder.ledger()[-1].trial_hash) / "metrics.parquet"
+    path.write_bytes(path.read_bytes()[:-3])
+    assert "1 damaged records" in _printed(folder, 100)
+    (told,) = summary_json(folder)["damaged"]
+    assert "metrics.parquet was changed" in told
+
+
+def test_a_folder_without_a_study_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no study"):
+        summary_table(StudyFolder(tmp_path))
