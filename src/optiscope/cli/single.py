@@ -25,9 +25,17 @@ __all__ = ["command"]
     metavar="NAME=VALUE",
     help="A hyperparameter of the optimizer, such as lr=0.1; may be given several times.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of weights, data order, and augmentation and dropout.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Horizon [default: the problem's].")
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: the problem's]")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples per step [default: the problem's]."
+)
 @click.option(
     "--schedule",
     help="Learning-rate schedule: linear_decay, or a class of torch.optim.lr_scheduler.",
@@ -40,8 +48,14 @@ __all__ = ["command"]
     "[default: the problem's own].",
 )
 @click.option("--clip-norm", type=float, help="Clip the gradient's norm to this.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="[default: all cores]")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where to train.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Torch's threads [default: all cores].")
 @click.option("--max-seconds", type=float, help="Stop after this many seconds.")
 @click.option(
     "--out",

@@ -26,11 +26,25 @@ DEFAULT_RATE = 1e-3
     show_default=True,
     help="Names or import paths, separated by commas; the first is the reference.",
 )
-@click.option("--repetitions", type=click.IntRange(min=2), default=5, show_default=True)
+@click.option(
+    "--repetitions",
+    type=click.IntRange(min=2),
+    default=5,
+    show_default=True,
+    help="Rounds in which every optimizer has its turn, after one that warms up.",
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Per repetition [default: an epoch].")
-@click.option("--batch-size", type=click.IntRange(min=1), help="[default: the problem's]")
-@click.option("--threads", type=click.IntRange(min=1), help="[default: all cores]")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples per step [default: the problem's]."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Torch's threads [default: all cores].")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where to measure.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
