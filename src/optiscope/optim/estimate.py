@@ -54,7 +54,8 @@ class Estimate:
         coefficients: c [K] of the squared preconditioner I + U diag(c) U'.
         power: vector [N] that nears the largest curvature left by the preconditioner.
         rate: constructed learning rate.
-        level: least length of the gradients lately, or 0 before the first look.
+        recent: length of the gradients, averaged over the last looks.
+        level: least of these lately, or 0 before the first look.
         suspect: whether gradients have grown since, which the next step looks into.
         new_rate: rate that the estimation under way has come to.
         rejected: whether the last prediction contradicts the estimate.
@@ -89,6 +90,7 @@ class Estimate:
     coefficients: Tensor = field(default_factory=_no_small)
     power: Tensor | None = None
     rate: float | None = None
+    recent: float = 0.0
     level: float = 0.0
     suspect: bool = False
     new_rate: float | None = None

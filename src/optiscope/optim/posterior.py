@@ -32,8 +32,9 @@ __all__ = [
     "estimate_prior",
     "extend",
     "log_evidence",
-    "new_part",
+    "next_direction",
     "observe",
+    "observed_pairs",
     "posterior_mean_factor",
     "posterior_product",
     "posterior_solve",
@@ -42,8 +43,8 @@ __all__ = [
     "remaining_curvature",
     "safe_dot",
     "symmetric_mean_factor",
-    "top_pairs",
     "variance_share",
+    "whole_pairs",
 ]
 
 
@@ -217,9 +218,8 @@ def extend(seen: Observations, directions: Tensor, products: Tensor) -> Observat
     gram = torch.zeros(m + 1, m + 1, dtype=torch.float64)
     cross = torch.zeros_like(gram)
     gram[:m, :m], cross[:m, :m] = seen.gram, seen.cross
-    last = _small(directions @ directions[m])
-    gram[m], gram[:, m] = last, last
-    cross[:, m] = _small(directions @ products[m])
+    last = _small(directions @ torch.stack([directions[m], products[m]], dim=1))
+    gram[m], gram[:, m], cross[:, m] = last[:, 0], last[:, 0], last[:, 1]
     cross[m, :m] = _small(products[:m] @ directions[m])
     return Observations(directions, products, gram, cross)
 
@@ -260,12 +260,18 @@ def posterior_solve(prior: Prior, seen: Observations, g: Tensor) -> Tensor:
     a = 1 / prior.base
     if len(seen) == 0:
         return a * g
-    core = prior.ratio * torch.eye(len(seen), dtype=torch.float64) + a * seen.cross
-    along = _small(seen.directions @ g)
-    if not bool(core.isfinite().all() & along.isfinite().all()):
-        return a * g
-    weights = _rows(a * a * (torch.linalg.pinv(core, rtol=1e-7) @ along), g)
+    weights = _rows(_solve_weights(prior, seen, _small(seen.directions @ g)), g)
     return a * g - seen.products.mT @ weights + seen.directions.mT @ (prior.base * weights)
+
+
+def _solve_weights(prior: Prior, seen: Observations, along: Tensor) -> Tensor:
+    """a^2 (rho^2 I + a S'Y)^-1 S'g [M] from S'g [M]; zeros where something is not finite."""
+    a = 1 / prior.base
+    core = prior.ratio * torch.eye(len(seen), dtype=torch.float64) + a * seen.cross
+    if not bool(core.isfinite().all() & along.isfinite().all()):
+        return torch.zeros_like(along)
+    weights: Tensor = a * a * (torch.linalg.pinv(core, rtol=1e-7) @ along)
+    return weights
 
 
 def variance_share(prior: Prior, seen: Observations, v: Tensor) -> float:
@@ -278,25 +284,37 @@ def variance_share(prior: Prior, seen: Observations, v: Tensor) -> float:
     return min(max(1 - explained, 0.0), 1.0)
 
 
-def new_part(seen: Observations, v: Tensor) -> Tensor | None:
-    """Unit vector along the part of v [N] outside the observed directions; None if there is none.
+def next_direction(prior: Prior, seen: Observations, g: Tensor) -> tuple[Tensor | None, float]:
+    """Unit vector along what is new in -B^-1 g, and the share q of prior variance left for -B^-1 g.
 
-    The same products result in exact arithmetic, since products along observed directions are
-    known; in float32, and with noise, each product then tells as much as it can.
+    The part of -B^-1 g [N] outside the observed directions spans with them the same space, and its
+    product tells as much as one can. None where nothing is new, to the precision of g's type.
     """
+    a, eps = 1 / prior.base, torch.finfo(g.dtype).eps
+    if len(seen) == 0:
+        return _unit(-g, 0.0), 1.0
+    along = _small(seen.directions @ g)
+    weights = _solve_weights(prior, seen, along)
+    # Inner products of directions with -(a g - Y'weights), the solution but for its S part.
+    outside = seen.cross @ weights - a * along
+    coefficients = torch.linalg.pinv(seen.gram, rtol=8 * len(seen) * eps, hermitian=True) @ outside
+    part = seen.products.mT @ _rows(weights, g)
+    part.sub_(g, alpha=a)
+    size = math.sqrt(safe_dot(part, part))
+    part.sub_(seen.directions.mT @ _rows(coefficients, g))
+    new = math.sqrt(safe_dot(part, part))
+    if new < 0.1 * size:  # cancellation: project once more
+        part.sub_(seen.directions.mT @ (seen.directions @ part))
+        new = math.sqrt(safe_dot(part, part))
+    inside = outside - prior.base * (seen.gram @ weights)
+    square = new**2 + float(inside @ torch.linalg.pinv(seen.gram, hermitian=True) @ inside)
+    explained = float(inside @ _weights(seen, prior.ratio) @ inside) / square if square > 0 else 1.0
+    return _unit(part, 100 * eps * size), min(max(1 - explained, 0.0), 1.0)
+
+
+def _unit(v: Tensor, least: float) -> Tensor | None:
     length = math.sqrt(safe_dot(v, v))
-    if not (length > 0 and math.isfinite(length)):
-        return None
-    eps = torch.finfo(v.dtype).eps
-    part = v / length
-    for _ in range(3):  # one pass leaves rounding errors, which the next ones remove
-        if len(seen):
-            part = part - seen.directions.mT @ (seen.directions @ part)
-        length = math.sqrt(safe_dot(part, part))
-        if not length > 100 * eps:
-            return None
-        part = part / length
-    return part
+    return v / length if math.isfinite(length) and length > least else None
 
 
 def _residual_gram(prior: Prior, seen: Observations) -> Tensor:
@@ -347,22 +365,19 @@ def symmetric_mean_factor(prior: Prior, seen: Observations) -> tuple[Tensor, Ten
     return left, basis
 
 
-def top_pairs(prior: Prior, seen: Observations, rank: int, mean: str = "observed") -> EigenPairs:
+def whole_pairs(prior: Prior, seen: Observations, rank: int, symmetric: bool = True) -> EigenPairs:
     """The ``rank`` eigenpairs of largest magnitude of a symmetric form of the posterior mean.
+
+    Outside the observed directions it holds b0, so that pairs at b0 may be among those returned.
 
     Args:
         prior: beliefs before the observations.
         seen: at least one observation.
         rank: pairs wanted; fewer come back where the observations span fewer.
-        mean: ``observed``: the posterior mean restricted to the observed directions, whose
-            eigenvalues never leave the range of the true ones (products without noise);
-            ``symmetric``: the mean given that the Hessian is symmetric; ``paper``: the symmetric
-            part of the paper's mean. The last two hold b0 outside the observed directions, so
-            that pairs at b0 may be among those returned.
+        symmetric: the mean given that the Hessian is symmetric; else the symmetric part of the
+            paper's mean.
     """
-    if mean == "observed":
-        return _observed_pairs(prior, seen, rank)
-    if mean == "symmetric":
+    if symmetric:
         left, right = symmetric_mean_factor(prior, seen)
     else:
         left, right = posterior_mean_factor(prior, seen), seen.directions.mT
@@ -380,22 +395,27 @@ def _whitening(seen: Observations) -> Tensor:
     return whiten
 
 
-def _observed_pairs(prior: Prior, seen: Observations, rank: int) -> EigenPairs:
+def observed_pairs(prior: Prior, seen: Observations, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The ``rank`` eigenpairs of largest magnitude of the posterior mean within its directions.
+
+    Without noise the values never leave the range of the Hessian's own (Rayleigh-Ritz).
+
+    Returns:
+        values [K] (float64, CPU), eigenvectors as rows [K, N], and standard deviations [K] of
+        u'Bu under the posterior; fewer than ``rank`` where the observations span fewer.
+    """
     whiten = _whitening(seen)
     inner = whiten.mT @ (seen.cross - prior.base * seen.gram) @ whiten
     inner = (inner + inner.mT) / (2 * (1 + prior.ratio))
-    if not bool(inner.isfinite().all()):
-        inner = torch.full_like(inner, torch.nan)
-        distances, vectors = inner.diagonal(), torch.eye(len(inner), dtype=inner.dtype)
-    else:
-        distances, vectors = torch.linalg.eigh(inner)
-    values = distances + prior.base
+    finite = bool(inner.isfinite().all())
+    distances, vectors = torch.linalg.eigh(inner if finite else torch.zeros_like(inner))
+    values = distances + prior.base if finite else torch.full_like(distances, torch.nan)
     order = values.abs().argsort(descending=True, stable=True)[:rank]
-    weights = _rows(whiten @ vectors[:, order], seen.directions)
-    basis = seen.directions.mT @ weights
-    values = _rows(values[order], basis)
-    residuals = torch.linalg.vector_norm(seen.products.mT @ weights - basis * values, dim=0)
-    return EigenPairs(basis, values, residuals)
+    combine = whiten @ vectors[:, order]
+    rows = _rows(combine.mT, seen.directions) @ seen.directions
+    along = seen.gram @ combine
+    shares = 1 - (along * (_weights(seen, prior.ratio) @ along)).sum(dim=0)
+    return values[order], rows, prior.scale * shares.clamp(min=0).sqrt()
 
 
 def preconditioned_rate(
@@ -405,11 +425,11 @@ def preconditioned_rate(
 
     Args:
         seen: observed pairs; the sums run over them.
-        basis: U [N, K] of P^2 = I + U diag(c) U'.
+        basis: U' [K, N] of P^2 = I + U diag(c) U'.
         coefficients: c [K].
         limit: inverse of the largest curvature known to remain.
     """
-    along = _small(seen.products @ basis)
+    along = _small(seen.products @ basis.mT)
     squares = _small(torch.linalg.vector_norm(seen.products, dim=1)).square()
     numerator = float(seen.cross.diagonal().sum())
     denominator = float(squares.sum() + (along.square() * _small(coefficients)).sum())

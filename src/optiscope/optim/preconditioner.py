@@ -31,13 +31,11 @@ from optiscope.optim.posterior import (
     construct_rate,
     estimate_prior,
     extend,
-    new_part,
-    posterior_solve,
+    next_direction,
+    observed_pairs,
     preconditioned_rate,
     remaining_curvature,
     safe_dot,
-    top_pairs,
-    variance_share,
 )
 from optiscope.optim.renewal import (
     bounded_rate,
@@ -50,6 +48,7 @@ from optiscope.optim.wrapped_optimizer import WrappedOptimizer
 __all__ = ["Preconditioner"]
 
 _POWERS = 4  # products spent on the largest curvature that the preconditioner leaves
+_CHECK_EVERY = 100
 _HOPELESS = 10  # non-finite batches in a row after which training has failed
 _WATCH_EVERY = 10  # steps between looks at the length of the gradient
 _UNSTABLE = 3.0  # growth of that length that calls for a test of the step
@@ -86,7 +85,8 @@ class Preconditioner(WrappedOptimizer):
             closure); ``auto``: exact where the model has second derivatives, else by difference.
         estimate_every: steps from the start of one estimation to that of the next; None: when
             asked or when the test rejects.
-        check_every: steps between predictive tests, each one product; None: never.
+        check_every: steps between predictive tests, each one product; 0: never; None: 100, or
+            never where ``estimate_every`` renews the estimate anyway.
         update_while_estimating: whether weights move during estimation.
         cross_batch: construct the rate from products of two batches each, which noise does not
             shrink; one product more a prior batch.
@@ -111,16 +111,18 @@ class Preconditioner(WrappedOptimizer):
         *,
         hessian: str = "auto",
         estimate_every: int | None = None,
-        check_every: int | None = 100,
+        check_every: int | None = None,
         update_while_estimating: bool = True,
         cross_batch: bool = False,
         check_deterministic: bool = True,
         **optim_hyperparams: Any,
     ) -> None:
         self._source = CurvatureSource(hessian, check_deterministic)
-        for name, every in (("estimate_every", estimate_every), ("check_every", check_every)):
-            if every is not None:
-                check_count(name, every, 1)
+        if estimate_every is not None:
+            check_count("estimate_every", estimate_every, 1)
+        if check_every is None:
+            check_every = 0 if estimate_every else _CHECK_EVERY
+        check_count("check_every", check_every, 0)
         self._set_sizes(est_rank, num_observations, prior_iterations)
         self.estimate_every, self.check_every = estimate_every, check_every
         self.update_while_estimating, self.cross_batch = update_while_estimating, cross_batch
@@ -202,13 +204,14 @@ class Preconditioner(WrappedOptimizer):
     def _fit_test_due(self) -> bool:
         e = self._estimate
         age = e.steps - e.finished
-        tested = self.check_every is not None and e.basis is not None
-        return tested and age > 0 and age % (self.check_every or 1) == 0
+        tested = self.check_every > 0 and e.basis is not None
+        return tested and age > 0 and age % self.check_every == 0
 
     def _step_test_due(self) -> bool:
         e = self._estimate
-        tested = self.check_every is not None and self.constructs_rate and e.rate is not None
-        return tested and (e.suspect or step_probe_due(e.steps - e.finished))
+        if not self.constructs_rate or e.rate is None:
+            return False
+        return e.suspect or (self.check_every > 0 and step_probe_due(e.steps - e.finished))
 
     def backward(self, loss: Tensor, scaler: Any = None) -> None:
         """Gradients of ``loss``, in place of ``loss.backward()``.
@@ -374,9 +377,7 @@ class Preconditioner(WrappedOptimizer):
             self._direction = e.basis[len(seen)]
             return
         source = e.gradient_sum if len(seen) == 0 else g
-        direction = posterior_solve(e.prior, seen, source).neg_()
-        e.share = variance_share(e.prior, seen, direction)
-        self._direction = new_part(seen, direction)
+        self._direction, e.share = next_direction(e.prior, seen, source)
 
     def _hessian_vector_product(self) -> None:
         """Product along the direction on this batch."""
@@ -405,23 +406,17 @@ class Preconditioner(WrappedOptimizer):
         if e.prior is None or len(e.gram) == 0 or e.directions is None:
             return
         seen = e.observations(e.directions[0])
-        pairs = top_pairs(e.prior, seen, min(self.est_rank, len(seen)))
-        values = pairs.values.to("cpu", torch.float64)
+        values, rows, deviations = observed_pairs(e.prior, seen, self.est_rank)
         if not bool(values.isfinite().all()):
             e.note = "non-finite products: last eigenpairs kept"
             return
-        e.basis = pairs.basis.mT.contiguous()
-        e.values = values
-        shares = torch.tensor(
-            [variance_share(e.prior, seen, u) for u in e.basis], dtype=torch.float64
-        )
-        e.deviations = (e.prior.scale**2 * shares + (e.prior.spread * values).square()).sqrt()
+        e.basis, e.values = rows, values
+        e.deviations = torch.hypot(deviations, e.prior.spread * values)
         reference = float(values.abs().min())
         e.coefficients = relative_power(values, reference, -1.0)
         largest = float(values.abs().max())
         if self._preconditions and reference > 0:
-            coefficients = e.coefficients.to(pairs.basis)
-            rate = preconditioned_rate(seen, pairs.basis, coefficients, 1 / reference)
+            rate = preconditioned_rate(seen, rows, e.coefficients, 1 / reference)
             e.new_rate = self._bounded(rate) or e.new_rate
         elif e.new_rate is not None and largest > 0:
             e.new_rate = min(e.new_rate, 1 / largest)
@@ -500,7 +495,7 @@ class Preconditioner(WrappedOptimizer):
         e, g = self._estimate, self._gradient
         assert g is not None
         assert e.rate is not None
-        e.suspect = False
+        e.suspect, e.level = False, 0.0
         step = g
         if self._preconditions and e.basis is not None:
             step = apply_low_rank(e.basis.mT, e.coefficients.to(e.basis), g)
@@ -514,12 +509,15 @@ class Preconditioner(WrappedOptimizer):
     def _watch(self) -> None:
         """Have the next step looked into where gradients have grown: steps may be too long."""
         e, size = self._estimate, gradient_norm(self._flat)
-        e.suspect = 0 < _UNSTABLE * e.level < size
-        e.level = min(size, _RELAX * e.level) if e.level > 0 else size
+        e.recent = (e.recent + size) / 2 if e.level > 0 else size
+        e.suspect = 0 < _UNSTABLE * e.level < e.recent
+        e.level = min(e.recent, _RELAX * e.level) if e.level > 0 else size
 
     def _total_gradient(self) -> Tensor:
         """Gradient of the objective [N], weight decay included."""
         g, flat = self._flat.gradient(), self._flat
+        if not any(group["weight_decay"] for group in self.param_groups):
+            return g
         return add_decay(g, flat.join(flat.parameters), self.param_groups, flat)
 
     def _product(self, v: Tensor) -> Tensor:
