@@ -6,22 +6,19 @@ Index legend: N parameters, M observations, K kept eigenpairs; vectors [N] are f
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from optiscope.optim.checks import check_count
+from optiscope.optim.curvature_optimizer import CurvatureOptimizer
 from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
 from optiscope.optim.estimate import OBSERVE, PRIOR, RATE, READY, Estimate, describe
 from optiscope.optim.gradient_edits import (
-    add_decay,
     add_decay_to_gradients,
     gradient_norm,
-    gradients_finite,
     precondition,
 )
 from optiscope.optim.low_rank import apply_low_rank, relative_power
@@ -43,20 +40,18 @@ from optiscope.optim.renewal import (
     rejected,
     step_probe_due,
 )
-from optiscope.optim.wrapped_optimizer import WrappedOptimizer
 
 __all__ = ["Preconditioner"]
 
 _POWERS = 4  # products spent on the largest curvature that the preconditioner leaves
 _CHECK_EVERY = 100
-_HOPELESS = 10  # non-finite batches in a row after which training has failed
 _WATCH_EVERY = 10  # steps between looks at the length of the gradient
 _UNSTABLE = 3.0  # growth of that length that calls for a test of the step
 _RELAX = 1.1  # growth of that length from one look to the next that is no news
 _TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
 
 
-class Preconditioner(WrappedOptimizer):
+class Preconditioner(CurvatureOptimizer):
     """Optimizer that constructs its rate and a low-rank preconditioner from Hessian products.
 
     Estimation takes ``prior_iterations + num_observations`` batches: products along gradients give
@@ -117,7 +112,6 @@ class Preconditioner(WrappedOptimizer):
         check_deterministic: bool = True,
         **optim_hyperparams: Any,
     ) -> None:
-        self._source = CurvatureSource(hessian, check_deterministic)
         if estimate_every is not None:
             check_count("estimate_every", estimate_every, 1)
         if check_every is None:
@@ -126,9 +120,8 @@ class Preconditioner(WrappedOptimizer):
         self._set_sizes(est_rank, num_observations, prior_iterations)
         self.estimate_every, self.check_every = estimate_every, check_every
         self.update_while_estimating, self.cross_batch = update_while_estimating, cross_batch
-        self._estimate = Estimate()
-        self._forget_step()
-        super().__init__(params, lr, weight_decay, optim_class, optim_hyperparams)
+        source = CurvatureSource(hessian, check_deterministic)
+        super().__init__(params, lr, weight_decay, optim_class, optim_hyperparams, source)
 
     # Sizes, groups, saving
 
@@ -136,12 +129,6 @@ class Preconditioner(WrappedOptimizer):
         self.est_rank = check_count("est_rank", est_rank, 0)
         self.num_observations = check_count("num_observations", num_observations, 0)
         self.prior_iterations = check_count("prior_iterations", prior_iterations, 1)
-
-    def _forget_step(self) -> None:
-        self._source.forget()
-        self._gradient: Tensor | None = None
-        self._direction: Tensor | None = None
-        self._image: Tensor | None = None
 
     def _groups_changed(self) -> None:
         """The Hessian of all parameters together is estimated anew."""
@@ -213,50 +200,8 @@ class Preconditioner(WrappedOptimizer):
             return False
         return e.suspect or (self.check_every > 0 and step_probe_due(e.steps - e.finished))
 
-    def backward(self, loss: Tensor, scaler: Any = None) -> None:
-        """Gradients of ``loss``, in place of ``loss.backward()``.
-
-        Keeps the graph of the gradient in the steps that need Hessian products, and only there.
-
-        Args:
-            loss: scalar.
-            scaler: ``torch.amp.GradScaler``, in place of ``scaler.scale(loss).backward()``.
-        """
-        scaled = loss if scaler is None else scaler.scale(loss)
-        if self._wants_products():
-            scale = 1.0 if scaler is None else float(scaler.get_scale())
-            self._source.backward(scaled, scale, self._flat)
-        else:
-            scaled.backward()
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update, or one batch of an estimation and an update; returns the closure's loss.
-
-        Args:
-            closure: clears gradients, calls ``backward`` and returns the loss. May be called twice,
-                with the same random numbers.
-        """
-        e = self._estimate
-        wanted = self._wants_products()
-        loss = None
-        if closure is not None:
-            e.gradients += 1
-            with torch.enable_grad():
-                loss = self._source.evaluate(closure, self._flat) if wanted else closure()
-        try:
-            if gradients_finite(self._flat):
-                self._advance(wanted)
-            else:
-                self._skip()
-        finally:
-            e.steps += 1
-            self._forget_step()
-        return loss
-
     def _advance(self, wanted: bool) -> None:
         e = self._estimate
-        e.skipped_in_row = 0
         if wanted:
             self._gradient = self._total_gradient()
         if e.phase != READY:
@@ -512,32 +457,6 @@ class Preconditioner(WrappedOptimizer):
         e.recent = (e.recent + size) / 2 if e.level > 0 else size
         e.suspect = 0 < _UNSTABLE * e.level < e.recent
         e.level = min(e.recent, _RELAX * e.level) if e.level > 0 else size
-
-    def _total_gradient(self) -> Tensor:
-        """Gradient of the objective [N], weight decay included."""
-        g, flat = self._flat.gradient(), self._flat
-        if not any(group["weight_decay"] for group in self.param_groups):
-            return g
-        return add_decay(g, flat.join(flat.parameters), self.param_groups, flat)
-
-    def _product(self, v: Tensor) -> Tensor:
-        """Hessian of this batch's objective times v [N], weight decay included."""
-        self._estimate.hessian_products += 1
-        y = self._source.product(v, self._flat)
-        return add_decay(y, v, self.param_groups, self._flat)
-
-    def _skip(self) -> None:
-        e = self._estimate
-        detach_gradients(self._flat)
-        e.skipped += 1
-        e.skipped_in_row += 1
-        if e.skipped_in_row >= _HOPELESS:
-            raise FloatingPointError(
-                f"{_HOPELESS} batches in a row gave non-finite gradients: look at the data, the "
-                "loss and the weights; no rate can help"
-            )
-        if e.skipped_in_row == 1:
-            warnings.warn("non-finite gradient: batch left out", RuntimeWarning, stacklevel=4)
 
     def get_log(self) -> dict[str, Any]:
         """What the optimizer knows and does: see :func:`optiscope.optim.estimate.describe`."""

@@ -1,0 +1,131 @@
+"""Driving an optimizer that asks for Hessian products in some of its steps."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
+from optiscope.optim.estimate import Estimate
+from optiscope.optim.gradient_edits import add_decay, gradients_finite
+from optiscope.optim.wrapped_optimizer import WrappedOptimizer
+
+__all__ = ["CurvatureOptimizer"]
+
+_HOPELESS = 10  # non-finite batches in a row after which training has failed
+
+
+class CurvatureOptimizer(WrappedOptimizer):
+    """Optimizer whose steps may need products of the batch's Hessian with vectors [N].
+
+    Second derivatives are asked for in the steps that need them, and only there.
+
+    Args:
+        params: parameters or groups.
+        lr: rate of the first epoch, or the rate.
+        weight_decay: L2 coefficient, part of the objective and so of the Hessian.
+        optim_class: inner optimizer.
+        settings: its settings.
+        source: of the products.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | None,
+        weight_decay: float,
+        optim_class: type[Optimizer],
+        settings: dict[str, Any],
+        source: CurvatureSource,
+    ) -> None:
+        self._source, self._estimate = source, Estimate()
+        self._forget_step()
+        super().__init__(params, lr, weight_decay, optim_class, settings)
+
+    @abstractmethod
+    def _wants_products(self) -> bool:
+        """Whether the coming step needs Hessian products; asked again within the step."""
+
+    @abstractmethod
+    def _advance(self, wanted: bool) -> None:
+        """One step with finite gradients; ``wanted`` is what ``_wants_products`` said."""
+
+    def _forget_step(self) -> None:
+        self._source.forget()
+        self._gradient: Tensor | None = None
+        self._direction: Tensor | None = None
+        self._image: Tensor | None = None
+
+    def backward(self, loss: Tensor, scaler: Any = None) -> None:
+        """Gradients of ``loss``, in place of ``loss.backward()``.
+
+        Keeps the graph of the gradient in the steps that need Hessian products, and only there.
+
+        Args:
+            loss: scalar.
+            scaler: ``torch.amp.GradScaler``, in place of ``scaler.scale(loss).backward()``.
+        """
+        scaled = loss if scaler is None else scaler.scale(loss)
+        if self._wants_products():
+            scale = 1.0 if scaler is None else float(scaler.get_scale())
+            self._source.backward(scaled, scale, self._flat)
+        else:
+            scaled.backward()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update, or one batch of an estimation and an update; returns the closure's loss.
+
+        Args:
+            closure: clears gradients, calls ``backward`` and returns the loss. May be called twice,
+                with the same random numbers.
+        """
+        e = self._estimate
+        wanted = self._wants_products()
+        loss = None
+        if closure is not None:
+            e.gradients += 1
+            with torch.enable_grad():
+                loss = self._source.evaluate(closure, self._flat) if wanted else closure()
+        try:
+            if gradients_finite(self._flat):
+                e.skipped_in_row = 0
+                self._advance(wanted)
+            else:
+                self._skip()
+        finally:
+            e.steps += 1
+            self._forget_step()
+        return loss
+
+    def _skip(self) -> None:
+        e = self._estimate
+        detach_gradients(self._flat)
+        e.skipped += 1
+        e.skipped_in_row += 1
+        if e.skipped_in_row >= _HOPELESS:
+            raise FloatingPointError(
+                f"{_HOPELESS} batches in a row gave non-finite gradients: look at the data, the "
+                "loss and the weights; no rate can help"
+            )
+        if e.skipped_in_row == 1:
+            warnings.warn("non-finite gradient: batch left out", RuntimeWarning, stacklevel=4)
+
+    def _total_gradient(self) -> Tensor:
+        """Gradient of the objective [N], weight decay included."""
+        g, flat = self._flat.gradient(), self._flat
+        if not any(group["weight_decay"] for group in self.param_groups):
+            return g
+        return add_decay(g, flat.join(flat.parameters), self.param_groups, flat)
+
+    def _product(self, v: Tensor) -> Tensor:
+        """Hessian of this batch's objective times v [N], weight decay included."""
+        self._estimate.hessian_products += 1
+        y = self._source.product(v, self._flat)
+        return add_decay(y, v, self.param_groups, self._flat)
