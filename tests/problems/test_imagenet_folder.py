@@ -45,6 +45,7 @@ def test_splits_and_shapes(folder: Path, name: str, side: int, crop: int) -> Non
     assert batch.inputs.dtype == torch.float32
     assert 0.0 <= batch.inputs.min().item() < batch.inputs.max().item() <= 1.0
     assert batch.targets.tolist() == [0, 1, 2]
+    assert splits.test.targets.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     some = splits.test.subset(torch.tensor([11, 0]))
     assert torch.equal(some.select(torch.tensor([1])).inputs, batch.inputs[:1])
     augmented = splits.augment(batch.inputs, torch.Generator().manual_seed(0))

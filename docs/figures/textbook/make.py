@@ -19,6 +19,10 @@ from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from optiscope.optim.saddle_free_newton import SaddleFreeNewton
 from optiscope.problems import Problem, get
+from optiscope.problems.initialisation import initialise
+from optiscope.problems.losses import cross_entropy
+from optiscope.problems.models.dense import multilayer_perceptron
+from optiscope.problems.signal_spread import signal_spread
 from optiscope.problems.textbook import saddle, wrong_side
 from optiscope.problems.textbook.adding import (
     MEMORYLESS_LOSS,
@@ -48,6 +52,7 @@ from optiscope.problems.textbook.repeated_matrix import (
     minima,
 )
 from optiscope.problems.textbook.trajectory import trajectory
+from optiscope.report.spread_figure import Spread, spread_figure
 from optiscope.report.textbook_figures import Curve, Ground, Walk, curve_figure, landscape_figure
 
 FOLDER = Path(__file__).parent
@@ -329,6 +334,31 @@ def noisy() -> Figure:
     )
 
 
+def initialisation() -> Figure:
+    """Signals through ten layers of ReLU under five rules, before training."""
+    data = get("digits_mlp").data(None).train
+    batch = data.select(torch.arange(256))
+    rules: list[dict[str, Any]] = [
+        {"name": "uniform"},
+        {"name": "glorot_uniform"},
+        {"name": "he_normal"},
+        {"name": "orthogonal", "gain": math.sqrt(2)},
+        {"name": "sparse", "nonzero": 15, "std": 0.5},
+    ]
+    drawn = {}
+    for rule in rules:
+        model = multilayer_perceptron((64, *[200] * 9, 10), torch.nn.init.zeros_)
+        initialise(model, rule, generator=torch.Generator().manual_seed(0))
+        rows = [r for r in signal_spread(model, cross_entropy, batch) if r.kind == "Linear"]
+        settings = [f"{k} {v:.3g}" for k, v in rule.items() if k != "name"]
+        drawn[", ".join([rule["name"], *settings])] = Spread(
+            [f"layer {i}" for i in range(1, len(rows) + 1)],
+            [row.std for row in rows],
+            [row.gradient or math.nan for row in rows],
+        )
+    return spread_figure("Ten linear layers of 200 units with ReLU, before training", drawn)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "ill_conditioned": ill_conditioned,
     "symmetry_of_order": symmetry_of_order,
@@ -342,6 +372,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "vanishing": vanishing,
     "adding": adding_problem,
     "noisy_quadratic": noisy,
+    "initialisation": initialisation,
 }
 
 

@@ -58,6 +58,11 @@ class DecodedFolder:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def targets(self) -> Tensor:
+        """Labels [N]; no image is decoded for them."""
+        return self.folder.labels[self.indices]
+
     def select(self, indices: Tensor) -> Batch:
         """Images float32 [B, 3, R, R] in [0, 1] and labels [B] at ``indices`` [B]."""
         chosen = self.indices[indices.cpu()]
