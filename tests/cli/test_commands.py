@@ -1,0 +1,359 @@
+"""What each subcommand prints, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from bad_studies import GOOD
+
+from optiscope import problems
+from optiscope import study as optiscope_study
+from optiscope.cli.root import COMMANDS, EPILOG, ExitCode, root
+from optiscope.optim import registry
+from optiscope.records import Run, RunStore, StudyFolder, Trial
+from optiscope.study import load_study
+from optiscope.study.runner import run_study
+
+if TYPE_CHECKING:
+    from conftest import Command
+
+HERE = Path(__file__).parent
+CONSOLE = [sys.executable, "-c", "from optiscope.cli import main; main()"]
+SPLITS = ("train", "valid", "test")
+
+
+class Inline(Executor):
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def every_command(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            found += every_command(inner, (*path, name))
+    return found
+
+
+@pytest.mark.parametrize("path", every_command(root), ids=lambda path: " ".join(path) or "root")
+def test_every_command_and_every_option_has_help(path: tuple[str, ...], optiscope: Command) -> None:
+    outcome = optiscope(*path, "--help")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    assert outcome.out == optiscope(*path, "-h").out
+    command: click.Command = root
+    for name in path:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None
+        command = found
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.opts
+            assert parameter.opts[0] in outcome.out
+
+
+def test_help_lists_every_command_and_every_exit_status(optiscope: Command) -> None:
+    out = optiscope("--help").out
+    for name, (_, text) in COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(text[:20])}", out, re.MULTILINE)
+    codes = {value for name, value in vars(ExitCode).items() if name.isupper()}
+    assert {int(code) for code in re.findall(r"^  (\d+) ", EPILOG, re.MULTILINE)} == codes
+
+
+def test_version(optiscope: Command) -> None:
+    from importlib import metadata
+
+    assert optiscope("--version").out == f"optiscope {metadata.version('optiscope')}\n"
+
+
+def test_list_problems(optiscope: Command) -> None:
+    rows = json.loads(optiscope("list", "problems", "--json").out)
+    assert [row["name"] for row in rows] == problems.names()
+    for row in rows:
+        assert row["dataset"]
+        assert all(isinstance(row[key], int) for key in ("parameters", "batch_size", "epochs"))
+    table = optiscope("list", "problems").out
+    assert all(name in table for name in problems.names())
+
+
+def test_list_optimizers(optiscope: Command) -> None:
+    rows = json.loads(optiscope("list", "optimizers", "--json").out)
+    assert [row["name"] for row in rows] == registry.names()
+    sgd = rows[0]
+    assert sgd["space"] == {"lr": [1e-3, 1e1]}
+    assert sgd["defaults"] == {}
+    assert all(row["source"] for row in rows)
+    assert "nesterov true" in optiscope("list", "optimizers").out
+
+
+def test_list_studies(optiscope: Command) -> None:
+    rows = json.loads(optiscope("list", "studies", "--json").out)
+    assert rows[0].keys() >= {"name", "question"}
+    assert "quickstart" in {row["name"] for row in rows}
+
+
+def test_list_has_a_line_per_entry_for_grep(optiscope: Command) -> None:
+    lines = optiscope("list", "problems", "--json").out.splitlines()
+    assert len(lines) == len(problems.names()) + 2
+    assert json.loads(lines[1].rstrip(","))["name"] == problems.names()[0]
+
+
+RUN = ("run", "digits_logreg", "momentum", "--epochs", 2, "--seed", 4, "--threads", 1)
+
+
+def test_run_prints_its_record(optiscope: Command) -> None:
+    outcome = optiscope(
+        *RUN,
+        "--set",
+        "lr=0.05",
+        "--set",
+        "nesterov=True",
+        "--schedule",
+        "linear_decay",
+        "--clip-norm",
+        "1",
+        "--batch-size",
+        "100",
+        "--json",
+    )
+    assert outcome.code == 0
+    assert outcome.err == ""
+    record = json.loads(outcome.out)
+    trial = Trial.from_dict(record["trial"])
+    assert trial.hash == record["trial_hash"]
+    assert trial.problem == "digits_logreg"
+    assert trial.hyperparameters == {"lr": 0.05, "nesterov": True}
+    assert (trial.seed, trial.epochs, trial.batch_size, trial.threads) == (4, 2, 100, 1)
+    assert trial.schedule == {"name": "linear_decay"}
+    assert trial.clip == {"norm": 1.0}
+    assert record["status"] == "finished"
+    assert record["steps"] == 2 * 11
+    assert {f"{split}_{name}" for split in SPLITS for name in ("loss", "accuracy")} <= set(
+        record["final"]
+    )
+    rows = [row for row in record["metrics"] if (row["split"], row["name"]) == ("test", "loss")]
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert rows[-1]["value"] == record["final"]["test_loss"]
+
+
+def test_run_prints_json_without_nan(optiscope: Command) -> None:
+    outcome = optiscope("run", "digits_mlp", "sgd", "--set", "lr=1e30", "--epochs", 1, "--json")
+    assert outcome.code == ExitCode.UNFINISHED
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is not JSON")
+
+    record = json.loads(outcome.out, parse_constant=refuse)
+    assert record["status"] == "diverged"
+    assert record["final"]["batch_loss"] in ("nan", "inf")
+
+
+def test_run_prints_a_table(optiscope: Command) -> None:
+    outcome = optiscope(*RUN)
+    assert outcome.code == 0
+    for words in ("digits_logreg · momentum · seed 4", "final accuracy", "best loss", "74 steps"):
+        assert words in outcome.out
+    assert all(re.search(rf"{split} .*\d\d\.\d\d %", outcome.out) for split in SPLITS)
+
+
+def test_run_keeps_its_record_where_told(tmp_path: Path, optiscope: Command) -> None:
+    shown = json.loads(optiscope(*RUN, "--out", tmp_path / "new" / "runs", "--json").out)
+    run = RunStore(tmp_path / "new" / "runs").read(shown["trial_hash"])
+    assert isinstance(run, Run)
+    assert run.final == shown["final"]
+
+
+@pytest.mark.parametrize("problem", ["own_parts:mine", "own_parts:made"])
+def test_run_takes_ones_own_problem_and_optimizer(problem: str, optiscope: Command) -> None:
+    outcome = optiscope("run", problem, "own_parts:Slow", "--set", "lr=0.5", "--json")
+    assert outcome.code == 0
+    record = json.loads(outcome.out)
+    assert record["trial"]["problem"] == problem
+    assert record["trial"]["optimizer"] == "own_parts:Slow"
+    assert record["final"]["optimizer_lr"] == 0.05
+
+
+def test_an_import_path_is_looked_for_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "lying_here.py").write_text((HERE / "own_parts.py").read_text())
+    script = Path(sys.executable).parent / "optiscope"
+    command = [script] if script.exists() else CONSOLE
+    done = subprocess.run(
+        [*command, "run", "lying_here:mine", "lying_here:Slow", "--epochs", "1", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "finished"
+
+
+@pytest.fixture(scope="module")
+def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of own and shipped parts, declared but not run."""
+    folder = tmp_path_factory.mktemp("bench")
+    path = folder / "study.toml"
+    text = GOOD.replace('["digits_logreg"]', '["digits_logreg", "own_parts:mine"]')
+    path.write_text(text.replace('optimizer = "sgd"', 'optimizer = "own_parts:Slow"'))
+    return folder
+
+
+def bench(folder: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch, *more: object) -> Any:
+    inline = partial(run_study, executor=lambda workers: Inline())
+    monkeypatch.setattr(optiscope_study, "run_study", inline, raising=False)  # named lazily
+    return optiscope("bench", folder / "study.toml", "--out", folder / "out", *more)
+
+
+def test_bench_then_status_then_report(
+    study_folder: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = bench(study_folder, optiscope, monkeypatch)
+    assert outcome.code == 0
+    assert outcome.err == ""
+    page = study_folder / "out" / "report.html"
+    assert outcome.out.splitlines()[-1] == f"report: {page}"
+    assert page.is_file()
+    for word in ("SGD", "Adam", "digits_logreg", "mine", "%"):
+        assert word in outcome.out
+
+    shown = json.loads(optiscope("status", study_folder / "out", "--json").out)
+    assert shown["damaged"] == []
+    assert [(pair["problem"], pair["algorithm"]) for pair in shown["pairs"]] == [
+        (problem, label) for problem in ("digits_logreg", "mine") for label in ("SGD", "Adam")
+    ]
+    slow, adam = shown["pairs"][:2]
+    assert (slow["tuning_planned"], adam["tuning_planned"], adam["tuning_done"]) == (0, 2, 2)
+    assert (adam["reporting_done"], adam["reporting_planned"], adam["failed"]) == (2, 2, 0)
+    table = optiscope("status", study_folder / "out").out
+    assert "2 of 2" in table
+    assert "0 of 0" in table
+
+    page.unlink()
+    outcome = optiscope("report", study_folder / "out", "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["name"] == "small"
+    assert page.is_file()
+
+    store = RunStore(study_folder / "out" / "runs")
+    victim = store.hashes()[0]
+    (store.path(victim) / "run.json").write_text("{")
+    shown = json.loads(optiscope("status", study_folder / "out", "--json").out)
+    assert len(shown["damaged"]) == 1
+    assert victim in shown["damaged"][0]
+    assert victim in optiscope("status", study_folder / "out").out
+    outcome = bench(study_folder, optiscope, monkeypatch, "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["name"] == "small"
+    assert victim in outcome.err.replace("\n", "")
+    assert "runs again" in " ".join(outcome.err.split())
+    assert json.loads(optiscope("status", study_folder / "out", "--json").out)["damaged"] == []
+
+
+def test_status_of_a_study_that_has_not_begun(tmp_path: Path, optiscope: Command) -> None:
+    (tmp_path / "study.toml").write_text(GOOD)
+    study = load_study(tmp_path / "study.toml")
+    StudyFolder(tmp_path / "out").write_declaration(study.to_dict())
+    shown = json.loads(optiscope("status", tmp_path / "out", "--json").out)
+    assert [pair["reporting_done"] for pair in shown["pairs"]] == [0, 0]
+    assert [pair["reporting_planned"] for pair in shown["pairs"]] == [2, 2]
+
+
+def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(tmp_path: Path) -> None:
+    """Real worker processes; Ctrl-C reaches them too, as from a terminal."""
+    (tmp_path / "study.toml").write_text(GOOD)
+    study = subprocess.Popen(
+        [*CONSOLE, "bench", "study.toml", "--out", "out", "--workers", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    store = RunStore(tmp_path / "out" / "runs")
+    while not store.hashes() and study.poll() is None:
+        time.sleep(0.01)
+    os.killpg(study.pid, signal.SIGINT)
+    out, errors = study.communicate()
+    assert study.returncode == ExitCode.INTERRUPTED
+    assert out == ""
+    assert " ".join(errors.split()) == (
+        "stopped; what is recorded stays in out: give the same command to go on"
+    )
+    recorded = store.hashes()
+    assert recorded
+    run_study(
+        load_study(tmp_path / "study.toml"), tmp_path / "out", executor=lambda workers: Inline()
+    )
+    assert set(recorded) < set(store.hashes())
+    assert len(store.hashes()) == 2 * (2 + 2)
+
+
+def test_data_list(tmp_path: Path, optiscope: Command) -> None:
+    rows = json.loads(optiscope("data", "list", "--data-dir", tmp_path, "--json").out)
+    here = {row["name"]: row["here"] for row in rows}
+    assert here["digits"] == "package"
+    assert here["mnist"] is None
+    assert all(row["licence"] and row["description"] for row in rows)
+    assert str(tmp_path.name) in optiscope("data", "list", "--data-dir", tmp_path).out.replace(
+        "\n", ""
+    )
+
+
+def test_data_verify(tmp_path: Path, optiscope: Command) -> None:
+    outcome = optiscope("data", "verify", "digits", "--data-dir", tmp_path)
+    assert outcome.code == 0
+    assert "comes with scikit-learn" in outcome.out
+    outcome = optiscope("data", "verify", "mnist", "--data-dir", tmp_path, "--json")
+    assert outcome.code == ExitCode.UNFINISHED
+    (row,) = json.loads(outcome.out)
+    assert row["ok"] is False
+    assert {file["status"] for file in row["files"]} == {"missing"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.1", 0.1),
+        ("1e-3", 1e-3),
+        (".5", 0.5),
+        ("-1", -1),
+        ("3", 3),
+        ("true", True),
+        ("True", True),
+        ("False", False),
+        ("match_rms_adamw", "match_rms_adamw"),
+        ("[0.9, 0.99]", [0.9, 0.99]),
+        ('"quoted"', "quoted"),
+        ("a=b", "a=b"),
+    ],
+)
+def test_settings_are_read_as_toml_or_python_writes_them(text: str, value: object) -> None:
+    from optiscope.cli.options import parse_settings
+
+    found = parse_settings((f"x={text}",))["x"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_bar_moves_on_a_terminal(optiscope: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "digits_logreg · momentum" in optiscope(*RUN).err
