@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from optiscope.optim import kronecker
 from optiscope.optim.lark import Lark
 
 
@@ -152,6 +153,42 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_reported(bad: floa
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
             optimizer.step()
+
+
+@pytest.fixture
+def queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU treated as a device whose answers must not be waited for."""
+    monkeypatch.setattr(kronecker, "asking_is_free", lambda device: False)
+
+
+@pytest.mark.usefixtures("queued")
+def test_without_asking_a_bad_gradient_changes_nothing_and_is_reported_later() -> None:
+    model = classifier()
+    optimizer = Lark(model.parameters(), horizon=50, renew_every=50)
+    data = clusters(12, 8)
+    for x, y in data:
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    weights, state = copy.deepcopy((list(model.parameters()), optimizer.state_dict()["state"]))
+    model[0].weight.grad[1, 2] = float("nan")
+    optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), weights, strict=True))
+    with pytest.warns(UserWarning, match="got inf or nan in 1 step"):
+        kept = optimizer.state_dict()["state"]
+    for place, held in kept.items():
+        assert all(torch.equal(held[name], state[place][name]) for name in held)
+
+
+def test_without_asking_the_same_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = clusters(60, 32)
+    model = classifier()
+    other = copy.deepcopy(model)
+    losses = trained(model, data, horizon=60)
+    monkeypatch.setattr(kronecker, "asking_is_free", lambda device: False)
+    queued_losses = trained(other, data, horizon=60)
+    assert queued_losses[-1] < 0.5 * queued_losses[0]
+    assert queued_losses[-1] == pytest.approx(losses[-1], rel=0.2)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (3, 2, 5, 5), (70, 40)])

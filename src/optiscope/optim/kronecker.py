@@ -21,6 +21,7 @@ __all__ = [
     "Block",
     "Preconditioner",
     "ThinParts",
+    "asking_is_free",
     "first_block",
     "gains",
     "gather",
@@ -139,13 +140,18 @@ def _straighten(block: Tensor) -> Tensor:
     return straight
 
 
+def asking_is_free(device: torch.device) -> bool:
+    """Whether looking at a tensor's value does not make a queue of work wait."""
+    return device.type == "cpu"
+
+
 def _eigen(core: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and vectors of positive matrices [..., K, K], descending.
 
     On a CPU by LAPACK. Elsewhere that would wait for the host, so there by orthogonal iteration,
     which is as good because a renewed basis leaves the core nearly diagonal.
     """
-    if core.device.type == "cpu":
+    if asking_is_free(core.device):
         eye = torch.eye(core.shape[-1], dtype=core.dtype).expand_as(core)
         pairs = rayleigh_ritz(eye, core)
         return pairs.values, pairs.basis

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optiscope.optim import lark_layers
+from optiscope.optim import kronecker, lark_layers
 from optiscope.optim.lark_layers import MatrixRule, first_length
 from optiscope.optim.lark_log import LayerLog, describe_layer
 from optiscope.optim.lark_settings import check_parameter, check_settings
@@ -199,7 +199,7 @@ class Lark(Optimizer):
         home = values[0].device
         sizes = [size.to(home) for size in torch._foreach_norm(values)]
         finite = torch.stack([size.isfinite() for size in sizes]).all()
-        if home.type == "cpu":
+        if kronecker.asking_is_free(home):
             if not bool(finite):
                 _report_skipped(1)
                 return {}
