@@ -16,7 +16,7 @@ from optiscope.report.appearance import figure_style, looks
 from optiscope.report.content import assemble
 from optiscope.report.page import page_figure
 from optiscope.report.panels import Panel
-from optiscope.report.paper import paper_figure, write_figures
+from optiscope.report.paper import paper_figure, text_scale, write_figures
 from optiscope.report.time_figure import write_time_figure
 from optiscope.stats.claims import claims_from
 from optiscope.stats.study_table import read_study
@@ -90,7 +90,7 @@ def test_panels_of_the_page(panels: list[Panel]) -> None:
 @pytest.mark.parametrize("width", [3.25, pytest.param(6.75, marks=pytest.mark.slow)])
 def test_figures_for_a_paper(panels: list[Panel], width: float) -> None:
     for panel in panels:
-        with figure_style():
+        with figure_style(text_scale(width)):
             figure = _drawn(paper_figure(panel, width))
         assert figure.get_figwidth() == width
         _check_labels(figure, panel)

@@ -84,7 +84,9 @@ def test_mean_ranks_are_scipys_with_failures_last(study: StudyFolder) -> None:
     found = ranks(tables, labels, generator=np.random.default_rng(0))
     expected = []
     for problem, sign, metric in (("digits_mlp", -1, "accuracy"), ("digits_conv", 1, "loss")):
-        frame = tables.of(problem, role="reporting")
+        frame = tables.runs[
+            (tables.runs["problem"] == problem) & (tables.runs["role"] == "reporting")
+        ]
         frame = frame.assign(
             cost=np.where(frame["complete"], sign * frame[f"final_test_{metric}"], np.inf)
         )

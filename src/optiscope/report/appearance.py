@@ -73,10 +73,21 @@ _STYLE: Final[Mapping[str, Any]] = {
 }
 
 
+_TEXT_SIZES: Final = (
+    "font.size",
+    "axes.titlesize",
+    "axes.labelsize",
+    "xtick.labelsize",
+    "ytick.labelsize",
+    "legend.fontsize",
+)
+
+
 @contextmanager
-def figure_style() -> Iterator[None]:
-    """Matplotlib's settings are those of our figures within this context."""
-    with mpl.rc_context(cast(Any, dict(_STYLE))):
+def figure_style(scale: float = 1.0) -> Iterator[None]:
+    """Matplotlib's settings are those of our figures, text scaled, within this context."""
+    sizes = {key: scale * size for key, size in _STYLE.items() if key in _TEXT_SIZES}
+    with mpl.rc_context(cast(Any, {**_STYLE, **sizes})):
         yield
 
 

@@ -16,9 +16,13 @@ __all__ = ["set_linear", "set_log"]
 def set_log(axes: Axes, which: Literal["x", "y"], low: float, high: float) -> None:
     """Make an axis logarithmic from ``low`` to ``high``, with at least two labelled ticks."""
     decades = math.log10(high / low)
-    subs = (
-        (1.0,) if decades > 2.5 else (1.0, 2.0, 5.0) if decades > 0.7 else (1.0, 1.5, 2, 3, 4, 5, 7)
-    )
+    whole = 1.6 if which == "x" else 2.5  # labels side by side need more room
+    if decades > whole:
+        subs = [1.0]
+    elif decades > 0.7:
+        subs = [1.0, 3.0] if which == "x" else [1.0, 2.0, 5.0]
+    else:
+        subs = [1.0, 2.0, 4.0, 7.0] if which == "x" else [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0]
     if which == "x":
         axes.set_xscale("log")
         axes.set_xlim(low, high)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,7 +17,16 @@ from matplotlib.path import Path
 
 from optiscope.report.appearance import INK, SHADE, Look
 
-__all__ = ["CHOSEN", "FAILED_REGION", "FAILED_TRIAL", "MEAN", "STOPPED_RUN", "Key", "add_legend"]
+__all__ = [
+    "CHOSEN",
+    "FAILED_REGION",
+    "FAILED_TRIAL",
+    "MEAN",
+    "PRUNED_TRIAL",
+    "STOPPED_RUN",
+    "Key",
+    "add_legend",
+]
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ class Key:
 
 CHOSEN: Final = Key("chosen value", INK, dashes=(2, 1))
 FAILED_TRIAL: Final = Key("trial that failed", "#a03020", marker="x")
+PRUNED_TRIAL: Final = Key("trial that failed or was pruned", "#a03020", marker="x")
 FAILED_REGION: Final = Key("every trial failed", SHADE, area=True)
 STOPPED_RUN: Final = Key("run that failed", INK, marker="x")
 MEAN: Final = Key("mean", INK, marker="|")
@@ -100,7 +111,9 @@ def add_legend(figure: Figure, keys: Sequence[Key]) -> int:
     if not keys:
         return 0
     longest = max(len(key.label) for key in keys)
-    room = figure.get_figwidth() * 72 / (0.55 * 8.5 * longest + 42)
+    size = float(mpl.rcParams["legend.fontsize"])
+    gap = 1.2 * size
+    room = (figure.get_figwidth() * 72 - 8 + gap) / (size * (0.56 * longest + 2.6 + 0.8) + gap)
     columns = max(1, min(len(keys), int(room)))
     figure.legend(
         handles=[key.handle() for key in keys],

@@ -12,12 +12,15 @@ from optiscope.report.appearance import figure_style
 from optiscope.report.legend import add_legend
 from optiscope.report.panels import Panel
 
-__all__ = ["FORMATS", "paper_figure", "write_figures"]
+__all__ = ["FORMATS", "paper_figure", "text_scale", "write_figures"]
 
 FORMATS: Final = ("pdf", "png")
 
 WIDTH: Final = 5.5
 """Inches, where no width is asked for: a text column of one-column paper."""
+
+NARROW: Final = 4.5
+"""Inches below which text is smaller."""
 
 RESOLUTION: Final = 300
 """Dots per inch of PNG files."""
@@ -43,7 +46,7 @@ def write_figures(
         raise ValueError(f"figures are written as {' or '.join(FORMATS)}, got {unknown[0]!r}")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    with figure_style():
+    with figure_style(text_scale(width)):
         for panel in panels:
             figure = paper_figure(panel, width)
             for name in formats:
@@ -52,6 +55,11 @@ def write_figures(
                 figure.savefig(path, dpi=RESOLUTION, metadata=metadata)
                 written.append(path)
     return written
+
+
+def text_scale(width: float | None) -> float:
+    """Scale of text in a figure: smaller in one that fills a narrow column."""
+    return 0.85 if (width or WIDTH) < NARROW else 1.0
 
 
 def paper_figure(panel: Panel, width: float | None = None) -> Figure:

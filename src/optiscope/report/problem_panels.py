@@ -20,6 +20,7 @@ from optiscope.report.legend import (
     FAILED_REGION,
     FAILED_TRIAL,
     MEAN,
+    PRUNED_TRIAL,
     STOPPED_RUN,
     Key,
 )
@@ -32,7 +33,7 @@ from optiscope.stats.sensitivity import (
     selection_metric,
     sensitivity,
 )
-from optiscope.stats.study_table import StudyTables
+from optiscope.stats.study_table import PRUNED, StudyTables
 from optiscope.stats.summary import Cost, Result
 from optiscope.stats.tuning_curve import TuningSummary
 
@@ -153,7 +154,9 @@ def _sensitivities(
     span = span_of_results([c for _, c in found])
     failed = any(not math.isfinite(r) for _, c in found for r in c.results)
     region = any(c.failed_below is not None or c.failed_above is not None for _, c in found)
-    keys = (CHOSEN,) + (FAILED_TRIAL,) * failed + (FAILED_REGION,) * region
+    pruned = any(PRUNED in p.statuses for of_label in points.values() for p in of_label)
+    trial = PRUNED_TRIAL if pruned else FAILED_TRIAL
+    keys = (CHOSEN,) + (trial,) * failed + (FAILED_REGION,) * region
     panels = tuple(
         Panel(
             name=f"{slug}-sensitivity-{file_name(look.label)}",

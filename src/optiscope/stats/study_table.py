@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -12,7 +13,6 @@ from typing import Any, Final
 import pandas as pd
 
 from optiscope.records import DamagedRecord, Entry, Run, Status, StudyFolder
-from optiscope.records.trial import canonical_json
 from optiscope.stats.evidence import Evidence, Part
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "MISSING",
     "NO_OUTCOME",
     "PHASES",
+    "PRUNED",
     "AlgorithmEntry",
     "StudyTables",
     "read_study",
@@ -30,6 +31,9 @@ MISSING: Final = "missing"
 
 DAMAGED: Final = "damaged"
 """Status of a trial whose record cannot be trusted."""
+
+PRUNED: Final = "pruned"
+"""Status of a tuning trial that the algorithm's pruner stopped: it has no final value."""
 
 NO_OUTCOME: Final = (MISSING, DAMAGED, str(Status.INTERRUPTED))
 """Statuses of trials that came to no outcome and will run again when the study goes on."""
@@ -104,7 +108,8 @@ class StudyTables:
     Attributes:
         declaration: the resolved declaration.
         algorithms: as declared, in the user's order.
-        runs: one row per ledger entry; ``status`` is a run's status, ``missing`` or ``damaged``;
+        runs: one row per ledger entry; ``status`` is a run's status, ``pruned``, ``missing`` or
+            ``damaged``; ``complete`` says whether it has a final value to compare;
             ``final_<split>_<name>`` and ``best_<split>_<name>`` hold what the run measured,
             ``wall_<phase>`` and ``cpu_<phase>`` seconds; NaN where nothing was measured.
         curves: one row per measurement of a reporting run, in order of measurement.
@@ -152,14 +157,17 @@ class StudyTables:
             for (problem, algorithm, split, name), rows in grouped
         }
 
-    def of(self, problem: str, label: str | None = None, role: str | None = None) -> pd.DataFrame:
-        """Rows of ``runs`` of one problem, and of one algorithm and role where these are given."""
-        chosen = self.runs["problem"] == problem
-        if label is not None:
-            chosen &= self.runs["algorithm"] == label
-        if role is not None:
-            chosen &= self.runs["role"] == role
-        return self.runs[chosen]
+    def of(self, problem: str, label: str, role: str) -> pd.DataFrame:
+        """Rows of ``runs`` of one problem, algorithm and role (``tuning`` or ``reporting``)."""
+        return self.runs.iloc[self._positions.get((problem, label, role), [])]
+
+    @cached_property
+    def _positions(self) -> dict[tuple[str, str, str], list[int]]:
+        found: dict[tuple[str, str, str], list[int]] = {}
+        keys = zip(self.runs["problem"], self.runs["algorithm"], self.runs["role"], strict=True)
+        for position, key in enumerate(keys):
+            found.setdefault(key, []).append(position)
+        return found
 
 
 def read_study(
@@ -193,7 +201,7 @@ def read_study(
         if key not in read:
             run = read[key] = folder.store.read(key, metrics=key in drawn)
             if isinstance(run, Run):
-                where = canonical_json(dict(run.environment))
+                where = json.dumps(dict(run.environment), sort_keys=True)
                 environments[where] += 1
                 samples.setdefault(where, run.environment)
         run = read[key]
@@ -277,9 +285,9 @@ def _row(entry: Entry, run: Run | DamagedRecord | None) -> dict[str, Any]:
     return (
         row
         | {
-            "status": str(run.status),
+            "status": PRUNED if run.pruned else str(run.status),
             "reason": run.reason,
-            "complete": run.status.complete,
+            "complete": run.status.complete and not run.pruned,
             "steps": run.steps,
             "training_wall": spent.wall,
             "training_cpu": spent.cpu,
