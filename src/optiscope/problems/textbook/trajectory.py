@@ -173,4 +173,7 @@ def _point(parameters: list[nn.Parameter]) -> Array:
 
 @torch.no_grad()
 def _loss(problem: Problem, model: nn.Module, batch: Batch) -> float:
-    return problem.loss(model(batch.inputs), batch.targets).mean().item()
+    model.eval()
+    loss = problem.loss(model(batch.inputs), batch.targets).mean().item()
+    model.train()
+    return loss
