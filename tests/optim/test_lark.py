@@ -197,19 +197,19 @@ def test_accumulated_gradients_equal_the_whole_batch() -> None:
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
 
 
-def test_clipping_to_a_tiny_norm_is_another_scale_which_no_step_depends_on() -> None:
-    models = [network(), network()]
-    models[1].load_state_dict(models[0].state_dict())
-    for model, clipped in zip(models, (False, True), strict=True):
-        optimizer = Lark(model.parameters(), horizon=3, memory=1.0, momentum=0.0, growth=0.0)
-        for x, y in batches(3):
-            optimizer.zero_grad()
-            loss_of(model, x, y).backward()
+def test_clipping_to_a_tiny_norm_is_a_scale_which_no_step_depends_on() -> None:
+    """Where each step knows its own gradient alone, the norm it is clipped to drops out."""
+    matrices = [nn.Parameter(torch.randn(5, 8, dtype=torch.float64)) for _ in range(2)]
+    matrices[1].data.copy_(matrices[0].data)
+    for matrix, clipped in zip(matrices, (False, True), strict=True):
+        optimizer = Lark([matrix], memory=1.0, momentum=0.0, growth=0.0)
+        generator = torch.Generator().manual_seed(2)
+        for _ in range(8):
+            matrix.grad = torch.randn(5, 8, generator=generator, dtype=torch.float64)
             if clipped:
-                nn.utils.clip_grad_norm_([p for p in model.parameters() if p.ndim > 1], 1e-3)
+                nn.utils.clip_grad_norm_([matrix], 1e-3)
             optimizer.step()
-    for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(matrices[0], matrices[1], rtol=1e-6, atol=1e-8)
 
 
 def test_a_closure_is_called_with_gradients_on() -> None:
@@ -282,10 +282,10 @@ def test_bfloat16_parameters_learn_and_keep_precise_state(horizon: int | None) -
 
 def test_autocast_with_a_gradient_scaler_learns() -> None:
     model = network()
-    optimizer = Lark(model.parameters(), horizon=30)
+    optimizer = Lark(model.parameters(), horizon=80)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     losses = []
-    for x, y in batches(30):
+    for x, y in batches(80):
         optimizer.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = loss_of(model, x, y)
@@ -293,7 +293,7 @@ def test_autocast_with_a_gradient_scaler_learns() -> None:
         scaler.step(optimizer)
         scaler.update()
         losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
 
 def test_compiled_model_and_step_equal_the_plain_ones() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 from optiscope.optim import kronecker, lark_layers
 from optiscope.optim.lark_layers import MatrixRule, first_length
 from optiscope.optim.lark_log import LayerLog, describe_layer
+from optiscope.optim.lark_schedule import Plan, last_renewal, plan_step
 from optiscope.optim.lark_settings import check_parameter, check_settings
 from optiscope.optim.lark_stack import LayerStacks
 from optiscope.optim.lark_vectors import first_vector_state, vector_directions
@@ -23,21 +23,10 @@ __all__ = ["Lark"]
 _VECTOR_LENGTH = (
     0.2  # a vector's step per entry, relative to the mean length of the matrices' steps
 )
-_AVERAGING = 8.0  # weight of a step in the average of weights grows as its number to this power
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 _STACKED = 65_536  # entries up to which equal layers are worth copying together on a CPU
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a group does in this step."""
-
-    gather: bool  # the gradient enters the factors
-    elapsed: int  # steps since factors and lengths were last renewed; zero: not now
-    factor: float | Tensor  # annealing times lr
-    share: float  # of the newest weights in their average; zero where there is none
 
 
 class _Gradient(NamedTuple):
@@ -197,8 +186,9 @@ class Lark(Optimizer):
             return {}
         values = list(gradients.values())
         home = values[0].device
-        sizes = [size.to(home) for size in torch._foreach_norm(values)]
-        finite = torch.stack([size.isfinite() for size in sizes]).all()
+        widest = max((value.dtype for value in values), key=lambda dtype: dtype.itemsize)
+        sizes = torch.stack([norm.to(home, widest) for norm in torch._foreach_norm(values)])
+        finite = sizes.isfinite().all()
         if kronecker.asking_is_free(home):
             if not bool(finite):
                 _report_skipped(1)
@@ -207,33 +197,24 @@ class Lark(Optimizer):
             missed = (~finite).to(torch.float32)
             self._skipped = missed if self._skipped is None else self._skipped + missed
             values = [torch.where(finite.to(v.device), v, torch.zeros_like(v)) for v in values]
+        live = (finite & (sizes > 0)).to(torch.float32).unbind()
         return {
-            p: _Gradient(value, (finite & (size > 0)).to(value))
-            for p, value, size in zip(gradients, values, sizes, strict=True)
+            p: _Gradient(value, alive.to(value))
+            for p, value, alive in zip(gradients, values, live, strict=True)
         }
 
-    def _plan(self, group: dict[str, Any]) -> _Plan:
+    def _plan(self, group: dict[str, Any]) -> Plan:
         """What the group does now; advances its clock."""
         step, horizon = group["step"], group["horizon"]
         group["step"] = step + 1
-        anneal = 1.0 if horizon is None else max(0.0, 1 - step / horizon)
-        if anneal == 0.0 and not self._ended:
+        if horizon is not None and step >= horizon and not self._ended:
             self._ended = True
             warnings.warn(
                 f"expected at most horizon={horizon} steps, got one more: it and those after it "
                 "have length zero; pass the whole training's number of steps",
                 stacklevel=4,
             )
-        gather, renew = group["gather_every"], group["renew_every"]
-        elapsed = 0
-        if _last_renewal(step, renew) == step:
-            elapsed = step - _last_renewal(step - 1, renew) if step else 1
-        return _Plan(
-            gather=step % gather == 0 or step < renew,
-            elapsed=elapsed,
-            factor=anneal * group["lr"],
-            share=0.0 if horizon is not None else (1 + _AVERAGING) / (step + 1 + _AVERAGING),
-        )
+        return plan_step(step, group)
 
     def _bunches(
         self, group: dict[str, Any], found: dict[Tensor, _Gradient], *, matrices: bool
@@ -251,7 +232,7 @@ class Lark(Optimizer):
         yield from bunches.values()
 
     def _matrix_steps(
-        self, group: dict[str, Any], plan: _Plan, bunch: list[tuple[Tensor, _Gradient]]
+        self, group: dict[str, Any], plan: Plan, bunch: list[tuple[Tensor, _Gradient]]
     ) -> list[Tensor]:
         """Move matrices of equal shape; returns the logarithms of their lengths."""
         rule = MatrixRule(
@@ -304,7 +285,7 @@ class Lark(Optimizer):
     def _vector_steps(
         self,
         group: dict[str, Any],
-        plan: _Plan,
+        plan: Plan,
         bunch: list[tuple[Tensor, _Gradient]],
         lengths: list[Tensor],
     ) -> None:
@@ -324,7 +305,7 @@ class Lark(Optimizer):
         for (p, gradient), direction in zip(bunch, directions, strict=True):
             self._move(p, direction, length, length * gradient.live, group, plan)
 
-    def _remember(self, p: Tensor, plan: _Plan) -> None:
+    def _remember(self, p: Tensor, plan: Plan) -> None:
         """Start what is kept besides the method's state: a precise copy, an average."""
         if p.dtype in _LOW_PRECISION:
             self.state[p]["precise"] = p.detach().float()
@@ -340,7 +321,7 @@ class Lark(Optimizer):
         factor: Tensor,
         length: Tensor,
         group: dict[str, Any],
-        plan: _Plan,
+        plan: Plan,
     ) -> None:
         """p <- p (1 - weight_decay length) - factor direction, and its average."""
         state = self.state[p]
@@ -417,20 +398,10 @@ class Lark(Optimizer):
             for inner, p in enumerate(group["params"]):
                 if "momentum" in self.state.get(p, {}):
                     name = names[inner] if names else str(place)
-                    age = newest - _last_renewal(newest, group["renew_every"])
+                    age = newest - last_renewal(newest, group["renew_every"])
                     logs.append(describe_layer(name, tuple(p.shape), self.state[p], age))
                 place += 1
         return logs
-
-
-def _last_renewal(step: int, every: int) -> int:
-    """The latest step up to ``step`` at which factors and lengths are renewed.
-
-    These are the multiples of ``every``, and before the first of them the powers of two.
-    """
-    if step >= every:
-        return step - step % every
-    return 1 << (step.bit_length() - 1) if step else 0
 
 
 def _report_skipped(steps: int) -> None:
