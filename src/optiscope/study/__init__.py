@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optiscope.study.declaration import StudyError, shipped_studies
+    from optiscope.study.resolver import load_study
     from optiscope.study.runner import Event, run_study
-    from optiscope.study.study import Algorithm, Study, load_study
+    from optiscope.study.study import Algorithm, Study
 
 _HOMES = {
     "Algorithm": "study",
     "Event": "runner",
     "Study": "study",
     "StudyError": "declaration",
-    "load_study": "study",
+    "load_study": "resolver",
     "run_study": "runner",
     "shipped_studies": "declaration",
 }

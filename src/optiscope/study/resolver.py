@@ -1,0 +1,343 @@
+"""From a declaration to a study: what a schema cannot check, and messages with line numbers."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optiscope import problems
+from optiscope.optim import registry
+from optiscope.optim.spec import Choice, Range
+from optiscope.problems import Problem
+from optiscope.problems.initialisation import check_rule, drawable_layers
+from optiscope.study.declaration import (
+    AlgorithmTable,
+    ChoiceTable,
+    Declaration,
+    RangeTable,
+    StudyError,
+    read_declaration,
+)
+from optiscope.study.study import Algorithm, GridRange, Study
+from optiscope.study.toml_lines import line_of
+from optiscope.train.clipping import check_clip
+from optiscope.train.early_stopping import EarlyStopping
+from optiscope.train.evaluation import check_watched, validation_figures
+from optiscope.train.pruning import check_pruner
+from optiscope.train.schedule import check_schedule
+
+__all__ = ["load_study"]
+
+
+def load_study(source: str | Path) -> Study:
+    """Read and validate a study before anything runs.
+
+    Args:
+        source: a path to a TOML file, or the name of a shipped study.
+
+    Raises:
+        StudyError: one line that says what was expected, what came, and what to do.
+    """
+    declared, text, origin = read_declaration(source)
+    return _Resolver(declared, text, origin).study()
+
+
+class _Resolver:
+    """Checks what a schema cannot: that names exist, settings are accepted, nothing misleads."""
+
+    def __init__(self, declared: Declaration, text: str, origin: str) -> None:
+        self.declared, self.text, self.origin = declared, text, origin
+
+    def study(self) -> Study:
+        d = self.declared
+        self._check_horizons()
+        self._check_seeds()
+        found = tuple(self._problem(i, name) for i, name in enumerate(d.problems))
+        self._check_unique(("problems",), [p.name for p in found], "problem")
+        algorithms = tuple(self._algorithm(i, table) for i, table in enumerate(d.algorithms))
+        labels = [a.label for a in algorithms]
+        self._check_unique(("algorithms",), labels, "label")
+        self._check_initialisations(found)
+        self._check_watched(found)
+        reference = d.reference or labels[0]
+        if reference not in labels:
+            self._fail(("reference",), self._unknown("algorithm label", reference, labels))
+        self._check_select(found)
+        return Study(
+            name=d.name,
+            question=d.question,
+            problems=found,
+            epochs=self._per_problem("epochs", found),
+            batch_sizes=self._per_problem("batch_size", found),
+            algorithms=algorithms,
+            tuning_seeds=tuple(d.tuning.seeds),
+            seeds=tuple(d.seeds),
+            select=d.tuning.select,
+            metric=self._metrics(found),
+            reference=reference,
+            equivalence_margin=d.equivalence_margin,
+            level=d.level,
+            threads=d.threads,
+            device=d.device,
+            max_seconds=d.max_seconds,
+            source=self.text,
+            paths={p.name: path for p, path in zip(found, d.problems, strict=True)},
+        )
+
+    def _fail(self, path: tuple[str | int, ...], message: str) -> None:
+        line = line_of(self.text, path)
+        where = f"{self.origin}, line {line}" if line else self.origin
+        raise StudyError(f"{where}: {message}")
+
+    @staticmethod
+    def _unknown(kind: str, word: str, known: Sequence[str]) -> str:
+        near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        return f"unknown {kind} {word!r}; {hint}"
+
+    def _check_horizons(self) -> None:
+        why = (
+            "a claim holds only at the horizon that was tuned for: set epochs once, "
+            "at the top of the study, or make a second study"
+        )
+        if self.declared.tuning.epochs is not None:
+            self._fail(("tuning", "epochs"), f"tuning cannot have a horizon of its own; {why}")
+        for i, table in enumerate(self.declared.algorithms):
+            if table.epochs is not None:
+                self._fail(
+                    ("algorithms", i, "epochs"),
+                    f"an algorithm cannot have a horizon of its own; {why}",
+                )
+
+    def _check_seeds(self) -> None:
+        d = self.declared
+        self._check_unique(("seeds",), d.seeds, "seed")
+        self._check_unique(("tuning", "seeds"), d.tuning.seeds, "seed")
+        both = sorted(set(d.seeds) & set(d.tuning.seeds))
+        if both:
+            self._fail(
+                ("seeds",),
+                f"seeds for reporting must not be among those for tuning, {both[0]} is in both: "
+                "the seed that won the tuning is biased upward",
+            )
+
+    def _check_unique(self, path: tuple[str | int, ...], words: Sequence[Any], kind: str) -> None:
+        for i, word in enumerate(words):
+            if word in words[:i]:
+                self._fail((*path, i), f"{kind} {word!r} stands twice; each must be different")
+
+    def _problem(self, index: int, name: str) -> Problem:
+        try:
+            return problems.get(name)
+        except ValueError as error:
+            self._fail(("problems", index), str(error))
+            raise
+
+    def _algorithm(self, index: int, table: AlgorithmTable) -> Algorithm:
+        path = ("algorithms", index)
+        try:
+            spec = registry.get(table.optimizer)
+        except ValueError as error:
+            self._fail((*path, "optimizer"), str(error))
+            raise
+        space: dict[str, Range | Choice]
+        if table.space is None:
+            space = {k: v for k, v in spec.space.items() if k not in table.fixed}
+        else:
+            space = {k: self._dimension((*path, "space", k), v) for k, v in table.space.items()}
+            if not space:
+                self._fail(
+                    (*path, "space"),
+                    f"the search space of {table.optimizer} is empty: name a hyperparameter "
+                    "to tune, or leave the space out for the optimizer's own",
+                )
+        for name in space:
+            if name in table.fixed:
+                self._fail((*path, "fixed"), f"{name!r} is both fixed and in the search space")
+        self._check_settings(path, table, space)
+        sampler = table.sampler or self.declared.tuning.sampler
+        return Algorithm(
+            label=table.label or table.optimizer,
+            optimizer=table.optimizer,
+            fixed=table.fixed,
+            space=space,
+            sampler=sampler,
+            budget=self._budget(path, table, sampler, space),
+            schedule=self._schedule(table),
+            clip=table.clip,
+            early_stopping=table.early_stopping,
+            pruner=table.pruner,
+            initialisation=table.initialisation or self.declared.initialisation,
+            colour=table.colour,
+        )
+
+    def _dimension(
+        self, path: tuple[str | int, ...], table: RangeTable | ChoiceTable
+    ) -> Range | Choice:
+        try:
+            if isinstance(table, ChoiceTable):
+                return Choice(table.choice)
+            return GridRange(table.low, table.high, table.log, table.points)
+        except ValueError as error:
+            self._fail(path, f"{path[-1]}: {error}")
+            raise
+
+    def _budget(
+        self,
+        path: tuple[str | int, ...],
+        table: AlgorithmTable,
+        sampler: str,
+        space: Mapping[str, Range | Choice],
+    ) -> int:
+        """Trials per problem: as declared, or the number of points of a grid; 0 untuned."""
+        declared = table.budget or self.declared.tuning.budget
+        if not space:
+            return 0
+        if sampler != "grid":
+            return declared
+        ranges = [d for d in space.values() if isinstance(d, Range)]
+        size = 1
+        for name, dimension in space.items():
+            if isinstance(dimension, Choice):
+                size *= len(dimension.values)
+            elif getattr(dimension, "points", None):
+                size *= dimension.points  # type: ignore[attr-defined]
+            elif len(ranges) == 1 and len(space) == 1:
+                size *= declared
+            else:
+                self._fail(
+                    (*path, "space", name),
+                    f"a grid over several hyperparameters needs 'points' for {name!r}",
+                )
+        return size
+
+    def _schedule(self, table: AlgorithmTable) -> Mapping[str, Any] | None:
+        """The algorithm's own schedule, or the study's."""
+        if table.schedule == "none":
+            return None
+        return table.schedule or self.declared.schedule
+
+    def _check_settings(
+        self,
+        path: tuple[str | int, ...],
+        table: AlgorithmTable,
+        space: Mapping[str, Range | Choice],
+    ) -> None:
+        """Build the optimizer at the corners of its space, and the schedule, clip and stopping."""
+        schedule = self._schedule(table)
+        for corner in _corners(space):
+            try:
+                bound = registry.bind(table.optimizer, {**table.fixed, **corner})
+            except ImportError as error:
+                self._fail((*path, "optimizer"), str(error))
+            except ValueError as error:
+                bad = next((n for n in (*table.fixed, *corner) if f"{n}" in str(error)), None)
+                part = "fixed" if bad in table.fixed else "space"
+                self._fail((*path, part, bad) if bad else path, str(error))
+            if schedule is not None:
+                with self._refusing((*path, "schedule") if table.schedule else ("schedule",)):
+                    check_schedule(schedule, bound.on_probe())
+        with self._refusing((*path, "clip")):
+            if table.clip is not None:
+                check_clip(table.clip)
+        with self._refusing((*path, "early_stopping")):
+            EarlyStopping.of(table.early_stopping)
+        with self._refusing((*path, "pruner")):
+            if table.pruner is not None:
+                check_pruner(table.pruner)
+
+    @contextmanager
+    def _refusing(self, path: tuple[str | int, ...]) -> Iterator[None]:
+        """Turn a ValueError about what stands at ``path`` into a StudyError with its line."""
+        try:
+            yield
+        except ValueError as error:
+            self._fail(path, str(error))
+
+    def _check_watched(self, found: Sequence[Problem]) -> None:
+        """Early stopping and plateau schedules must watch what every problem measures."""
+        for problem in found:
+            with self._refusing(("schedule",)):
+                check_watched(None, self.declared.schedule, problem)
+            for i, table in enumerate(self.declared.algorithms):
+                with self._refusing(("algorithms", i, "early_stopping")):
+                    check_watched(table.early_stopping, None, problem)
+                with self._refusing(("algorithms", i, "schedule")):
+                    check_watched(None, self._schedule(table), problem)
+
+    def _check_initialisations(self, found: Sequence[Problem]) -> None:
+        """Every declared rule must exist, and have layers to act on in every problem."""
+        declared: list[tuple[tuple[str | int, ...], Mapping[str, Any] | None]] = [
+            (("initialisation",), self.declared.initialisation),
+            *(
+                (("algorithms", i, "initialisation"), table.initialisation)
+                for i, table in enumerate(self.declared.algorithms)
+            ),
+        ]
+        rules = [(path, rule) for path, rule in declared if rule is not None]
+        for path, rule in rules:
+            try:
+                check_rule(rule)
+            except ValueError as error:
+                self._fail(path, str(error))
+        for problem in found if rules else ():
+            try:
+                drawable_layers(problem.make_model())
+            except ValueError as error:
+                self._fail(rules[0][0], f"{problem.name}: {error}")
+
+    def _check_select(self, found: Sequence[Problem]) -> None:
+        select = self.declared.tuning.select
+        path = ("tuning", "select")
+        if select.startswith("test_"):
+            self._fail(
+                path,
+                f"tuning must not see the test set, got {select!r}: select by a validation figure",
+            )
+        for problem in found:
+            known = validation_figures(problem)
+            if select not in known:
+                self._fail(path, self._unknown(f"figure of {problem.name}", select, known))
+
+    def _per_problem(self, word: str, found: Sequence[Problem]) -> dict[str, int]:
+        declared = getattr(self.declared, word)
+        names = [p.name for p in found]
+        if isinstance(declared, dict):
+            for name in declared:
+                if name not in names:
+                    self._fail((word, name), self._unknown("problem", name, names))
+            return {p.name: declared.get(p.name, getattr(p, word)) for p in found}
+        return {p.name: getattr(p, word) if declared is None else declared for p in found}
+
+    def _metrics(self, found: Sequence[Problem]) -> dict[str, str]:
+        chosen: dict[str, str] = {}
+        names = [p.name for p in found]
+        for name in self.declared.metric or {}:
+            if name not in names:
+                self._fail(("metric", name), self._unknown("problem", name, names))
+        for problem in found:
+            known = ["loss"] if problem.metric is None else [problem.metric.name, "loss"]
+            metric = (self.declared.metric or {}).get(problem.name, known[0])
+            if metric not in known:
+                self._fail(
+                    ("metric", problem.name),
+                    self._unknown(f"figure of {problem.name}", metric, known),
+                )
+            chosen[problem.name] = metric
+        return chosen
+
+
+def _corners(space: Mapping[str, Range | Choice]) -> list[dict[str, Any]]:
+    """The lowest and the highest value of every dimension together, and each choice."""
+    low = {n: d.low if isinstance(d, Range) else d.values[0] for n, d in space.items()}
+    high = {n: d.high if isinstance(d, Range) else d.values[-1] for n, d in space.items()}
+    others = [
+        {**low, name: value}
+        for name, dimension in space.items()
+        if isinstance(dimension, Choice)
+        for value in dimension.values[1:-1]
+    ]
+    return [low, high, *others]
