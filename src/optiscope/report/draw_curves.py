@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from optiscope.report.appearance import Look
 from optiscope.report.axis_scale import set_linear, set_log
+from optiscope.report.legend import Key
 from optiscope.report.number_text import axis_name
 from optiscope.stats.curves import Curve
+from optiscope.stats.published import PublishedCurve
 
 __all__ = ["SKIPPED", "draw_curves", "metric_limits", "wants_log"]
 
@@ -26,14 +28,23 @@ Array = NDArray[np.float64]
 
 
 def draw_curves(
-    axes: Axes, curves: Mapping[str, Curve], looks: Mapping[str, Look], split: str, name: str
+    axes: Axes,
+    curves: Mapping[str, Curve],
+    looks: Mapping[str, Look],
+    split: str,
+    name: str,
+    published: Sequence[tuple[Key, PublishedCurve]] = (),
 ) -> None:
-    """One metric of all algorithms against epochs; ``curves`` by label."""
+    """One metric of all algorithms against epochs, by label, and published curves in grey."""
     scale = 100.0 if name == "accuracy" else 1.0
     log = name == "loss" and wants_log([c.mean for c in curves.values()])
     for position, (label, curve) in enumerate(curves.items()):
         _draw(axes, curve, looks[label], scale, position, len(curves))
-    limits = metric_limits(list(curves.values()), scale, log=log)
+    horizon = max((float(c.epochs[-1]) for c in curves.values() if len(c.epochs)), default=0.0)
+    for key, of_source in published:
+        _draw_published(axes, of_source, key, scale)
+    beside = [_within(c, horizon) for _, c in published]
+    limits = metric_limits(list(curves.values()), scale, log=log, beside=beside)
     if limits is not None and log:
         set_log(axes, "y", *limits)
     elif limits is not None:
@@ -44,6 +55,8 @@ def draw_curves(
     axes.set_xlabel("epoch")
     axes.set_ylabel(axis_name(split, name, log=log))
     set_linear(axes, "x", integer=True)
+    if published and horizon > 0:
+        axes.set_xlim(-0.03 * horizon, 1.03 * horizon)
 
 
 def wants_log(values: Sequence[Array]) -> bool:
@@ -53,12 +66,13 @@ def wants_log(values: Sequence[Array]) -> bool:
 
 
 def metric_limits(
-    curves: Sequence[Curve], scale: float, *, log: bool
+    curves: Sequence[Curve], scale: float, *, log: bool, beside: Sequence[Array] = ()
 ) -> tuple[float, float] | None:
     """Limits of what runs that reached their end measured after the first tenth of the epochs.
 
     So neither the steep beginning nor one failure far off flattens what is to be compared. Where
     no run reached its end, those that failed set the limits; None where nothing was measured.
+    Values ``beside`` are inside the limits too.
     """
     kept = [c.epochs >= SKIPPED * c.epochs[-1] for c in curves if len(c.epochs)]
     whole = [c for c in curves if len(c.epochs)]
@@ -68,7 +82,9 @@ def metric_limits(
         low = high = [scale * run.values for c in curves for run in c.failed if len(run.values)]
     if not low:
         return None
-    bottom, top = float(np.concatenate(low).min()), float(np.concatenate(high).max())
+    more = [scale * values for values in beside]
+    bottom = float(np.concatenate([*low, *more]).min())
+    top = float(np.concatenate([*high, *more]).max())
     if log and bottom > 0:
         ratio = max((top / bottom) ** 0.05, 1.02)
         return bottom / ratio, top * ratio
@@ -104,6 +120,34 @@ def _draw(axes: Axes, curve: Curve, look: Look, scale: float, position: int, tot
         zorder=3,
     )
     line.set_gid(f"{look.group}-mean")
+
+
+def _within(curve: PublishedCurve, horizon: float) -> Array:
+    """Published means after the first tenth of the study's epochs, up to their end."""
+    kept = (curve.epochs >= SKIPPED * horizon) & (curve.epochs <= horizon)
+    return curve.mean[kept]
+
+
+def _draw_published(axes: Axes, curve: PublishedCurve, key: Key, scale: float) -> None:
+    keep = _thinned(len(curve.epochs))
+    axes.plot(
+        curve.epochs[keep],
+        scale * curve.mean[keep],
+        color=key.colour,
+        linestyle=key.linestyle,
+        linewidth=1.2,
+        zorder=2.5,
+    )
+    if np.isfinite(curve.low).all():
+        axes.fill_between(
+            curve.epochs[keep],
+            scale * curve.low[keep],
+            scale * curve.high[keep],
+            color=key.colour,
+            alpha=0.12,
+            linewidth=0,
+            zorder=0.5,
+        )
 
 
 def _mark_failures(axes: Axes, curve: Curve, look: Look, scale: float) -> None:

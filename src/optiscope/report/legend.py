@@ -58,16 +58,22 @@ class Key:
         marker = None if area else look.marker
         return cls(look.label, look.colour, dashes, marker, area, look.number, look.size)
 
+    @property
+    def linestyle(self) -> Any:
+        """The dashes as Matplotlib takes them."""
+        if self.dashes is None:
+            return "none"
+        return (0, self.dashes) if self.dashes else "-"
+
     def handle(self) -> Artist:
         """The entry as Matplotlib's legend takes it."""
         if self.area:
             return Patch(facecolor=self.colour, label=self.label)
-        style: Any = "none" if self.dashes is None else (0, self.dashes) if self.dashes else "-"
         return Line2D(
             [],
             [],
             color=self.colour,
-            linestyle=style,
+            linestyle=self.linestyle,
             marker=self.marker or "",
             markersize=6 if self.marker == "x" else self.size,
             markeredgewidth=1.8 if self.marker == "x" else 0.5,

@@ -18,6 +18,7 @@ from optiscope.report.page_appendix import appendix
 from optiscope.report.page_words import problem_facts, study_facts, warnings
 from optiscope.report.panels import FigureGroup, Panel
 from optiscope.report.svg import share_styles, svg_text
+from optiscope.stats.published import published_settings
 from optiscope.stats.study_table import StudyTables
 
 __all__ = ["page_figure", "render_page"]
@@ -79,6 +80,10 @@ def _section(
         "results": page_tables.result_table(found.results, found.answer, looks),
         "rows": _rows(drawn),
         "tables": {
+            "curves": page_tables.published_table(
+                published_settings(tables.published, found.problem),
+                tables.metric(found.problem),
+            ),
             "sensitivity": page_tables.sensitivity_table(
                 found.sensitivities, found.tuned, found.edges
             ),

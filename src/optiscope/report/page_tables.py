@@ -25,6 +25,7 @@ from optiscope.report.number_text import (
 from optiscope.stats.claims import Claim
 from optiscope.stats.naming import algorithm_name
 from optiscope.stats.profiles import TargetCost
+from optiscope.stats.published import PublishedSetting
 from optiscope.stats.refusal import Refusal
 from optiscope.stats.sensitivity import Edge, Sensitivity
 from optiscope.stats.study_table import StudyTables
@@ -38,6 +39,7 @@ __all__ = [
     "failure_counts",
     "failure_list",
     "overview_table",
+    "published_table",
     "result_table",
     "sensitivity_table",
     "target_table",
@@ -111,6 +113,24 @@ def result_table(results: Sequence[Result], answer: Answer, looks: Mapping[str, 
         lead,
         "beside the leader",
     )
+    return DataTable(columns, rows)
+
+
+def published_table(settings: Sequence[PublishedSetting], metric: str) -> DataTable:
+    """Published settings of a problem with their final values at their own horizons."""
+    rows = [
+        Row(
+            [
+                Cell(s.optimizer),
+                Cell(point_text(s.hyperparameters)),
+                Cell(s.source),
+                Cell(str(s.epochs)),
+                Cell(metric_text(s.final(f"test_{metric}"), metric)),
+            ]
+        )
+        for s in settings
+    ]
+    columns = ("published", "hyperparameters", "source", "#epochs", f"#final test {metric}")
     return DataTable(columns, rows)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from optiscope.report.appearance import Look
+from optiscope.report.appearance import DASHES, Look
 from optiscope.report.draw_budget import draw_budget
 from optiscope.report.draw_curves import draw_curves
 from optiscope.report.draw_final import draw_final, row_label
@@ -24,8 +24,10 @@ from optiscope.report.legend import (
     STOPPED_RUN,
     Key,
 )
+from optiscope.report.number_text import point_text
 from optiscope.report.panels import FigureGroup, Panel, file_name, label_width, rows_height
 from optiscope.stats.curves import curve, measured
+from optiscope.stats.published import PublishedSetting, published_settings
 from optiscope.stats.sensitivity import (
     Sensitivity,
     Tried,
@@ -34,10 +36,15 @@ from optiscope.stats.sensitivity import (
     sensitivity,
 )
 from optiscope.stats.study_table import PRUNED, StudyTables
-from optiscope.stats.summary import Cost, Result
+from optiscope.stats.summary import Cost, Result, higher_is_better
 from optiscope.stats.tuning_curve import TuningSummary
 
 __all__ = ["leading_sensitivities", "panels_of_problem"]
+
+SHOWN_PUBLISHED: Final = 6
+"""Published settings drawn beside a study's own; more cannot be told apart."""
+
+PUBLISHED_GREYS: Final = ("#4d4d4d", "#999999")
 
 SPLITS: Final = ("train", "valid", "test")
 """Splits that have learning curves, in the order of their panels."""
@@ -65,11 +72,36 @@ def panels_of_problem(
     return [group for group in groups if group is not None]
 
 
+def shown_settings(tables: StudyTables, problem: str) -> tuple[list[PublishedSetting], int]:
+    """Published settings to draw, and the number left out: those that did worse in validation."""
+    found = published_settings(tables.published, problem)
+    if len(found) <= SHOWN_PUBLISHED:
+        return found, 0
+    metric = tables.metric(problem)
+    sign = -1 if higher_is_better(metric) else 1
+
+    def place(setting: PublishedSetting) -> float:
+        value = sign * setting.final(f"valid_{metric}")
+        return math.inf if math.isnan(value) else value
+
+    return sorted(found, key=place)[:SHOWN_PUBLISHED], len(found) - SHOWN_PUBLISHED
+
+
+def published_key(setting: PublishedSetting, number: int) -> Key:
+    """Legend entry of a published setting: grey, told apart by its dashes."""
+    point = f" ({point_text(setting.hyperparameters)})" if setting.hyperparameters else ""
+    label = f"{setting.optimizer}{point}, published"
+    return Key(label, PUBLISHED_GREYS[number % 2], DASHES[(number // 2 + 1) % len(DASHES)])
+
+
 def _learning_curves(
     tables: StudyTables, problem: str, slug: str, looks: Mapping[str, Look]
 ) -> FigureGroup | None:
     panels = []
     keys = [Key.of(look) for look in looks.values()]
+    settings, left_out = shown_settings(tables, problem)
+    beside = [(published_key(setting, n), setting) for n, setting in enumerate(settings)]
+    keys += [key for key, _ in beside]
     any_failed = False
     names = dict.fromkeys(name for split, name in measured(tables, problem) if split in SPLITS)
     order = sorted(names, key=lambda name: (name != "loss", name != "accuracy", name))
@@ -78,12 +110,20 @@ def _learning_curves(
         curves = {label: c for label, c in found.items() if c is not None}
         if not curves:
             continue
+        published = [(key, c) for key, s in beside if (c := s.curve(split, name)) is not None]
         failed = any(c.failed for c in curves.values())
         any_failed |= failed
         panels.append(
             Panel(
                 name=f"{slug}-{split}-{name}",
-                draw=partial(draw_curves, curves=curves, looks=looks, split=split, name=name),
+                draw=partial(
+                    draw_curves,
+                    curves=curves,
+                    looks=looks,
+                    split=split,
+                    name=name,
+                    published=published,
+                ),
                 description=f"{split} {name} of each algorithm against epochs on {problem}",
                 keys=(*keys, STOPPED_RUN) if failed else tuple(keys),
             )
@@ -98,6 +138,13 @@ def _learning_curves(
         else "One seed: no spread is known. "
     )
     note += "The value axis is fitted to what follows the first tenth of the epochs."
+    if settings:
+        note += (
+            " Grey: published elsewhere, with the range or standard deviation of its source; its "
+            "splits are others, so that it enters no claim."
+        )
+    if left_out:
+        note += f" {left_out} more published settings, worse in validation, are not drawn."
     if any_failed:
         note += " A run that failed is drawn by itself as a thin line that ends in a cross."
     return FigureGroup(

@@ -14,6 +14,7 @@ import pandas as pd
 
 from optiscope.records import DamagedRecord, Entry, Run, Status, StudyFolder
 from optiscope.stats.evidence import Evidence, Part
+from optiscope.stats.importers.kept import imported_runs
 
 __all__ = [
     "DAMAGED",
@@ -117,6 +118,7 @@ class StudyTables:
         damaged: records that cannot be trusted.
         environments: distinct environments of the runs with the number of runs in each,
             commonest first.
+        published: imported runs kept beside the study, read where curves are.
     """
 
     declaration: Mapping[str, Any]
@@ -126,6 +128,7 @@ class StudyTables:
     evidence: Evidence
     damaged: tuple[DamagedRecord, ...]
     environments: tuple[tuple[Mapping[str, Any], int], ...]
+    published: tuple[Run, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -221,6 +224,7 @@ def read_study(
         evidence=_evidence(declaration, ledger, read),
         damaged=tuple(r for r in read.values() if isinstance(r, DamagedRecord)),
         environments=tuple((samples[key], count) for key, count in environments.most_common()),
+        published=tuple(imported_runs(folder)) if curves else (),
     )
 
 
