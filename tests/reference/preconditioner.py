@@ -103,16 +103,18 @@ class DensePreconditioner:
 
     def _direction(self, gradient: Tensor) -> Tensor:
         done = len(self.observed)
-        if self.basis is not None and done < min(self.basis.shape[1], self.num_observations - 1):
-            return self.basis[:, done]
-        if done == 0:
-            mean = torch.stack([s for s, _ in self.pairs]).mean(dim=0)
-            return -mean / mean.norm()
-        s, y = (torch.stack(rows, dim=1) for rows in zip(*self.observed, strict=True))
-        estimate = conditioned_mean(self.b0, self.w0, self.noise, s, y)
-        direction = -torch.linalg.solve(estimate, gradient)
-        inside = s @ torch.linalg.pinv(s)
-        direction = direction - inside @ direction
+        carried = 0
+        if self.basis is not None:
+            carried = min(self.basis.shape[1], self.num_observations - 1)
+            if done < carried:
+                return self.basis[:, done]
+        direction = torch.stack([y for _, y in self.pairs]).mean(dim=0)
+        if done > 0:
+            s, y = (torch.stack(rows, dim=1) for rows in zip(*self.observed, strict=True))
+            if done > carried:
+                estimate = conditioned_mean(self.b0, self.w0, self.noise, s, y)
+                direction = -torch.linalg.solve(estimate, gradient)
+            direction = direction - s @ torch.linalg.pinv(s) @ direction
         return direction / direction.norm()
 
     def _prior(self) -> None:

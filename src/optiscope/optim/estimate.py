@@ -16,6 +16,16 @@ from optiscope.optim.renewal import curvature_interval
 
 __all__ = ["OBSERVE", "PRIOR", "RATE", "READY", "Estimate", "describe"]
 
+_VECTORS = (
+    "gradient_sum",
+    "product_sum",
+    "last_direction",
+    "last_product",
+    "directions",
+    "products",
+    "basis",
+    "power",
+)
 PRIOR, OBSERVE, RATE, READY = "prior", "observe", "rate", "ready"
 
 
@@ -42,6 +52,7 @@ class Estimate:
         sums: inner products of the prior's directions and products.
         prior: of this estimation.
         gradient_sum: sum of the prior's gradients [N], while the prior is gathered.
+        product_sum: sum of the products along them [N], likewise.
         last_direction: latest prior direction [N], for products on two batches.
         last_product: its product on its own batch [N].
         directions: observed directions [M, N], while observing.
@@ -78,6 +89,7 @@ class Estimate:
     sums: CurvatureSums = field(default_factory=CurvatureSums)
     prior: Prior | None = None
     gradient_sum: Tensor | None = None
+    product_sum: Tensor | None = None
     last_direction: Tensor | None = None
     last_product: Tensor | None = None
     directions: Tensor | None = None
@@ -104,7 +116,7 @@ class Estimate:
         self.phase, self.started = PRIOR, self.steps
         self.prior_counter = self.update_counter = 0
         self.sums, self.prior, self.new_rate = CurvatureSums(), None, None
-        self.gradient_sum = self.last_direction = self.last_product = None
+        self.gradient_sum = self.product_sum = self.last_direction = self.last_product = None
         self.forget_observations()
 
     def forget_observations(self) -> None:
@@ -136,15 +148,7 @@ class Estimate:
                 "missing or unknown: load a state saved by this version"
             )
         values = dict(saved)
-        for name in (
-            "gradient_sum",
-            "last_direction",
-            "last_product",
-            "directions",
-            "products",
-            "basis",
-            "power",
-        ):
+        for name in _VECTORS:
             if values[name] is not None:
                 values[name] = values[name].to(like.device, like.dtype).clone()
         values["sums"] = CurvatureSums(**saved["sums"])

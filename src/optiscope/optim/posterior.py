@@ -32,6 +32,7 @@ __all__ = [
     "estimate_prior",
     "extend",
     "log_evidence",
+    "new_part",
     "next_direction",
     "observe",
     "observed_pairs",
@@ -282,6 +283,15 @@ def variance_share(prior: Prior, seen: Observations, v: Tensor) -> float:
     along = _small(seen.directions @ v) / math.sqrt(square)
     explained = float(along @ _weights(seen, prior.ratio) @ along)
     return min(max(1 - explained, 0.0), 1.0)
+
+
+def new_part(seen: Observations, v: Tensor) -> Tensor | None:
+    """Unit vector along the part of v [N] outside the observed directions, or None."""
+    eps, size = torch.finfo(v.dtype).eps, math.sqrt(safe_dot(v, v))
+    part = v
+    for _ in range(2 if len(seen) else 0):  # once leaves rounding errors, twice is enough
+        part = part - seen.directions.mT @ (seen.directions @ part)
+    return _unit(part, 100 * eps * size)
 
 
 def next_direction(prior: Prior, seen: Observations, g: Tensor) -> tuple[Tensor | None, float]:

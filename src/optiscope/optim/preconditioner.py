@@ -28,6 +28,7 @@ from optiscope.optim.posterior import (
     construct_rate,
     estimate_prior,
     extend,
+    new_part,
     next_direction,
     observed_pairs,
     preconditioned_rate,
@@ -43,7 +44,6 @@ from optiscope.optim.renewal import (
 
 __all__ = ["Preconditioner"]
 
-_POWERS = 4  # products spent on the largest curvature that the preconditioner leaves
 _CHECK_EVERY = 100
 _WATCH_EVERY = 10  # steps between looks at the length of the gradient
 _UNSTABLE = 3.0  # growth of that length that calls for a test of the step
@@ -82,6 +82,8 @@ class Preconditioner(CurvatureOptimizer):
             asked or when the test rejects.
         check_every: steps between predictive tests, each one product; 0: never; None: 100, or
             never where ``estimate_every`` renews the estimate anyway.
+        power_iterations: products spent, where the gradient is preconditioned, on the largest
+            curvature left, which bounds the rate.
         update_while_estimating: whether weights move during estimation.
         cross_batch: construct the rate from products of two batches each, which noise does not
             shrink; one product more a prior batch.
@@ -107,6 +109,7 @@ class Preconditioner(CurvatureOptimizer):
         hessian: str = "auto",
         estimate_every: int | None = None,
         check_every: int | None = None,
+        power_iterations: int = 4,
         update_while_estimating: bool = True,
         cross_batch: bool = False,
         check_deterministic: bool = True,
@@ -117,6 +120,7 @@ class Preconditioner(CurvatureOptimizer):
         if check_every is None:
             check_every = 0 if estimate_every else _CHECK_EVERY
         check_count("check_every", check_every, 0)
+        self.power_iterations = check_count("power_iterations", power_iterations, 0)
         self._set_sizes(est_rank, num_observations, prior_iterations)
         self.estimate_every, self.check_every = estimate_every, check_every
         self.update_while_estimating, self.cross_batch = update_while_estimating, cross_batch
@@ -241,13 +245,14 @@ class Preconditioner(CurvatureOptimizer):
             self._create_low_rank()
             e.forget_observations()
             e.update_counter = 0
-            if e.basis is not None and self.constructs_rate and self._preconditions:
+            bounded = self.constructs_rate and self._preconditions and self.power_iterations > 0
+            if e.basis is not None and bounded:
                 e.phase = RATE
                 return
         elif e.phase == RATE:
             self._limit_rate()
             e.update_counter += 1
-            if e.update_counter < _POWERS:
+            if e.update_counter < self.power_iterations:
                 return
         self._finish()
 
@@ -259,7 +264,7 @@ class Preconditioner(CurvatureOptimizer):
         e.phase, e.finished, e.rejected = READY, e.steps + 1, False
         e.estimates += 1
         e.level, e.suspect = 0.0, False
-        e.gradient_sum = e.last_direction = e.last_product = None
+        e.gradient_sum = e.product_sum = e.last_direction = e.last_product = None
 
     # Phases
 
@@ -274,6 +279,7 @@ class Preconditioner(CurvatureOptimizer):
             return
         e.sums = sums
         e.gradient_sum = g.clone() if e.gradient_sum is None else e.gradient_sum.add_(g)
+        e.product_sum = y.clone() if e.product_sum is None else e.product_sum.add_(y)
         if self.cross_batch:
             if e.last_direction is not None and e.last_product is not None:
                 again = self._product(e.last_direction)
@@ -308,21 +314,23 @@ class Preconditioner(CurvatureOptimizer):
         e.gram = e.cross = torch.zeros(0, 0, dtype=torch.float64)
 
     def _apply_estimated_inverse(self) -> None:
-        """Next direction: an eigenvector of the last estimation, then the new part of -B^-1 g.
+        """Next direction: what the last estimation kept, the mean product, then -B^-1 gradient.
 
-        None once the observed directions span it.
+        Of the last two, the part that is new; None once nothing is. The mean product of the prior
+        is one step of power iteration from the mean gradient, along which it is known.
         """
         e, g = self._estimate, self._gradient
         self._direction = None
-        if e.prior is None or g is None or e.gradient_sum is None:
+        if e.prior is None or g is None or e.product_sum is None:
             return
         seen = e.observations(g)
         carried = 0 if e.basis is None else min(len(e.basis), self.num_observations - 1)
         if e.basis is not None and len(seen) < carried:
             self._direction = e.basis[len(seen)]
-            return
-        source = e.gradient_sum if len(seen) == 0 else g
-        self._direction, e.share = next_direction(e.prior, seen, source)
+        elif len(seen) == carried:
+            self._direction = new_part(seen, e.product_sum)
+        else:
+            self._direction, e.share = next_direction(e.prior, seen, g)
 
     def _hessian_vector_product(self) -> None:
         """Product along the direction on this batch."""
