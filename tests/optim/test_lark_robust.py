@@ -122,13 +122,23 @@ def test_a_constant_gradient_moves_straight_on() -> None:
     weight = nn.Parameter(torch.zeros(40, 50))
     gradient = torch.randn(40, 50)
     optimizer = Lark([weight])
-    for _ in range(60):
+    for _ in range(300):
         weight.grad = gradient
         optimizer.step()
     moved = -weight.detach()
     assert weight.isfinite().all()
     assert (moved * gradient).sum() > 0
-    assert optimizer.get_log()[0].length > 0.02  # nothing opposes, so it has grown
+    assert optimizer.get_log()[0].length == pytest.approx(0.5)  # nothing opposes: the longest
+
+
+def test_steps_against_a_gradient_that_turns_every_time_shrink_to_the_shortest() -> None:
+    weight = nn.Parameter(torch.zeros(6, 8))
+    optimizer = Lark([weight], momentum=0.0, renew_every=1)
+    gradient = torch.randn(6, 8)
+    for step in range(300):
+        weight.grad = gradient * (-1) ** step
+        optimizer.step()
+    assert optimizer.get_log()[0].length == pytest.approx(0.001)
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])

@@ -72,8 +72,11 @@ class ReferenceLark:
                 torch.trace(x.T @ f_left @ y @ f_right) for x, y in ((g, g), (old, old), (g, old))
             )
             if own * kept > 0 and self.renews():
-                elapsed = self.number - self.renewed
-                self.log_lengths[i] += self.growth * elapsed * float(both / (own * kept).sqrt())
+                steps = min(self.number - self.renewed, 10)
+                longer = self.log_lengths[i] + self.growth * steps * float(
+                    both / (own * kept).sqrt()
+                )
+                self.log_lengths[i] = min(max(longer, math.log(0.001)), math.log(0.5))
             self.left[i] += (g @ g.T - self.left[i]) / self.memory
             self.right[i] += (g.T @ g - self.right[i]) / self.memory
             if self.renews():

@@ -254,8 +254,8 @@ class Lark(Optimizer):
         live = bunch[0][1].live if single else torch.stack([g.live for _, g in bunch])
         state = self._stacks.stack(states)
         if plan.elapsed:
-            growth = group["growth"] * plan.elapsed
-            state = lark_layers.lengthen(state, gradients, growth, live)
+            growth = group["growth"]
+            state = lark_layers.lengthen(state, gradients, growth, plan.elapsed, live)
         if plan.gather:
             state = lark_layers.gather(state, gradients, rule, live)
         if plan.elapsed and rule.rank:

@@ -30,6 +30,8 @@ __all__ = [
 # Lengths in units of `unit_length`, chosen on digits, MNIST and Fashion-MNIST: see docs/lark.md.
 _LEAST_FIRST_LENGTH = 0.01
 _FIRST_DISTANCE = 0.2
+_LEAST_LENGTH, _MOST_LENGTH = 0.001, 0.5
+_MOST_STEPS = 10  # that a correction of the length may count for
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,14 @@ def gather(state: LayerState, gradient: Tensor, rule: MatrixRule, live: Tensor) 
     )
 
 
-def lengthen(state: LayerState, gradient: Tensor, growth: float, live: Tensor) -> LayerState:
+def lengthen(
+    state: LayerState, gradient: Tensor, growth: float, steps: int, live: Tensor
+) -> LayerState:
     """State with the step's length corrected by a gradient that the momentum has not yet taken in.
 
-    Its logarithm grows by ``growth`` times the cosine, in the factors' own metric, of that gradient
-    with the momentum: positive while steps fall short of what lies ahead, negative once they
-    overshoot.
+    Its logarithm grows by ``growth`` a step times the cosine, in the factors' own metric, of that
+    gradient with the momentum: positive while steps fall short of what lies ahead, negative once
+    they overshoot. ``steps`` is the number since the last correction, of which ten count.
     """
     by, momentum = state.by, state.momentum
     mine, past = kronecker.thin_parts(gradient, by), kronecker.thin_parts(momentum, by)
@@ -153,7 +157,9 @@ def lengthen(state: LayerState, gradient: Tensor, growth: float, live: Tensor) -
     both = kronecker.inner_product(kronecker.inner(gradient, momentum), mine, past, by)
     size = own.clamp(min=0).sqrt() * kept.clamp(min=0).sqrt()
     cosine = torch.where(size > 0, both / torch.where(size > 0, size, 1.0), 0.0).clamp(-1, 1)
-    return replace(state, log_length=state.log_length + growth * live * cosine)
+    change = growth * min(steps, _MOST_STEPS) * live * cosine
+    longer = (state.log_length + change).clamp(math.log(_LEAST_LENGTH), math.log(_MOST_LENGTH))
+    return replace(state, log_length=longer)
 
 
 def renew(state: LayerState, rule: MatrixRule) -> LayerState:

@@ -41,8 +41,13 @@ class LayerStacks:
         if len(states) == 1:
             states[0].update({name: getattr(stacked, name) for name in _NAMES})
             return
+        kept = self._kept.get(id(states[0]))
+        before = kept[0] if kept is not None and _are(states, kept[1]) else None
         for name in _NAMES:
-            for state, share in zip(states, getattr(stacked, name).unbind(0), strict=True):
+            whole = getattr(stacked, name)
+            if before is not None and getattr(before, name) is whole:
+                continue
+            for state, share in zip(states, whole.unbind(0), strict=True):
                 state[name] = share
         views = [state[name] for state in states for name in _NAMES]
         self._kept[id(states[0])] = (stacked, views)
