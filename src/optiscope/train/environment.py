@@ -37,6 +37,12 @@ def _commit() -> str | None:
 
 
 @functools.cache
+def _versions() -> dict[str, str]:
+    packages = ("optiscope", "torch", "numpy", "scipy", "optuna")
+    return {name: metadata.version(name) for name in packages}
+
+
+@functools.cache
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -48,10 +54,9 @@ def _processor() -> str:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, hardware, threads, determinism flags and commit, as plain values."""
-    packages = ("optiscope", "torch", "numpy", "scipy", "optuna")
     return {
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
+        "packages": dict(_versions()),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
