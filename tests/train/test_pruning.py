@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,14 @@ def study_file(folder: Path, pruner: str) -> Path:
     return path
 
 
+def one_thread(_: int) -> ThreadPoolExecutor:
+    """An executor that starts at once."""
+    return ThreadPoolExecutor(1)
+
+
 def test_a_pruned_trial_is_charged_and_never_chosen(tmp_path: Path) -> None:
     path = study_file(tmp_path, '{ name = "MedianPruner", n_startup_trials = 1 }')
-    folder = run_study(load_study(path), tmp_path / "out", workers=1)
+    folder = run_study(load_study(path), tmp_path / "out", executor=one_thread)
     runs = [(entry, folder.store.read(entry.trial_hash)) for entry in folder.ledger()]
     tuning = [(e, r) for e, r in runs if e.role == "tuning" and isinstance(r, Run)]
     pruned = [entry for entry, run in tuning if run.pruned]
