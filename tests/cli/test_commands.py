@@ -22,7 +22,7 @@ from optiscope import problems
 from optiscope import study as optiscope_study
 from optiscope.cli.root import COMMANDS, EPILOG, ExitCode, root
 from optiscope.optim import registry
-from optiscope.records import Run, RunStore, StudyFolder, Trial
+from optiscope.records import Run, RunStore, StoreError, StudyFolder, Trial
 from optiscope.study import load_study
 from optiscope.study.runner import run_study
 
@@ -180,6 +180,19 @@ def test_run_keeps_its_record_where_told(tmp_path: Path, optiscope: Command) -> 
     run = RunStore(tmp_path / "new" / "runs").read(shown["trial_hash"])
     assert isinstance(run, Run)
     assert run.final == shown["final"]
+
+
+def test_a_run_that_cannot_be_kept_is_shown(
+    tmp_path: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: RunStore, run: Run) -> Path:
+        raise StoreError(f"cannot use {self.root}: the disk is full")
+
+    monkeypatch.setattr(RunStore, "write", full)
+    outcome = optiscope(*RUN, "--out", tmp_path, "--json")
+    assert outcome.code == ExitCode.STORE
+    assert json.loads(outcome.out)["status"] == "finished"
+    assert outcome.err.splitlines() == [f"optiscope: cannot use {tmp_path}: the disk is full"]
 
 
 @pytest.mark.parametrize("problem", ["own_parts:mine", "own_parts:made"])

@@ -351,8 +351,17 @@ def test_a_read_only_folder_is_one_line_and_loses_nothing(tmp_path: Path) -> Non
 
 def test_a_file_where_the_folder_should_be_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
+    store = RunStore(tmp_path / "runs")
     with pytest.raises(StoreError, match="cannot use"):
-        RunStore(tmp_path / "runs").write(run())
+        store.write(run())
+    with pytest.raises(StoreError, match="cannot use"):
+        store.check_writable()
+
+
+def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "new" / "runs")
+    store.check_writable()
+    assert list(store.root.iterdir()) == []
 
 
 def test_a_writer_killed_at_any_moment_leaves_whole_records_only(store: RunStore) -> None:

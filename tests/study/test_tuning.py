@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -123,6 +124,18 @@ def test_a_grid_has_every_point_once_with_both_ends() -> None:
     assert sorted({p["lr"] for p in points}) == [1e-4, pytest.approx(1e-2), 1.0]
     assert {p["momentum"] for p in points} == {0.0, 0.99}
     assert len({tuple(p.values()) for p in points}) == 3 * 2 * 2
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_choice_may_be_of_lists_and_of_different_kinds(sampler: str) -> None:
+    values = [[0.9, 0.999], [0.8, 0.99], "auto", None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tuned = tuning(sampler, space={"betas": Choice(values), "eps": Choice([1, True])}, budget=8)
+        points = run(tuned, lambda point: float(values.index(point["betas"])), at_most=8)
+    assert all(point["betas"] in values for point in points)
+    assert {type(point["eps"]) for point in points} == {int, bool}
+    assert tuned.best()[1] in points
 
 
 def test_quasi_random_points_fill_the_space_more_evenly_than_random_ones() -> None:

@@ -90,6 +90,9 @@ def command(
     from optiscope.study.single import run
 
     hyperparameters = parse_settings(settings)
+    store = None if out is None else RunStore(out)
+    if store is not None:
+        store.check_writable()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -117,13 +120,13 @@ def command(
             progress=show,
             **options,
         )
-    if out is not None:
-        RunStore(out).write(result)
     if wants_json:
         rows = [m._asdict() for m in result.metrics]
         click.echo(as_json(result.to_dict() | {"metrics": rows}))
     else:
         _print(result)
+    if store is not None:
+        store.write(result)  # last: should the disk be full, what was measured has been shown
     if result.status is Status.INTERRUPTED:
         ctx.exit(ExitCode.INTERRUPTED)
     ctx.exit(ExitCode.OK if result.status.complete else ExitCode.UNFINISHED)

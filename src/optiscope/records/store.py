@@ -62,6 +62,19 @@ class RunStore:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
 
+    def check_writable(self) -> None:
+        """Make the folder and write into it, to learn before a long run that it cannot be.
+
+        Raises:
+            StoreError: as :meth:`write` would.
+        """
+        probe = self.root / f".partial-{uuid.uuid4().hex}"
+        try:
+            probe.mkdir(parents=True)
+            probe.rmdir()
+        except OSError as error:
+            raise StoreError(explain(error, self.root)) from error
+
     def path(self, trial_hash: str) -> Path:
         """Folder of the record of a trial, there or not."""
         return self.root / trial_hash

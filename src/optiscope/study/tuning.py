@@ -73,7 +73,7 @@ class Tuning:
             return None
         trial = self._study.ask(self._distributions)
         self._trials.append(trial)
-        return asked, dict(trial.params)
+        return asked, self._point(trial)
 
     def tell(self, index: int, values: Sequence[float | None]) -> None:
         """Take in the selecting figure of a proposal, one value per tuning seed.
@@ -90,12 +90,21 @@ class Tuning:
     def best(self) -> tuple[int, dict[str, Any]]:
         """Number and point of the best proposal; the first one where all failed."""
         index = min(self._values, key=lambda i: (self._values[i], i))
-        return index, dict(self._trials[index].params)
+        return index, self._point(self._trials[index])
+
+    def _point(self, trial: optuna.Trial) -> dict[str, Any]:
+        """What Optuna proposes, with choices by value instead of by number."""
+        space = self.algorithm.space
+        return {
+            name: dimension.values[value] if isinstance(dimension := space[name], Choice) else value
+            for name, value in trial.params.items()
+        }
 
 
 def _distribution(dimension: Range | Choice) -> BaseDistribution:
+    """Choices go by their number, because Optuna takes plain values only, and no lists."""
     if isinstance(dimension, Choice):
-        return CategoricalDistribution(dimension.values)
+        return CategoricalDistribution(range(len(dimension.values)))
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
 
@@ -119,10 +128,10 @@ def _halton(algorithm: Algorithm, seed: int) -> list[Mapping[str, Any]]:
     return points
 
 
-def _at(dimension: Range | Choice, u: float) -> Any:
-    """The value of a dimension at a share ``u`` in [0, 1) of its way."""
+def _at(dimension: Range | Choice, u: float) -> float:
+    """The value of a range, or the number of a choice, at a share ``u`` in [0, 1) of the way."""
     if isinstance(dimension, Choice):
-        return dimension.values[int(u * len(dimension.values))]
+        return int(u * len(dimension.values))
     if dimension.log:
         return float(dimension.low * (dimension.high / dimension.low) ** u)
     return float(dimension.low + (dimension.high - dimension.low) * u)
@@ -133,7 +142,7 @@ def _grid(algorithm: Algorithm) -> list[Mapping[str, Any]]:
     axes: list[list[Any]] = []
     for dimension in algorithm.space.values():
         if isinstance(dimension, Choice):
-            axes.append(list(dimension.values))
+            axes.append(list(range(len(dimension.values))))
             continue
         points = getattr(dimension, "points", None) or algorithm.budget
         space = np.geomspace if dimension.log else np.linspace
