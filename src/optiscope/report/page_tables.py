@@ -23,6 +23,7 @@ from optiscope.report.number_text import (
     spread_text,
 )
 from optiscope.stats.claims import Claim
+from optiscope.stats.comparison import SIGN_TEST, Verdict
 from optiscope.stats.naming import algorithm_name
 from optiscope.stats.profiles import TargetCost
 from optiscope.stats.published import PublishedSetting
@@ -294,48 +295,45 @@ def chosen_table(
 
 
 def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
-    """Every comparison of two algorithms, decided or refused."""
+    """Every comparison of two algorithms, decided or refused; the full sentence as a hint."""
     rows = []
     for found in claims:
+        cells = [Cell(f"{found.a} against {found.b}"), Cell(found.problem)]
         if isinstance(found, Refusal):
-            rows.append(
-                Row(
-                    [
-                        Cell(f"{found.a} against {found.b}"),
-                        Cell(found.problem),
-                        Cell("refused", "bad"),
-                        Cell("–"),
-                        Cell("–"),
-                        Cell("–"),
-                        Cell(found.reason, "words"),
-                    ]
-                )
-            )
-            continue
-        c = found.comparison
-        rows.append(
-            Row(
-                [
-                    Cell(f"{found.a} against {found.b}"),
-                    Cell(found.problem),
-                    Cell(str(c.verdict), "" if c.verdict == "undecided" else "best"),
-                    Cell(effect_text(c, found.metric)),
-                    Cell(significant(c.p_value, 2)),
-                    Cell("–" if c.seeds_to_decide is None else str(c.seeds_to_decide)),
-                    Cell(found.sentence, "words"),
-                ]
-            )
-        )
+            cells += [Cell("refused", "bad"), *(Cell("–") for _ in range(5))]
+            cells.append(Cell(found.reason, "words"))
+        else:
+            c = found.comparison
+            decided = c.verdict is not Verdict.UNDECIDED
+            needed = None if decided else c.seeds_to_decide
+            remark = "" if decided or needed is not None else "more than 1000 seeds to decide"
+            cells += [
+                Cell(str(c.verdict), "best" if decided else "", found.sentence),
+                Cell(effect_text(c, found.metric)),
+                Cell(significant(c.p_value, 2)),
+                Cell(significant(c.level, 2)),
+                Cell("sign test" if c.test == SIGN_TEST else "paired t"),
+                Cell("–" if needed is None else str(needed)),
+                Cell(remark),
+            ]
+        rows.append(Row(cells))
     columns = (
         "comparison",
         "problem",
-        "verdict on the first",
+        "the first is",
         "#difference [interval]",
         "#p",
-        "#seeds that would decide",
-        "in words",
+        "#level",
+        "test",
+        "#seeds to decide",
+        "remark",
     )
-    return DataTable(columns, rows)
+    corrections = dict.fromkeys(f.correction for f in claims if isinstance(f, Claim))
+    caption = (
+        f"Paired by seed; corrected by {'; '.join(corrections)}. The level is that of each "
+        "comparison after correction, and the interval is stated at it."
+    )
+    return DataTable(columns, rows, caption if corrections else "")
 
 
 def failure_counts(bad: pd.DataFrame, runs: pd.DataFrame, looks: Mapping[str, Look]) -> DataTable:
@@ -445,7 +443,11 @@ def _between(low: float, high: float, metric: str) -> str:
 
 
 def _rule_text(rule: Any) -> str:
-    return point_text(rule) if isinstance(rule, Mapping) else str(rule)
+    if not isinstance(rule, Mapping):
+        return str(rule)
+    rest = {name: value for name, value in rule.items() if name != "name"}
+    words = [str(rule["name"])] if "name" in rule else []
+    return ", ".join(words + ([point_text(rest)] if rest else []))
 
 
 def _good_range(s: Sensitivity) -> str:
