@@ -144,6 +144,60 @@ def train(
     return curve
 
 
+def optimum(problem: Convex) -> float:
+    """Least training objective, by L-BFGS on all samples."""
+    model = nn.Linear(problem.inputs.shape[1], problem.outputs, bias=problem.bias)
+    solver = torch.optim.LBFGS(model.parameters(), max_iter=100, history_size=20)
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = problem.objective(model, problem.inputs, problem.targets)
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        solver.step(closure)
+    return float(closure().detach())
+
+
+def noise_limit(problem: Convex, samples: int, rows: int = 10_000, probes: int = 2_000) -> float:
+    """Least expected excess loss of any unbiased method that draws so many samples.
+
+    tr(H^-1 C) / (2 samples), with the Hessian H and the covariance C of a sample's gradient at the
+    optimum (the Cramer-Rao bound of stochastic approximation); H from at most ``rows`` samples, C
+    from ``probes``.
+    """
+    x, y = problem.inputs[:rows].double(), problem.targets[:rows]
+    if problem.outputs == 1:
+        weights = torch.linalg.lstsq(x, y.double()).solution
+        residual = (x @ weights - y).flatten()
+        return float(residual.square().mean()) * x.shape[1] / (2 * samples)
+    model = nn.Linear(problem.inputs.shape[1], problem.outputs).double()
+    solver = torch.optim.LBFGS(model.parameters(), max_iter=300, tolerance_grad=1e-8)
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = problem.objective(model, x, y)
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    with torch.no_grad():
+        p = model(x).softmax(dim=1)
+        x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+        d, k = x.shape[1], problem.outputs
+        hessian = problem.l2 * torch.eye(k * d, dtype=x.dtype)
+        for i in range(k):
+            for j in range(k):
+                weight = p[:, i] * (float(i == j) - p[:, j]) / len(x)
+                hessian[i * d : (i + 1) * d, j * d : (j + 1) * d] += x.mT @ (x * weight[:, None])
+        error = p[:probes] - functional.one_hot(y[:probes], k)
+        gradients = (error.unsqueeze(2) * x[:probes].unsqueeze(1)).flatten(1)
+        gradients = gradients - gradients.mean(dim=0)
+        solved = torch.cholesky_solve(gradients.mT, torch.linalg.cholesky(hessian))
+        return float((gradients.mT * solved).sum()) / len(gradients) / (2 * samples)
+
+
 def tuned_sgd(problem: Convex, case: Case, seed: int) -> dict[str, Any]:
     """SGD at the best of a grid of rates, refined at an edge until the best is inside."""
     results: dict[int, tuple[int, float, float]] = {}
@@ -182,6 +236,7 @@ def compare(case: Case, seed: int) -> dict[str, Any]:
         max(1, quarter // 50),
     )
     reached = next(((c, s) for c, s, loss in ours if loss <= sgd["loss"]), None)
+    limit = None if case.batch is None else noise_limit(problem, quarter * case.batch)
     return {
         "problem": case.problem,
         "batch": case.batch or "all",
@@ -191,6 +246,8 @@ def compare(case: Case, seed: int) -> dict[str, Any]:
             "seconds": ours[-1][1],
             "loss": ours[-1][2],
         },
+        "optimum": optimum(problem),
+        "least_excess_in_a_quarter": limit,
         "reached_at": None if reached is None else reached[0],
         "share": None if reached is None else reached[0] / sgd["gradients"],
         "seconds_share": None if reached is None else reached[1] / sgd["seconds"],
@@ -202,7 +259,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="a problem's name")
+    parser.add_argument("--momentum", type=float, help="of the inner SGD")
     args = parser.parse_args()
+    if args.momentum is not None:
+        SETTINGS.update(momentum=args.momentum, nesterov=args.momentum > 0)
     rows = []
     for case in CASES:
         if args.only in (None, case.problem):

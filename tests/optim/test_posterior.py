@@ -17,6 +17,7 @@ from optiscope.optim.posterior import (
     add_pair,
     best_scale,
     construct_rate,
+    curvature_with_noise,
     estimate_prior,
     log_evidence,
     next_direction,
@@ -27,6 +28,7 @@ from optiscope.optim.posterior import (
     posterior_solve,
     preconditioned_rate,
     predictive_statistic,
+    remaining_curvature,
     safe_dot,
     symmetric_mean_factor,
     variance_share,
@@ -369,3 +371,39 @@ def test_inner_products_survive_float32_range() -> None:
 def test_zero_direction_is_refused() -> None:
     with pytest.raises(ValueError, match="positive finite length"):
         observe(Observations.none(torch.zeros(3)), torch.zeros(3), torch.ones(3))
+
+
+def preconditioned(n: int) -> tuple[torch.Tensor, ...]:
+    hessian, _, _ = random_pairs(n, 1)
+    hessian = hessian @ hessian.mT
+    basis = orthonormalize(torch.randn(n, 2, dtype=F64))
+    c = torch.tensor([-0.5, -0.9], dtype=F64)
+    squared = apply_low_rank(basis, c, torch.eye(n, dtype=F64))
+    return hessian, basis, c, squared
+
+
+def test_power_iterations_near_the_largest_curvature_left_from_below() -> None:
+    hessian, basis, c, squared = preconditioned(10)
+    values, vectors = torch.linalg.eigh(squared)
+    root = vectors @ torch.diag(values.sqrt()) @ vectors.mT
+    largest = float(torch.linalg.eigvalsh(root @ hessian @ root)[-1])
+    v, gains = torch.randn(10, dtype=F64), []
+    for _ in range(200):
+        gain, v = remaining_curvature(basis, c, v, hessian @ v)
+        gains.append(gain)
+    assert gains == sorted(gains) or max(gains) == pytest.approx(gains[-1], rel=1e-12)
+    assert gains[-1] == pytest.approx(largest, rel=1e-6)
+    assert remaining_curvature(basis, c, v, torch.zeros(10, dtype=F64))[0] == 0
+
+
+def test_noise_between_batches_and_momentum_lower_the_rate() -> None:
+    hessian, basis, c, squared = preconditioned(10)
+    v = torch.randn(10, dtype=F64)
+    y = hessian @ v
+    clean = curvature_with_noise(basis, c, v, y, y, 0.9)
+    assert clean == pytest.approx(float(y @ squared @ y / (v @ y)))
+    gap = torch.randn(10, dtype=F64)
+    gap = gap - v * (v @ gap) / (v @ v)
+    expected = float((y - gap) @ squared @ (y + gap) + 20 * gap @ squared @ gap) / float(v @ y)
+    assert curvature_with_noise(basis, c, v, y - gap, y + gap, 0.9) == pytest.approx(expected)
+    assert curvature_with_noise(basis, c, v, -y, -y, 0.0) == 0

@@ -155,8 +155,17 @@ class DensePreconditioner:
         gain = (
             image @ self.matrix @ image / (self.power @ torch.linalg.inv(self.matrix) @ self.power)
         )
-        self.power = self.matrix @ image / (self.matrix @ image).norm()
-        self.constructed = min(self.constructed, float(gain) ** -0.5)
+        limit = float(gain) ** 0.5
+        if self.powers == 3:
+            gap = image - self.last_image
+            along = self.power @ (image + self.last_image) / 2
+            noisy = image @ self.matrix @ self.last_image + gap @ self.matrix @ gap / 2
+            limit = max(limit, float(noisy / along))
+        if self.powers == 2:
+            self.last_image = image
+        else:
+            self.power = self.matrix @ image / (self.matrix @ image).norm()
+        self.constructed = min(self.constructed, 1 / limit)
         self.powers += 1
         if self.powers == 4:
             self._finish(self.constructed)

@@ -67,6 +67,7 @@ class Estimate:
         rate: constructed learning rate.
         recent: length of the gradients, averaged over the last looks.
         level: least of these lately, or 0 before the first look.
+        caution: factor on constructed rates, below 1 after rates that proved unstable.
         suspect: whether gradients have grown since, which the next step looks into.
         new_rate: rate that the estimation under way has come to.
         rejected: whether the last prediction contradicts the estimate.
@@ -104,6 +105,7 @@ class Estimate:
     rate: float | None = None
     recent: float = 0.0
     level: float = 0.0
+    caution: float = 1.0
     suspect: bool = False
     new_rate: float | None = None
     rejected: bool = False

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-__all__ = ["InnerOptimizer"]
+__all__ = ["InnerOptimizer", "momentum_of"]
 
 Group = dict[str, Any]
 
@@ -76,3 +76,9 @@ class InnerOptimizer:
         """Continue where ``state_dict`` was saved."""
         assert self.optimizer is not None
         self.optimizer.load_state_dict(state)
+
+
+def momentum_of(groups: list[Group]) -> float:
+    """Largest momentum among the groups, below 1; of Adam's kind, the first coefficient."""
+    found = [float(g.get("momentum") or (g.get("betas") or (0.0,))[0]) for g in groups]
+    return min(max(found, default=0.0), 0.999)

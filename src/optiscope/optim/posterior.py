@@ -29,6 +29,7 @@ __all__ = [
     "add_pair",
     "best_scale",
     "construct_rate",
+    "curvature_with_noise",
     "estimate_prior",
     "extend",
     "log_evidence",
@@ -470,3 +471,28 @@ def remaining_curvature(
     if not (before > 0 and after > 0 and math.isfinite(after / before) and length > 0):
         return 0.0, v
     return math.sqrt(after / before), image / length
+
+
+def curvature_with_noise(
+    basis: Tensor, coefficients: Tensor, v: Tensor, first: Tensor, second: Tensor, momentum: float
+) -> float:
+    """Curvature of P H P along v [N] that bounds the rate of SGD when the Hessian is noisy.
+
+    With products y1, y2 of v on two batches, (y1'P^2 y2 + n / (1 - momentum)) / v'Hv, where
+    n = |P(y1 - y2)|^2 / 2 is the noise of one product. Without noise and momentum the mean of
+    squared curvatures over the mean curvature; 0 where that is not positive.
+
+    Args:
+        basis: U [N, K] of P^2 = I + U diag(c) U'.
+        coefficients: c [K].
+        v: vector [N].
+        first: product on one batch [N].
+        second: product on another [N].
+        momentum: of the inner optimizer, which adds up noise over 1 / (1 - momentum) steps.
+    """
+    along = (safe_dot(v, first) + safe_dot(v, second)) / 2
+    gap = first - second
+    signal = safe_dot(first, apply_low_rank(basis, coefficients, second))
+    noise = safe_dot(gap, apply_low_rank(basis, coefficients, gap)) / 2
+    bound = (max(signal, 0.0) + noise / (1 - momentum)) / along if along > 0 else 0.0
+    return bound if math.isfinite(bound) else 0.0

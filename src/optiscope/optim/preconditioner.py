@@ -21,11 +21,13 @@ from optiscope.optim.gradient_edits import (
     gradient_norm,
     precondition,
 )
+from optiscope.optim.inner_optimizer import momentum_of
 from optiscope.optim.low_rank import apply_low_rank, relative_power
 from optiscope.optim.posterior import (
     add_cross_pair,
     add_pair,
     construct_rate,
+    curvature_with_noise,
     estimate_prior,
     extend,
     new_part,
@@ -47,6 +49,7 @@ __all__ = ["Preconditioner"]
 _CHECK_EVERY = 100
 _WATCH_EVERY = 10  # steps between looks at the length of the gradient
 _UNSTABLE = 3.0  # growth of that length that calls for a test of the step
+_RECOVERY = 1.25  # by which each estimation without such growth raises caution towards 1
 _RELAX = 1.1  # growth of that length from one look to the next that is no news
 _TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
 
@@ -244,7 +247,7 @@ class Preconditioner(CurvatureOptimizer):
         if e.phase == OBSERVE:
             self._create_low_rank()
             e.forget_observations()
-            e.update_counter = 0
+            e.update_counter, e.last_product = 0, None
             bounded = self.constructs_rate and self._preconditions and self.power_iterations > 0
             if e.basis is not None and bounded:
                 e.phase = RATE
@@ -264,6 +267,7 @@ class Preconditioner(CurvatureOptimizer):
         e.phase, e.finished, e.rejected = READY, e.steps + 1, False
         e.estimates += 1
         e.level, e.suspect = 0.0, False
+        e.caution = min(1.0, e.caution * _RECOVERY)
         e.gradient_sum = e.product_sum = e.last_direction = e.last_product = None
 
     # Phases
@@ -375,15 +379,26 @@ class Preconditioner(CurvatureOptimizer):
             e.new_rate = min(e.new_rate, 1 / largest)
 
     def _limit_rate(self) -> None:
-        """Bound the rate by the largest curvature left, which one more power iteration nears."""
+        """Bound the rate by the largest curvature left, which one more power iteration nears.
+
+        The last product is a second one along the same vector, for the noise between batches.
+        """
         e = self._estimate
         assert e.basis is not None
         if e.power is None or len(e.power) != self._flat.size:
             generator = torch.Generator(self._flat.device).manual_seed(0)
             e.power = torch.empty_like(e.basis[0]).normal_(generator=generator)
-        coefficients = e.coefficients.to(e.basis)
+        basis, c = e.basis.mT, e.coefficients.to(e.basis)
         y = self._product(e.power)
-        curvature, e.power = remaining_curvature(e.basis.mT, coefficients, e.power, y)
+        curvature, image = remaining_curvature(basis, c, e.power, y)
+        if e.last_product is not None:  # the second product of this vector
+            momentum = momentum_of(self.param_groups)
+            noisy = curvature_with_noise(basis, c, e.power, e.last_product, y, momentum)
+            curvature = max(curvature, noisy)
+        if e.update_counter == self.power_iterations - 2:
+            e.last_product = y
+        else:
+            e.power = image
         if e.new_rate is not None and curvature * e.new_rate > 1:
             e.new_rate = 1 / curvature
 
@@ -428,7 +443,8 @@ class Preconditioner(CurvatureOptimizer):
         total = 0.0 if e.gradient_sum is None else safe_dot(e.gradient_sum, e.gradient_sum)
         gradient = math.sqrt(total) / max(e.prior_counter, 1)
         previous = e.rate if e.estimates > 0 else None
-        return bounded_rate(rate, previous, self._flat.norm(), gradient)
+        careful = None if rate is None else rate * e.caution
+        return bounded_rate(careful, previous, self._flat.norm(), gradient)
 
     def _test_fit(self) -> None:
         """Predictive test: one product along the top eigenvector on a fresh batch."""
@@ -448,7 +464,7 @@ class Preconditioner(CurvatureOptimizer):
         e, g = self._estimate, self._gradient
         assert g is not None
         assert e.rate is not None
-        e.suspect, e.level = False, 0.0
+        e.suspect = False
         step = g
         if self._preconditions and e.basis is not None:
             step = apply_low_rank(e.basis.mT, e.coefficients.to(e.basis), g)
@@ -462,9 +478,17 @@ class Preconditioner(CurvatureOptimizer):
     def _watch(self) -> None:
         """Have the next step looked into where gradients have grown: steps may be too long."""
         e, size = self._estimate, gradient_norm(self._flat)
-        e.recent = (e.recent + size) / 2 if e.level > 0 else size
-        e.suspect = 0 < _UNSTABLE * e.level < e.recent
-        e.level = min(e.recent, _RELAX * e.level) if e.level > 0 else size
+        if e.level == 0:
+            e.level = e.recent = size
+            return
+        e.recent = (e.recent + size) / 2
+        e.suspect = e.recent > _UNSTABLE * e.level
+        if e.recent > _UNSTABLE**2 * e.level and e.rate is not None and self.constructs_rate:
+            # Growth without curvature to explain it: noise, amplified by the rate.
+            e.rate, e.caution = e.rate / _UNSTABLE, e.caution / _UNSTABLE
+            e.restart()
+            e.note = "gradients grew: rate lowered"
+        e.level = min(e.recent, _RELAX * e.level)
 
     def get_log(self) -> dict[str, Any]:
         """What the optimizer knows and does: see :func:`optiscope.optim.estimate.describe`."""
