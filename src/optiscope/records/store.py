@@ -216,7 +216,8 @@ def _table(run: Run) -> pa.Table:
 
 
 def _measurements(folder: Path) -> list[Measurement]:
-    table = pq.ParquetFile(folder / "metrics.parquet").read()
+    with pq.ParquetFile(folder / "metrics.parquet") as file:
+        table = file.read()
     if table.schema.names != METRICS_SCHEMA.names:
         raise ValueError(f"columns {table.schema.names}, expected {METRICS_SCHEMA.names}")
     return [Measurement(*row) for row in zip(*(c.to_pylist() for c in table.columns), strict=True)]

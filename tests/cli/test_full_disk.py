@@ -1,0 +1,77 @@
+"""A study on a disk that is too small goes on, once there is room, as if nothing had been."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bad_studies import GOOD
+
+from optiscope import study as optiscope_study
+from optiscope.records import Run, RunStore
+from optiscope.study.runner import run_study
+
+if TYPE_CHECKING:
+    from conftest import Command
+
+
+class Inline(Executor):
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system needs rights that this user does not have")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def grow(disk: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
+
+
+def test_a_study_on_a_disk_that_fills(
+    small_disk: Path, tmp_path: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inline = partial(run_study, executor=lambda workers: Inline())
+    monkeypatch.setattr(optiscope_study, "run_study", inline, raising=False)  # named lazily
+    (tmp_path / "study.toml").write_text(GOOD)
+    store = RunStore(small_disk / "out" / "runs")
+
+    def bench() -> tuple[int, list[str]]:
+        outcome = optiscope("bench", tmp_path / "study.toml", "--out", small_disk / "out")
+        return outcome.code, outcome.err.splitlines()
+
+    full = "the disk is full: free some space and start again, nothing recorded is lost"
+    code, errors = bench()
+    assert (code, errors) == (4, [f"optiscope: cannot use {store.root}: {full}"])
+    kept = {run.trial.hash: run for run in store.scan() if isinstance(run, Run)}
+    assert 0 < len(kept) == len(store.hashes()) < 8
+
+    grow(small_disk, "112k")  # enough for the records, not for the page
+    code, errors = bench()
+    assert (code, errors) == (4, [f"optiscope: cannot use {small_disk / 'out'}: {full}"])
+    assert len(store.hashes()) == 8
+    assert not list((small_disk / "out").glob("*report*"))
+
+    grow(small_disk, "64m")
+    assert bench() == (0, [])
+    found = {run.trial.hash: run for run in store.scan() if isinstance(run, Run)}
+    assert len(found) == 8
+    assert {key: found[key] for key in kept} == kept
+    assert (small_disk / "out" / "report.html").is_file()
