@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from optiscope.report.answers import Answer, answer
 from optiscope.report.appearance import Look
 from optiscope.report.panels import FigureGroup, Panel
-from optiscope.report.problem_panels import leading_sensitivities, panels_of_problem
+from optiscope.report.problem_panels import panels_of_problem
 from optiscope.report.study_panels import panels_of_study
+from optiscope.report.tuning_panels import leading_sensitivities
 from optiscope.stats.claims import Claim
 from optiscope.stats.profiles import TargetCost, target_costs
 from optiscope.stats.refusal import Refusal

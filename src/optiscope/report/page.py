@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from optiscope.report import page_tables
+from optiscope.report import result_tables, run_tables, tuning_tables
 from optiscope.report.appearance import Look, figure_style
 from optiscope.report.content import ProblemContent, ReportContent
 from optiscope.report.legend import Key
@@ -53,12 +53,12 @@ def render_page(content: ReportContent) -> str:
             facts=study_facts(tables, looks),
             warnings=warnings(content),
             answers=answers.values(),
-            overview=page_tables.overview_table(content.results, answers, looks),
+            overview=result_tables.overview_table(content.results, answers, looks),
             all_keys=[Key.of(look) for look in looks.values()],
             across=across,
-            targets=page_tables.target_table(content.targets, tables.problems, looks),
+            targets=result_tables.target_table(content.targets, tables.problems, looks),
             sections=sections,
-            comparisons=page_tables.claim_table(content.claims),
+            comparisons=result_tables.claim_table(content.claims),
             appendix=appendix(content),
             swatches=swatches.names,
             style=Markup((files / "report.css").read_text(encoding="utf-8") + css),
@@ -77,17 +77,17 @@ def _section(
         "problem": found.problem,
         "facts": problem_facts(tables, found.problem),
         "answer": found.answer.text,
-        "results": page_tables.result_table(found.results, found.answer, looks),
+        "results": result_tables.result_table(found.results, found.answer, looks),
         "rows": _rows(drawn),
         "tables": {
-            "curves": page_tables.published_table(
+            "curves": result_tables.published_table(
                 published_settings(tables.published, found.problem),
                 tables.metric(found.problem),
             ),
-            "sensitivity": page_tables.sensitivity_table(
+            "sensitivity": tuning_tables.sensitivity_table(
                 found.sensitivities, found.tuned, found.edges
             ),
-            "time": page_tables.cost_table(found.costs, looks, reference),
+            "time": run_tables.cost_table(found.costs, looks, reference),
         },
     }
 

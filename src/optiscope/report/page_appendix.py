@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from optiscope.report import page_tables
+from optiscope.report import run_tables, tuning_tables
 from optiscope.report.appearance import Look
 from optiscope.report.content import ReportContent
 from optiscope.report.page_words import listed, metric_words
@@ -23,7 +23,7 @@ def appendix(
     tables, looks, found = content.tables, content.looks, content.results
     declaration = tables.declaration
     tuning = declaration["tuning"]
-    names = page_tables.full_names(tables, list(looks))
+    names = tuning_tables.full_names(tables, list(looks))
     parts = [
         {
             "id": "tuning",
@@ -33,8 +33,8 @@ def appendix(
                 f"{listed(declaration['seeds'])}; selection by {metric_words(tuning['select'])}.",
             ],
             "blocks": [
-                {"table": page_tables.tuning_table(tables, looks)},
-                {"table": page_tables.chosen_table(found, tables.problems, looks)},
+                {"table": tuning_tables.tuning_table(tables, looks)},
+                {"table": tuning_tables.chosen_table(found, tables.problems, looks)},
                 {"summary": "What was compared, in full", "text": "\n".join(names)},
             ],
         },
@@ -56,13 +56,13 @@ def _failures(tables: StudyTables, looks: Mapping[str, Look]) -> dict[str, Any]:
             f"{len(bad)} of {len(shown)} planned runs did not reach their end. Failed trials of "
             "the tuning are charged to its budget."
         )
-        part["blocks"].append({"table": page_tables.failure_counts(bad, shown, looks)})
-        cut = page_tables.LISTED_FAILURES
+        part["blocks"].append({"table": run_tables.failure_counts(bad, shown, looks)})
+        cut = run_tables.LISTED_FAILURES
         words = "every one" if len(bad) <= cut else f"the first {cut} of {len(bad)}"
         part["blocks"].append(
             {
                 "summary": f"Step and reason, {words}",
-                "table": page_tables.failure_list(bad, looks),
+                "table": run_tables.failure_list(bad, looks),
             }
         )
     if tables.damaged:
@@ -74,7 +74,7 @@ def _failures(tables: StudyTables, looks: Mapping[str, Look]) -> dict[str, Any]:
 def _reproducibility(tables: StudyTables) -> dict[str, Any]:
     declaration = dict(tables.declaration)
     source = declaration.pop("source", None)
-    blocks: list[dict[str, Any]] = [{"table": page_tables.environment_table(tables.environments)}]
+    blocks: list[dict[str, Any]] = [{"table": run_tables.environment_table(tables.environments)}]
     if source:
         blocks.append({"summary": "The study file", "text": source})
     resolved = json.dumps(declaration, indent=1, ensure_ascii=False)

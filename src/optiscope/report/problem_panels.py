@@ -10,36 +10,21 @@ from typing import Final
 import numpy as np
 
 from optiscope.report.appearance import DASHES, Look
-from optiscope.report.draw_budget import draw_budget
 from optiscope.report.draw_curves import draw_curves
 from optiscope.report.draw_final import draw_final, row_label
-from optiscope.report.draw_sensitivity import draw_map, draw_sensitivity, span_of_results
 from optiscope.report.draw_time import RelativeTime, draw_time
-from optiscope.report.legend import (
-    CHOSEN,
-    FAILED_REGION,
-    FAILED_TRIAL,
-    MEAN,
-    PRUNED_TRIAL,
-    STOPPED_RUN,
-    Key,
-)
+from optiscope.report.legend import MEAN, STOPPED_RUN, Key
 from optiscope.report.number_text import point_text
 from optiscope.report.panels import FigureGroup, Panel, file_name, label_width, rows_height
+from optiscope.report.tuning_panels import budget_panels, map_panels, sensitivity_panels
 from optiscope.stats.curves import curve, measured
 from optiscope.stats.published import PublishedSetting, published_settings
-from optiscope.stats.sensitivity import (
-    Sensitivity,
-    Tried,
-    numeric_names,
-    selection_metric,
-    sensitivity,
-)
-from optiscope.stats.study_table import PRUNED, StudyTables
+from optiscope.stats.sensitivity import Tried
+from optiscope.stats.study_table import StudyTables
 from optiscope.stats.summary import Cost, Result, higher_is_better
 from optiscope.stats.tuning_curve import TuningSummary
 
-__all__ = ["leading_sensitivities", "panels_of_problem"]
+__all__ = ["panels_of_problem"]
 
 SHOWN_PUBLISHED: Final = 6
 """Published settings drawn beside a study's own; more cannot be told apart."""
@@ -64,15 +49,15 @@ def panels_of_problem(
     groups = [
         _learning_curves(tables, problem, slug, looks),
         _final_values(problem, slug, results, looks),
-        _budgets(tables, problem, slug, points, tuned, looks),
+        budget_panels(tables, problem, slug, points, tuned, looks),
         _times(tables, problem, slug, costs, looks),
-        _sensitivities(tables, problem, slug, points, looks),
-        _maps(tables, problem, slug, points, looks),
+        sensitivity_panels(tables, problem, slug, points, looks),
+        map_panels(tables, problem, slug, points, looks),
     ]
     return [group for group in groups if group is not None]
 
 
-def shown_settings(tables: StudyTables, problem: str) -> tuple[list[PublishedSetting], int]:
+def _shown_settings(tables: StudyTables, problem: str) -> tuple[list[PublishedSetting], int]:
     """Published settings to draw, and the number left out: those that did worse in validation."""
     found = published_settings(tables.published, problem)
     if len(found) <= SHOWN_PUBLISHED:
@@ -87,7 +72,7 @@ def shown_settings(tables: StudyTables, problem: str) -> tuple[list[PublishedSet
     return sorted(found, key=place)[:SHOWN_PUBLISHED], len(found) - SHOWN_PUBLISHED
 
 
-def published_key(setting: PublishedSetting, number: int) -> Key:
+def _published_key(setting: PublishedSetting, number: int) -> Key:
     """Legend entry of a published setting: grey, told apart by its dashes."""
     point = f" ({point_text(setting.hyperparameters)})" if setting.hyperparameters else ""
     label = f"{setting.optimizer}{point}, published"
@@ -99,8 +84,8 @@ def _learning_curves(
 ) -> FigureGroup | None:
     panels = []
     keys = [Key.of(look) for look in looks.values()]
-    settings, left_out = shown_settings(tables, problem)
-    beside = [(published_key(setting, n), setting) for n, setting in enumerate(settings)]
+    settings, left_out = _shown_settings(tables, problem)
+    beside = [(_published_key(setting, n), setting) for n, setting in enumerate(settings)]
     keys += [key for key, _ in beside]
     any_failed = False
     names = dict.fromkeys(name for split, name in measured(tables, problem) if split in SPLITS)
@@ -173,133 +158,6 @@ def _final_values(
     )
     note = "One point per seed; the bar is their mean. Failed runs have no final value."
     return FigureGroup(f"{slug}-final", "final", "Final values", note, (panel,), keys)
-
-
-def leading_sensitivities(
-    tables: StudyTables, points: Mapping[str, Sequence[Tried]], looks: Mapping[str, Look]
-) -> list[tuple[Look, Sensitivity]]:
-    """Sensitivity of each tuned algorithm to its learning rate, or else its first number."""
-    found = []
-    for label, look in looks.items():
-        for name in numeric_names(tables.algorithm(label).space)[:1]:
-            against = sensitivity(tables, label, name, points[label])
-            if against is not None:
-                found.append((look, against))
-    return found
-
-
-def _sensitivities(
-    tables: StudyTables,
-    problem: str,
-    slug: str,
-    points: Mapping[str, Sequence[Tried]],
-    looks: Mapping[str, Look],
-) -> FigureGroup | None:
-    found = leading_sensitivities(tables, points, looks)
-    if not found:
-        return None
-    span = span_of_results([c for _, c in found])
-    failed = any(not math.isfinite(r) for _, c in found for r in c.results)
-    region = any(c.failed_below is not None or c.failed_above is not None for _, c in found)
-    pruned = any(PRUNED in p.statuses for of_label in points.values() for p in of_label)
-    trial = PRUNED_TRIAL if pruned else FAILED_TRIAL
-    keys = (CHOSEN,) + (trial,) * failed + (FAILED_REGION,) * region
-    panels = tuple(
-        Panel(
-            name=f"{slug}-sensitivity-{file_name(look.label)}",
-            draw=partial(draw_sensitivity, curve=c, look=look, span=span),
-            description=f"result against {c.name} of {look.label} on {problem}",
-            keys=keys,
-            algorithm=look.number,
-        )
-        for look, c in found
-    )
-    note = (
-        "One point per trial of the tuning, mean over its tuning seeds; results beyond the axis "
-        "stand at its edge. The axis spans the search space."
-    )
-    return FigureGroup(f"{slug}-sensitivity", "sensitivity", "Sensitivity", note, panels, keys)
-
-
-def _maps(
-    tables: StudyTables,
-    problem: str,
-    slug: str,
-    points: Mapping[str, Sequence[Tried]],
-    looks: Mapping[str, Look],
-) -> FigureGroup | None:
-    panels = []
-    metric = selection_metric(tables)
-    for label, look in looks.items():
-        names = numeric_names(tables.algorithm(label).space)[:2]
-        mine = [
-            p
-            for p in points[label]
-            if len(names) == 2 and all(n in p.hyperparameters for n in names)
-        ]
-        if not mine:
-            continue
-        panels.append(
-            Panel(
-                name=f"{slug}-map-{file_name(label)}",
-                draw=partial(
-                    draw_map,
-                    points=mine,
-                    names=(names[0], names[1]),
-                    metric=metric,
-                    look=look,
-                ),
-                description=f"result against {names[0]} and {names[1]} of {label} on {problem}",
-                left=0.75,
-                right=0.62,
-                keys=(FAILED_TRIAL,),
-                algorithm=look.number,
-            )
-        )
-    if not panels:
-        return None
-    note = "One point per trial, its result as colour; the ring marks the chosen one."
-    keys = (FAILED_TRIAL,)
-    return FigureGroup(
-        f"{slug}-map", "map", "Two hyperparameters at once", note, tuple(panels), keys
-    )
-
-
-def _budgets(
-    tables: StudyTables,
-    problem: str,
-    slug: str,
-    points: Mapping[str, Sequence[Tried]],
-    tuned: Sequence[TuningSummary],
-    looks: Mapping[str, Look],
-) -> FigureGroup | None:
-    metric = selection_metric(tables)
-    curves = {
-        t.algorithm: t.expected
-        for t in tuned
-        if t.problem == problem and t.algorithm in looks and t.expected and len(t.expected) > 1
-    }
-    if not curves:
-        return None
-    span = span_of_results([s for _, s in leading_sensitivities(tables, points, looks)])
-    keys = tuple(Key.of(looks[label]) for label in curves)
-    panel = Panel(
-        name=f"{slug}-budget",
-        draw=partial(draw_budget, curves=curves, looks=looks, metric=metric, span=span),
-        description=f"expected best result of n trials against n on {problem}",
-        keys=keys,
-    )
-    note = (
-        "Mean of the best of n trials over all subsets of n of those stored. A failed trial is "
-        "charged: it takes its place and counts as the worst result of any trial on this problem."
-    )
-    learns = [t.algorithm for t in tuned if t.algorithm in curves and not t.resampled]
-    if learns:
-        names = ", ".join(dict.fromkeys(learns))
-        note += f" For {names}, whose sampler learns, the best so far in the order tried."
-    return FigureGroup(
-        f"{slug}-budget", "budget", "Result against tuning budget", note, (panel,), keys
-    )
 
 
 def _times(

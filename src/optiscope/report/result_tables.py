@@ -1,0 +1,204 @@
+"""What the algorithms reached: overview, results, comparisons, targets, published settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from optiscope.report.answers import Answer, effect_text
+from optiscope.report.appearance import Look
+from optiscope.report.data_table import Cell, DataTable, Row
+from optiscope.report.legend import Key
+from optiscope.report.number_text import (
+    metric_text,
+    point_text,
+    seconds_text,
+    significant,
+    spread_text,
+)
+from optiscope.stats.claims import Claim
+from optiscope.stats.comparison import SIGN_TEST, Verdict
+from optiscope.stats.profiles import TargetCost
+from optiscope.stats.published import PublishedSetting
+from optiscope.stats.refusal import Refusal
+from optiscope.stats.summary import Result
+
+__all__ = ["claim_table", "overview_table", "published_table", "result_table", "target_table"]
+
+_NOT_WORSE: Final = ("undecided", "equivalent", "better")
+
+_VERDICTS: Final = {
+    "leader": "leader",
+    "worse": "certainly worse",
+    "better": "certainly better",
+    "equivalent": "equal within the margin",
+    "undecided": "undecided",
+    "refused": "not comparable",
+}
+
+
+def overview_table(
+    results: Sequence[Result], answers: Mapping[str, Answer], looks: Mapping[str, Look]
+) -> DataTable:
+    """Mean of every algorithm on every problem; bold where certainly best, ≈ where not shown worse
+    than the best."""
+    rows = []
+    for label, look in looks.items():
+        cells = [Cell(label)]
+        for problem, answer in answers.items():
+            result = next(r for r in results if (r.problem, r.algorithm) == (problem, label))
+            cells.append(_overview_cell(result, answer))
+        rows.append(Row(cells, Key.of(look), look.number))
+    metrics = {r.problem: r.metric for r in results}
+    columns = ["algorithm", *(f"#{p}, test {metrics[p]}" for p in answers)]
+    return DataTable(columns, rows)
+
+
+def result_table(results: Sequence[Result], answer: Answer, looks: Mapping[str, Look]) -> DataTable:
+    """Final values of one problem, with the leader's lead over each algorithm."""
+    rows = []
+    for r in results:
+        low, high = r.range
+        metric = r.metric
+        standing = answer.standings.get(r.algorithm)
+        verdict = "" if standing is None else _VERDICTS[standing.word]
+        lead = "" if standing is None or standing.word == "refused" else standing.text
+        failed = ", ".join(f"{count} {status}" for status, count in r.failed.items())
+        leads = r.algorithm == answer.leader
+        hint = standing.text if standing is not None and standing.word == "refused" else ""
+        rows.append(
+            Row(
+                [
+                    Cell(r.algorithm + (" (published)" if r.imported else "")),
+                    Cell(metric_text(r.mean, metric), "best" if leads and answer.certain else ""),
+                    Cell(spread_text(r.deviation, metric)),
+                    Cell(_between(*r.interval, metric)),
+                    Cell(_between(low, high, metric)),
+                    Cell(f"{len(r.values)} of {r.planned}"),
+                    Cell(failed or "–", "bad" if failed else ""),
+                    Cell(lead or "–"),
+                    Cell(verdict, hint=hint),
+                ],
+                Key.of(looks[r.algorithm]),
+                looks[r.algorithm].number,
+            )
+        )
+    lead = f"#lead of {answer.leader}" if answer.leader else "#lead"
+    columns = (
+        "algorithm",
+        "#mean",
+        "#sd",
+        "#95 % interval of the mean",
+        "#lowest to highest",
+        "#seeds",
+        "failed",
+        lead,
+        "beside the leader",
+    )
+    return DataTable(columns, rows)
+
+
+def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
+    """Every comparison of two algorithms, decided or refused; the full sentence as a hint."""
+    rows = []
+    for found in claims:
+        cells = [Cell(f"{found.a} against {found.b}"), Cell(found.problem)]
+        if isinstance(found, Refusal):
+            cells += [Cell("refused", "bad"), *(Cell("–") for _ in range(5))]
+            cells.append(Cell(found.reason, "words"))
+        else:
+            c = found.comparison
+            decided = c.verdict is not Verdict.UNDECIDED
+            needed = None if decided else c.seeds_to_decide
+            remark = "" if decided or needed is not None else "more than 1000 seeds to decide"
+            cells += [
+                Cell(str(c.verdict), "best" if decided else "", found.sentence),
+                Cell(effect_text(c, found.metric)),
+                Cell(significant(c.p_value, 2)),
+                Cell(significant(c.level, 2)),
+                Cell("sign test" if c.test == SIGN_TEST else "paired t"),
+                Cell("–" if needed is None else str(needed)),
+                Cell(remark),
+            ]
+        rows.append(Row(cells))
+    columns = (
+        "comparison",
+        "problem",
+        "the first is",
+        "#difference [interval]",
+        "#p",
+        "#level",
+        "test",
+        "#seeds to decide",
+        "remark",
+    )
+    corrections = dict.fromkeys(f.correction for f in claims if isinstance(f, Claim))
+    caption = (
+        f"Paired by seed; corrected by {'; '.join(corrections)}. The level is that of each "
+        "comparison after correction, and the interval is stated at it."
+    )
+    return DataTable(columns, rows, caption if corrections else "")
+
+
+def target_table(
+    costs: Sequence[TargetCost], problems: Sequence[str], looks: Mapping[str, Look]
+) -> DataTable:
+    """Epochs and training time to the reference's target, on every problem that has one."""
+    by_place = {(c.problem, c.algorithm): c for c in costs}
+    shown = [p for p in problems if any(c.problem == p for c in costs)]
+    rows = []
+    for label, look in looks.items():
+        cells = [Cell(label)]
+        for problem in shown:
+            cost = by_place.get((problem, label))
+            cells.append(Cell("–") if cost is None else _target_cell(cost))
+        rows.append(Row(cells, Key.of(look), look.number))
+    return DataTable(("epochs to the target", *(f"#{p}" for p in shown)), rows if shown else ())
+
+
+def published_table(settings: Sequence[PublishedSetting], metric: str) -> DataTable:
+    """Published settings of a problem with their final values at their own horizons."""
+    rows = [
+        Row(
+            [
+                Cell(s.optimizer),
+                Cell(point_text(s.hyperparameters)),
+                Cell(s.source),
+                Cell(str(s.epochs)),
+                Cell(metric_text(s.final(f"test_{metric}"), metric)),
+            ]
+        )
+        for s in settings
+    ]
+    columns = ("published", "hyperparameters", "source", "#epochs", f"#final test {metric}")
+    return DataTable(columns, rows)
+
+
+def _overview_cell(result: Result, answer: Answer) -> Cell:
+    text = metric_text(result.mean, result.metric)
+    if result.failed:
+        words = ", ".join(f"{count} {status}" for status, count in result.failed.items())
+        return Cell(f"{text} ({words} of {result.planned})", "bad")
+    if result.algorithm == answer.leader:
+        if answer.certain:
+            return Cell(text, "best", "certainly better than all others")
+        return Cell(f"≈ {text}", "", "best mean, not certainly better than all others")
+    standing = answer.standings.get(result.algorithm)
+    if standing is not None and standing.word in _NOT_WORSE:
+        return Cell(f"≈ {text}", "", "not shown to be worse than the best")
+    return Cell(text)
+
+
+def _between(low: float, high: float, metric: str) -> str:
+    if not math.isfinite(low):
+        return "–"
+    return f"{metric_text(low, metric).removesuffix(' %')} to {metric_text(high, metric)}"
+
+
+def _target_cell(cost: TargetCost) -> Cell:
+    seeds = f"{cost.reached} of {len(cost.epochs)} seeds"
+    if not math.isfinite(cost.median_epochs):
+        return Cell(f"missed ({seeds})", "bad")
+    text = f"{significant(cost.median_epochs)} ({seconds_text(cost.median_seconds)}"
+    return Cell(f"{text})" if cost.reached == len(cost.epochs) else f"{text}; {seeds})")
