@@ -160,7 +160,7 @@ def test_best_scale_maximises_the_evidence() -> None:
 
 
 def test_predictive_statistic_is_chi_squared_under_the_model() -> None:
-    n, draws = 20, 400
+    n, draws = 20, 250
     statistics = []
     for _ in range(draws):
         hessian = PRIOR.base * torch.eye(n, dtype=F64) + PRIOR.scale * torch.randn(n, n, dtype=F64)

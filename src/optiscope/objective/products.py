@@ -121,7 +121,7 @@ def graph_product(gradient: Sequence[Tensor | None], flat: FlatParameters, v: Te
     except RuntimeError as error:
         raise RuntimeError(
             "the model has no second derivatives (compiled, fused attention, or cuDNN kernels): "
-            "pass a closure to step and use hessian='difference', or switch to plain kernels"
+            "pass a closure to step, with hessian='auto' or 'difference', or use plain kernels"
         ) from error
     products = dict(zip(map(id, moving), found, strict=True))
     return flat.join([products.get(id(p)) for p in flat.parameters])
