@@ -7,6 +7,7 @@ import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,20 @@ def test_a_damaged_record_is_reported_and_its_trial_runs_again(
     assert len(list((copy / "runs" / ".damaged").iterdir())) == 1
 
 
+def test_the_record_of_an_interrupted_run_is_replaced(
+    undisturbed: Path, copy: Path, tmp_path: Path
+) -> None:
+    counting, store = Counting(), RunStore(copy / "runs")
+    for entry in StudyFolder(copy).ledger()[:3]:
+        run = store.read(entry.trial_hash)
+        assert isinstance(run, Run)
+        shutil.rmtree(store.path(entry.trial_hash))
+        store.write(replace(run, status=Status.INTERRUPTED))
+    run_study(declared(tmp_path), copy, executor=counting)
+    assert counting.runs == 3
+    assert essence(copy) == essence(undisturbed)
+
+
 def test_every_record_damaged_at_once(undisturbed: Path, copy: Path, tmp_path: Path) -> None:
     for trial_hash in RunStore(copy / "runs").hashes():
         _edit(copy / "runs" / trial_hash)
@@ -253,6 +268,13 @@ def test_a_trial_that_cannot_begin_ends_the_study_in_one_line(tmp_path: Path) ->
     study = declared(tmp_path, SMALL.replace("batch_size = 128", "batch_size = 5000"))
     with pytest.raises(TrialError, match="batch_size must be at most"):
         run_study(study, tmp_path / "out", workers=2, executor=forked)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_there_ends_the_study_in_one_line(tmp_path: Path) -> None:
+    study = declared(tmp_path, 'device = "cuda"\n' + SMALL)
+    with pytest.raises(TrialError, match="needs a GPU"):
+        run_study(study, tmp_path / "out", workers=1, executor=forked)
 
 
 def test_another_study_in_the_folder_is_left_alone(copy: Path, tmp_path: Path) -> None:

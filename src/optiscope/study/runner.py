@@ -257,8 +257,9 @@ class _Runner:
             aside = self.folder.store.set_aside(trial.hash)
             self._say(f"{found}; moved to {aside}, the trial runs again", warning=True)
             return None
-        if found is not None:
-            self.done.add((id(pair), trial.hash))
+        if found is None or found.status is Status.INTERRUPTED:
+            return None
+        self.done.add((id(pair), trial.hash))
         return found
 
     def _settle(self, pair: _Pair, index: int) -> bool:

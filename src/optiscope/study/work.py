@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from optiscope.records import RunStore, Status, Trial
+from optiscope.records import DamagedRecord, Run, RunStore, Status, Trial
 
 __all__ = ["record_trials"]
 
@@ -26,7 +26,8 @@ def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -
     from optiscope.train import run_trials
 
     runs = RunStore(store)
-    missing = [trial for trial in trials if runs.read(trial.hash, metrics=False) is None]
+    kept = {trial.hash: runs.read(trial.hash, metrics=False) for trial in trials}
+    missing = [trial for trial in trials if not _said_something(kept[trial.hash])]
     if not missing:
         return
     problem = problems.get(missing[0].problem)
@@ -35,3 +36,8 @@ def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -
         if run.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         runs.write(run)
+
+
+def _said_something(found: Run | DamagedRecord | None) -> bool:
+    """Whether there is a record; a damaged one is the parent's to set aside."""
+    return found is not None and not (isinstance(found, Run) and found.status is Status.INTERRUPTED)
