@@ -25,9 +25,11 @@ MORE = [
     "textbook_noisy_quadratic",
     "textbook_saddle",
 ]
+VARIANTS = [PreconditionedSGD, AdaptiveSGD, OnlyAdaptiveSGD]
+WHOLE = 10**9
 CASES = [
-    *((name, make) for name in NAMES for make in (PreconditionedSGD, AdaptiveSGD, OnlyAdaptiveSGD)),
-    *((name, PreconditionedSGD) for name in MORE),
+    *((name, make, batch) for name in NAMES for make in VARIANTS for batch in (8, WHOLE)),
+    *((name, PreconditionedSGD, 8) for name in MORE),
 ]
 
 
@@ -56,8 +58,7 @@ def train(make: Any, name: str, batch: int, scale: float, steps: int) -> tuple[f
     return first, loss(), opt
 
 
-@pytest.mark.parametrize("batch", [8, 10**9])
-@pytest.mark.parametrize(("name", "make"), CASES)
+@pytest.mark.parametrize(("name", "make", "batch"), CASES)
 def test_it_trains(name: str, make: Any, batch: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
