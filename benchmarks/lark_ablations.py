@@ -179,10 +179,11 @@ def with_gains(gains: Gains) -> Iterator[None]:
         yield
 
 
-def run(name: str, data: Path) -> dict[str, dict[str, float]]:
+def run(name: str, tasks: list[str], data: Path) -> dict[str, dict[str, float]]:
     """Scores of a variant or baseline on each task, means over seeds."""
     found = {}
-    for label, task in TASKS.items():
+    for label in tasks:
+        task = TASKS[label]
         scores = []
         for seed in range(task.seeds):
             if name in BASELINES:
@@ -208,6 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join(known))
     parser.add_argument("--data", type=Path, required=True, help="folder with MNIST, FashionMNIST")
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--json", type=Path, help="file to write; what is in it is kept")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
@@ -215,12 +217,13 @@ def main() -> None:
     for name in given.variants or known:
         if name not in known:
             parser.error(f"expected a variant among {', '.join(known)}, got {name!r}")
-        found = run(name, given.data)
+        found = run(name, given.tasks, given.data)
         cells = [f"{s['train_loss']:.4f} {s['valid_accuracy']:.2f}" for s in found.values()]
         print(f"{name:24} {'   '.join(cells)}", flush=True)
         if given.json:
             kept = json.loads(given.json.read_text()) if given.json.exists() else {}
-            given.json.write_text(json.dumps({**kept, name: found}, indent=1) + "\n")
+            kept[name] = {**kept.get(name, {}), **found}
+            given.json.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
