@@ -21,9 +21,11 @@ from optiscope.report.time_figure import write_time_figure
 from optiscope.stats.claims import claims_from
 from optiscope.stats.study_table import read_study
 
+LONG = "stochastic gradient descent with momentum, weight decay and a schedule of its own"
 
-def _panels(folder: StudyFolder) -> list[Panel]:
-    tables = read_study(folder)
+
+def _panels(folder: StudyFolder, rename: dict[str, str] | None = None) -> list[Panel]:
+    tables = read_study(folder, rename=rename)
     content = assemble(tables, looks(tables.labels), claims_from(tables.evidence))
     return list(content.panels())
 
@@ -34,7 +36,8 @@ def panels(crowded: StudyFolder, alone: StudyFolder) -> list[Panel]:
     many = [p for p in _panels(crowded) if "digits-mlp" not in p.name]  # on the other, one fails
     alike = {p.name.split("-")[2]: p for p in many if p.algorithm is not None}
     curves = [p for p in _panels(alone) if p.name.endswith(("test-loss", "final", "time"))]
-    return [*(p for p in many if p.algorithm is None), *alike.values(), *curves]
+    long = [p for p in _panels(alone, {"SGD": LONG}) if not p.name.endswith(("loss", "accuracy"))]
+    return [*(p for p in many if p.algorithm is None), *alike.values(), *curves, *long]
 
 
 def _beyond(axes: Axes) -> Iterator[Text]:
@@ -98,7 +101,7 @@ def test_figures_for_a_paper(panels: list[Panel], width: float) -> None:
         (legend,) = figure.legends
         for axes in figure.axes:
             assert not legend.get_window_extent().overlaps(axes.bbox), panel.name
-        shown = {text.get_text() for text in legend.get_texts()}
+        shown = {text.get_text().replace("\n", " ") for text in legend.get_texts()}
         assert shown == {key.label for key in panel.keys}
 
 

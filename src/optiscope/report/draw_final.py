@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from optiscope.report.appearance import INK, Look
 from optiscope.report.axis_scale import set_linear
 from optiscope.report.number_text import axis_name
+from optiscope.report.panels import in_lines
 from optiscope.stats.summary import Result
 
 __all__ = ["draw_final", "row_label"]
@@ -49,4 +50,5 @@ def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look])
 def row_label(result: Result) -> str:
     """The algorithm, and below it how many of its runs failed how."""
     words = ",\n".join(f"{count} {status}" for status, count in result.failed.items())
-    return f"{result.algorithm}\n{words}" if words else result.algorithm
+    label = in_lines(result.algorithm)
+    return f"{label}\n{words}" if words else label

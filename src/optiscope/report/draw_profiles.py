@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from optiscope.report.appearance import Look
 from optiscope.report.axis_scale import set_linear, set_log
+from optiscope.report.panels import in_lines
 from optiscope.stats.profiles import PerformanceProfile, Rank
 
 __all__ = ["draw_profile", "draw_ranks"]
@@ -63,7 +64,7 @@ def draw_ranks(axes: Axes, ranks: Sequence[Rank], looks: Mapping[str, Look]) -> 
             linestyle="none",
         )
         point.set_gid(f"{look.group}-rank")
-    axes.set_yticks(range(len(ranks)), [r.algorithm for r in ranks])
+    axes.set_yticks(range(len(ranks)), [in_lines(r.algorithm) for r in ranks])
     axes.set_ylim(len(ranks) - 0.4, -0.6)
     axes.set_xlim(0.8, len(ranks) + 0.2)
     axes.grid(axis="y", visible=False)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from optiscope.report.appearance import INK, SHADE, Look
 from optiscope.report.axis_scale import set_linear, set_log
 from optiscope.report.number_text import axis_name
+from optiscope.report.panels import shortened
 from optiscope.stats.sensitivity import Sensitivity, Tried
 from optiscope.stats.summary import higher_is_better
 
@@ -86,7 +87,7 @@ def draw_sensitivity(
     crosses.set_gid(f"{look.group}-failed")
     if curve.chosen is not None:
         axes.axvline(curve.chosen, color=INK, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2)
-    axes.set_title(look.label)
+    axes.set_title(shortened(look.label))
     unit = ", log scale" if curve.log else ""
     name = "learning rate" if curve.name == "lr" else curve.name
     axes.set_xlabel(f"{name}{unit}")
@@ -137,7 +138,7 @@ def draw_map(
     chosen = [place for place, point in zip(places, points, strict=True) if point.chosen]
     for x, y in chosen:
         axes.scatter(x, y, s=130, facecolors="none", edgecolors=INK, linewidths=1.4, zorder=4)
-    axes.set_title(look.label)
+    axes.set_title(shortened(look.label))
 
 
 def _limits(curve: Sensitivity) -> tuple[float, float]:

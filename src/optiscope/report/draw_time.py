@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from optiscope.report.appearance import FAINT, INK, Look
+from optiscope.report.panels import LINE, in_lines
 
 __all__ = ["RelativeTime", "draw_time"]
 
@@ -50,10 +51,11 @@ def draw_time(
         )
         note.set_gid(f"{look.group}-note")
     axes.axvline(1.0, color=FAINT, linewidth=1.0, linestyle=(0, (4, 2)))
-    axes.set_yticks(range(len(times)), [t.label for t in times])
+    axes.set_yticks(range(len(times)), [in_lines(t.label) for t in times])
     axes.set_ylim(len(times) - 0.4, -0.6)
     axes.set_xlim(0, 1.45 * float(np.max([t.high for t in times])))
     axes.grid(axis="y", visible=False)
     axes.set_title("Time per training step")
-    axes.set_xlabel(f"wall time per step (× {reference})", loc="right")
+    unit = reference if len(reference) <= LINE else "the reference"
+    axes.set_xlabel(f"wall time per step (× {unit})", loc="right")
     axes.set_ylabel("algorithm")

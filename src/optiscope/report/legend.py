@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -116,19 +117,23 @@ def add_legend(figure: Figure, keys: Sequence[Key]) -> int:
     """Put the legend above the axes, in as many columns as fit; returns the number of its rows."""
     if not keys:
         return 0
-    longest = max(len(key.label) for key in keys)
     size = float(mpl.rcParams["legend.fontsize"])
-    gap = 1.2 * size
-    room = (figure.get_figwidth() * 72 - 8 + gap) / (size * (0.56 * longest + 2.6 + 0.8) + gap)
-    columns = max(1, min(len(keys), int(room)))
+    letter, gap, handle = 0.56 * size, 1.2 * size, (2.6 + 0.8) * size
+    room = figure.get_figwidth() * 72 - 8
+    labels = [textwrap.fill(key.label, int((room - handle) / letter)) for key in keys]
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    columns = int((room + gap) / (letter * longest + handle + gap))
+    columns = max(1, min(len(keys), columns))
     figure.legend(
         handles=[key.handle() for key in keys],
+        labels=labels,
         loc="outside upper left",
         ncols=columns,
         handlelength=2.6,
         columnspacing=1.2,
     )
-    return math.ceil(len(keys) / columns)
+    lines = sum(label.count("\n") for label in labels)
+    return math.ceil(len(keys) / columns) + lines
 
 
 def _svg_path(path: Path, radius: float) -> str:

@@ -136,7 +136,7 @@ def _draw(group: FigureGroup, first: str) -> dict[str, Any]:
         for n, panel in enumerate(group.panels)
     ]
     return {
-        "name": group.name,
+        "name": f"{first}-{group.kind}",
         "kind": group.kind,
         "heading": group.heading,
         "note": group.note,

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from matplotlib.axes import Axes
 
 from optiscope.report.legend import Key
 
-__all__ = ["FigureGroup", "Panel", "file_name", "label_width", "rows_height"]
+__all__ = [
+    "LINE",
+    "FigureGroup",
+    "Panel",
+    "file_name",
+    "in_lines",
+    "label_width",
+    "rows_height",
+    "shortened",
+]
+
+
+LINE: Final = 20
+"""Letters of a label in a line beside the axes."""
+
+TITLE: Final = 36
+"""Letters of a label above the axes."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,16 @@ def file_name(text: str) -> str:
 def rows_height(rows: int) -> float:
     """Height over width of a panel with one row per algorithm."""
     return 0.26 + 0.075 * max(rows, 4)
+
+
+def in_lines(label: str) -> str:
+    """A label broken into lines that fit beside the axes."""
+    return "\n".join(textwrap.wrap(label, LINE))
+
+
+def shortened(label: str) -> str:
+    """A label that fits above a panel."""
+    return textwrap.shorten(label, TITLE, placeholder=" …")
 
 
 def label_width(labels: Sequence[str]) -> float:

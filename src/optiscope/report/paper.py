@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -29,10 +30,10 @@ RESOLUTION: Final = 300
 def write_figures(
     panels: Iterable[Panel], folder: Path, formats: Sequence[str], width: float | None = None
 ) -> list[Path]:
-    """Write every panel in every format as ``<folder>/<panel name>.<format>``.
+    """Write every panel in every format as ``<folder>/<panel name>.<format>``, numbered if need be.
 
     Args:
-        panels: with unique names.
+        panels: to draw.
         folder: made where missing.
         formats: of :data:`FORMATS`.
         width: inches.
@@ -45,12 +46,15 @@ def write_figures(
     if unknown:
         raise ValueError(f"figures are written as {' or '.join(FORMATS)}, got {unknown[0]!r}")
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    written: list[Path] = []
+    names: Counter[str] = Counter()
     with figure_style(text_scale(width)):
         for panel in panels:
             figure = paper_figure(panel, width)
+            names[panel.name] += 1
+            stem = panel.name if names[panel.name] == 1 else f"{panel.name}-{names[panel.name]}"
             for name in formats:
-                path = folder / f"{panel.name}.{name}"
+                path = folder / f"{stem}.{name}"
                 metadata = {"CreationDate": None} if name == "pdf" else None
                 figure.savefig(path, dpi=RESOLUTION, metadata=metadata)
                 written.append(path)

@@ -15,7 +15,14 @@ from optiscope.report.draw_final import draw_final, row_label
 from optiscope.report.draw_time import RelativeTime, draw_time
 from optiscope.report.legend import MEAN, STOPPED_RUN, Key
 from optiscope.report.number_text import point_text
-from optiscope.report.panels import FigureGroup, Panel, file_name, label_width, rows_height
+from optiscope.report.panels import (
+    FigureGroup,
+    Panel,
+    file_name,
+    in_lines,
+    label_width,
+    rows_height,
+)
 from optiscope.report.tuning_panels import budget_panels, map_panels, sensitivity_panels
 from optiscope.stats.curves import curve, measured
 from optiscope.stats.published import PublishedSetting, published_settings
@@ -183,7 +190,7 @@ def _times(
         draw=partial(draw_time, times=times, looks=looks, reference=reference),
         description=f"time per training step relative to {reference} on {problem}",
         height=rows_height(len(times)),
-        left=label_width([t.label for t in times]),
+        left=label_width([in_lines(t.label) for t in times]),
         keys=keys,
     )
     note = (

@@ -11,7 +11,7 @@ import numpy as np
 from optiscope.report.appearance import Look
 from optiscope.report.draw_profiles import draw_profile, draw_ranks
 from optiscope.report.legend import Key
-from optiscope.report.panels import FigureGroup, Panel, label_width, rows_height
+from optiscope.report.panels import FigureGroup, Panel, in_lines, label_width, rows_height
 from optiscope.stats.profiles import TargetCost, performance_profile, ranks
 from optiscope.stats.study_table import StudyTables
 
@@ -55,7 +55,7 @@ def panels_of_study(
             draw=partial(draw_ranks, ranks=found, looks=looks),
             description="mean rank of each algorithm over problems and seeds",
             height=rows_height(len(found)),
-            left=label_width([r.algorithm for r in found]),
+            left=label_width([in_lines(r.algorithm) for r in found]),
             keys=keys,
         )
         note = (
