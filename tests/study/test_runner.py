@@ -348,7 +348,8 @@ def test_a_worker_that_is_killed_is_replaced(kills: int, deaths: Path, tmp_path:
     events: list[Event] = []
     run_study(study, tmp_path / "out", workers=2, executor=forked, on_event=events.append)
     warnings = [event.message for event in events if event.warning]
-    assert len(warnings) == kills
+    assert 1 <= len(warnings) <= kills  # two may die in one moment
+    assert not list(deaths.iterdir())
     assert all("killed" in warning for warning in warnings)
     assert (events[-1].done, events[-1].total) == (TRIALS, TRIALS)
     assert essence(tmp_path / "out") == essence(tmp_path / "undisturbed")
