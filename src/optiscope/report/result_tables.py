@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from optiscope.report.answers import Answer, effect_text
+from optiscope.report.answers import Answer, Standing, effect_text
 from optiscope.report.appearance import Look
 from optiscope.report.data_table import Cell, DataTable, Row
 from optiscope.report.legend import Key
@@ -56,36 +56,24 @@ def overview_table(
 
 
 def result_table(results: Sequence[Result], answer: Answer, looks: Mapping[str, Look]) -> DataTable:
-    """Final values of one problem, with the leader's lead over each algorithm."""
+    """Final values of one problem, with the leader's lead over each other algorithm."""
     rows = []
     for r in results:
-        low, high = r.range
-        metric = r.metric
-        standing = answer.standings.get(r.algorithm)
-        verdict = "" if standing is None else _VERDICTS[standing.word]
-        lead = "" if standing is None or standing.word == "refused" else standing.text
-        failed = ", ".join(f"{count} {status}" for status, count in r.failed.items())
         leads = r.algorithm == answer.leader
-        hint = standing.text if standing is not None and standing.word == "refused" else ""
-        rows.append(
-            Row(
-                [
-                    Cell(r.algorithm + (" (published)" if r.imported else "")),
-                    Cell(metric_text(r.mean, metric), "best" if leads and answer.certain else ""),
-                    Cell(spread_text(r.deviation, metric)),
-                    Cell(_between(*r.interval, metric)),
-                    Cell(_between(low, high, metric)),
-                    Cell(f"{len(r.values)} of {r.planned}"),
-                    Cell(failed or "–", "bad" if failed else ""),
-                    Cell(lead or "–"),
-                    Cell(verdict, hint=hint),
-                ],
-                Key.of(looks[r.algorithm]),
-                looks[r.algorithm].number,
-            )
-        )
-    lead = f"#lead of {answer.leader}" if answer.leader else "#lead"
-    columns = (
+        failed = ", ".join(f"{count} {status}" for status, count in r.failed.items())
+        cells = [
+            Cell(r.algorithm + (" (published)" if r.imported else "")),
+            Cell(metric_text(r.mean, r.metric), "best" if leads and answer.certain else ""),
+            Cell(spread_text(r.deviation, r.metric)),
+            Cell(_between(*r.interval, r.metric)),
+            Cell(_between(*r.range, r.metric)),
+            Cell(f"{len(r.values)} of {r.planned}"),
+            Cell(failed or "–", "bad" if failed else ""),
+        ]
+        if len(results) > 1:
+            cells += _standing_cells(answer.standings.get(r.algorithm))
+        rows.append(Row(cells, Key.of(looks[r.algorithm]), looks[r.algorithm].number))
+    columns = [
         "algorithm",
         "#mean",
         "#sd",
@@ -93,9 +81,9 @@ def result_table(results: Sequence[Result], answer: Answer, looks: Mapping[str, 
         "#lowest to highest",
         "#seeds",
         "failed",
-        lead,
-        "beside the leader",
-    )
+    ]
+    if len(results) > 1:
+        columns += [f"#lead of {answer.leader}" if answer.leader else "#lead", "beside the leader"]
     return DataTable(columns, rows)
 
 
@@ -144,9 +132,12 @@ def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
 def target_table(
     costs: Sequence[TargetCost], problems: Sequence[str], looks: Mapping[str, Look]
 ) -> DataTable:
-    """Epochs and training time to the reference's target, on every problem that has one."""
+    """Epochs and training time to the reference's target, on every problem that has one.
+
+    Empty for one algorithm alone, which would be measured by itself.
+    """
     by_place = {(c.problem, c.algorithm): c for c in costs}
-    shown = [p for p in problems if any(c.problem == p for c in costs)]
+    shown = [p for p in problems if len(looks) > 1 and any(c.problem == p for c in costs)]
     rows = []
     for label, look in looks.items():
         cells = [Cell(label)]
@@ -183,11 +174,21 @@ def _overview_cell(result: Result, answer: Answer) -> Cell:
     if result.algorithm == answer.leader:
         if answer.certain:
             return Cell(text, "best", "certainly better than all others")
+        if not answer.standings:
+            return Cell(text)
         return Cell(f"≈ {text}", "", "best mean, not certainly better than all others")
     standing = answer.standings.get(result.algorithm)
     if standing is not None and standing.word in _NOT_WORSE:
         return Cell(f"≈ {text}", "", "not shown to be worse than the best")
     return Cell(text)
+
+
+def _standing_cells(standing: Standing | None) -> list[Cell]:
+    if standing is None:
+        return [Cell("–"), Cell("–")]
+    refused = standing.word == "refused"
+    lead = "" if refused else standing.text
+    return [Cell(lead or "–"), Cell(_VERDICTS[standing.word], hint=standing.text * refused)]
 
 
 def _between(low: float, high: float, metric: str) -> str:
