@@ -104,6 +104,11 @@ class CurvatureOptimizer(WrappedOptimizer):
             self._forget_step()
         return loss
 
+    @property
+    def hessian_products(self) -> int:
+        """Hessian products computed so far."""
+        return self._estimate.hessian_products
+
     def _skip(self) -> None:
         e = self._estimate
         detach_gradients(self._flat)
