@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from optiscope.records import Status
@@ -113,7 +114,7 @@ def costs(tables: StudyTables) -> list[Cost]:
     """One cost per problem and algorithm that took a step, in the user's order."""
     found = []
     for problem in tables.problems:
-        reference = _seconds_per_step(tables, problem, str(tables.declaration["reference"]))
+        reference = _wall_per_step(tables, problem, str(tables.declaration["reference"]))
         for label in tables.labels:
             cost = _cost(tables, problem, label, reference)
             if cost is not None:
@@ -168,45 +169,46 @@ def _result(tables: StudyTables, problem: str, label: str) -> Result:
     )
 
 
-def _seconds_per_step(tables: StudyTables, problem: str, label: str) -> pd.DataFrame:
+def _wall_per_step(tables: StudyTables, problem: str, label: str) -> dict[int, float]:
+    """Seconds of training per step, by seed, of the runs that took a step and were timed."""
     rows = tables.of(problem, label, "reporting")
-    steps = pd.to_numeric(rows["steps"])
-    rows = rows[steps > 0]
-    per_step = pd.DataFrame({"seed": rows["seed"]})
-    for kind in ("wall", "cpu"):
-        per_step[kind] = pd.to_numeric(rows[f"training_{kind}"]) / pd.to_numeric(rows["steps"])
-    return per_step[per_step["wall"] > 0].set_index("seed")
+    per_step = _numbers(rows, "training_wall") / _numbers(rows, "steps")
+    kept = _timed(rows)
+    return dict(zip(rows["seed"].to_numpy()[kept].tolist(), per_step[kept].tolist(), strict=True))
 
 
-def _cost(tables: StudyTables, problem: str, label: str, reference: pd.DataFrame) -> Cost | None:
-    per_step = _seconds_per_step(tables, problem, label)
-    if per_step.empty:
+def _cost(
+    tables: StudyTables, problem: str, label: str, reference: Mapping[int, float]
+) -> Cost | None:
+    wall = _wall_per_step(tables, problem, label)
+    if not wall:
         return None
     rows = tables.of(problem, label, "reporting")
-    rows = rows[rows["seed"].isin(per_step.index)]
-    steps = pd.to_numeric(rows["steps"])
-    phases = {
-        phase: float((pd.to_numeric(rows[f"wall_{phase}"]) / steps).mean())
-        for phase in PHASES
-        if f"wall_{phase}" in rows.columns and rows[f"wall_{phase}"].notna().any()
-    }
-    shared = per_step.index.intersection(reference.index)
-    ratios = per_step.loc[shared, "wall"] / reference.loc[shared, "wall"]
-    memory = pd.to_numeric(rows["peak_memory_bytes"]).max()
-    complete = rows[rows["complete"].astype(bool)]
+    rows = rows[_timed(rows)]
+    steps = _numbers(rows, "steps")
+    phases = {phase: _numbers(rows, f"wall_{phase}") / steps for phase in PHASES}
+    memory = _numbers(rows, "peak_memory_bytes")
+    total = _numbers(rows, "training_wall")[rows["complete"].to_numpy(bool)]
     return Cost(
         problem=problem,
         algorithm=label,
-        wall=tuple(per_step["wall"]),
-        cpu=tuple(per_step["cpu"]),
-        ratios=tuple(float(r) for r in ratios),
-        phases=phases,
-        gradient_evaluations=_per_step(rows["gradient_evaluations"], steps),
-        hessian_products=_per_step(rows["hessian_products"], steps),
-        peak_memory_bytes=None if pd.isna(memory) else int(memory),
-        total_wall=float(pd.to_numeric(complete["training_wall"]).mean()),
+        wall=tuple(wall.values()),
+        cpu=tuple((_numbers(rows, "training_cpu") / steps).tolist()),
+        ratios=tuple(wall[seed] / reference[seed] for seed in wall if seed in reference),
+        phases={p: float(v.mean()) for p, v in phases.items() if not np.isnan(v).any()},
+        gradient_evaluations=float((_numbers(rows, "gradient_evaluations") / steps).mean()),
+        hessian_products=float((_numbers(rows, "hessian_products") / steps).mean()),
+        peak_memory_bytes=None if np.isnan(memory).all() else int(np.nanmax(memory)),
+        total_wall=float(total.mean()) if len(total) else math.nan,
     )
 
 
-def _per_step(counts: pd.Series[Any], steps: pd.Series[Any]) -> float:
-    return float((pd.to_numeric(counts) / steps).mean())
+def _timed(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    return (_numbers(rows, "steps") > 0) & (_numbers(rows, "training_wall") > 0)
+
+
+def _numbers(rows: pd.DataFrame, column: str) -> NDArray[np.float64]:
+    """A column as floats, NaN where a run has no such value."""
+    if column not in rows.columns:
+        return np.full(len(rows), math.nan)
+    return rows[column].to_numpy(float, na_value=math.nan)
