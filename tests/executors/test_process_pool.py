@@ -49,6 +49,25 @@ def test_workers_are_fresh_ignore_ctrl_c_and_are_replaced_by_nobody() -> None:
             pool.submit(time.sleep, 60).result(timeout=60)
 
 
+UNGUARDED = """
+import os
+from optiscope.executors import process_pool
+
+with process_pool(2) as pool:
+    workers = {pool.submit(os.getpid).result(timeout=60) for _ in range(4)}
+print(len(workers - {os.getpid()}) > 0)
+"""
+
+
+def test_a_script_needs_no_guard_for_its_main_module(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == "True\n"
+
+
 def _alive(process: int) -> bool:
     """Whether a process runs; a zombie does not."""
     try:

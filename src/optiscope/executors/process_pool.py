@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
+from typing import Any
 
 __all__ = ["available_cores", "process_pool"]
 
@@ -23,16 +26,34 @@ def available_cores() -> int:
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:
-    """Executor of ``workers`` fresh processes.
+    """Executor of ``workers`` fresh processes for functions of importable modules.
 
-    Workers leave Ctrl-C to the parent, and end when the parent is gone, however it went.
+    Workers leave Ctrl-C to the parent, and end when the parent is gone, however it went. They do
+    not run the parent's script, which therefore needs no ``if __name__ == "__main__":``.
     """
     return ProcessPoolExecutor(
         workers,
-        mp_context=multiprocessing.get_context("spawn"),
+        mp_context=_FreshContext(),
         initializer=_start_worker,
         initargs=(os.getpid(),),
     )
+
+
+class _FreshProcess(SpawnProcess):
+    """A spawned process that is not told of the parent's main module, so as not to run it again."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return SpawnProcess._Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _FreshContext(SpawnContext):
+    Process = _FreshProcess
 
 
 def _start_worker(parent: int) -> None:
