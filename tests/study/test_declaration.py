@@ -140,3 +140,19 @@ def test_no_such_study(source: str) -> None:
 )
 def test_lines_of_keys(path: tuple[str | int, ...], line: int | None) -> None:
     assert line_of(TEXT, path) == line
+
+
+def test_lines_of_dotted_quoted_and_commented_keys() -> None:
+    text = (
+        "[[algorithms]]  # the first\n"
+        'optimizer = "sgd"\n'
+        "space.lr = { low = 1.0, high = 0.1 }\n"
+        'fixed."weight_decay" = 0.1\n'
+        "# optimizer = 3\n"
+        "[ tuning ]\n"
+        "  budget = 3\n"
+    )
+    assert line_of(text, ("algorithms", 0)) == 1
+    assert line_of(text, ("algorithms", 0, "space", "lr", "low")) == 3
+    assert line_of(text, ("algorithms", 0, "fixed", "weight_decay")) == 4
+    assert line_of(text, ("tuning", "budget")) == 7
