@@ -25,9 +25,10 @@ from optiscope import problems
 from optiscope.optim.preconditioned_sgd import PreconditionedSGD
 
 SETTINGS: dict[str, Any] = {
-    "est_rank": 10,
-    "num_observations": 20,
-    "prior_iterations": 5,
+    "est_rank": 5,
+    "num_observations": 8,
+    "prior_iterations": 1,
+    "power_iterations": 3,
     "momentum": 0.9,
     "nesterov": True,
     "hessian": "difference",
@@ -226,7 +227,8 @@ def compare(case: Case, seed: int) -> dict[str, Any]:
     problem = make(case.problem)
     sgd = tuned_sgd(problem, case, seed)
     quarter = case.steps // 4
-    overhead = SETTINGS["num_observations"] + SETTINGS["prior_iterations"] + 8
+    estimation = ("num_observations", "prior_iterations", "power_iterations")
+    overhead = sum(SETTINGS[name] for name in estimation) + 8
     ours = train(
         problem,
         case,

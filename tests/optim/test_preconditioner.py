@@ -481,3 +481,18 @@ def test_the_log_says_what_a_person_wants_to_see() -> None:
     assert log["step_size"][0] > 0
     assert log["prior_mean"] > 0
     assert log["hessian_products"] >= 11
+
+
+def test_memory_outside_estimation_is_rank_plus_one_vectors() -> None:
+    model = nn.Linear(100, 100)
+    opt = PreconditionedSGD(model.parameters(), **SMALL)
+    x = torch.randn(16, 100)
+    for _ in range(14):
+        opt.zero_grad()
+        opt.backward(model(x).square().mean())
+        opt.step()
+    state = opt.state_dict()
+    assert state["estimate"]["phase"] == "ready"
+    held = [v for v in state["estimate"].values() if isinstance(v, Tensor)]
+    numbers = sum(v.untyped_storage().nbytes() / 4 for v in held)
+    assert numbers <= (SMALL["est_rank"] + 1) * 10_100 + 100
