@@ -207,6 +207,23 @@ def test_muon_is_saved_and_goes_on_as_if_nothing_had_been() -> None:
     assert equal(steps(two, second, 4, begin=4), steps(one, first, 4, begin=4))
 
 
+def test_a_copy_of_muon_goes_on_alone() -> None:
+    network = model()
+    optimizer = MuonWithAdamW(network.parameters(), lr=0.02)
+    steps(network, optimizer, 3)
+    twin, its_optimizer = copy.deepcopy((network, optimizer))
+    assert its_optimizer.param_groups[0]["params"][0] is not optimizer.param_groups[0]["params"][0]
+    after = steps(network, optimizer, 3, begin=3)
+    assert not equal(list(twin.parameters()), after)
+    assert equal(steps(twin, its_optimizer, 3, begin=3), after)
+
+
+def test_muon_takes_no_group_once_it_is_made() -> None:
+    optimizer = MuonWithAdamW(model().parameters(), lr=0.02)
+    with pytest.raises(ValueError, match="make a new one"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2, 2))]})
+
+
 def test_a_schedule_acts_on_both_of_muons_parts() -> None:
     network = model()
     optimizer = MuonWithAdamW(network.parameters(), lr=0.02)

@@ -66,6 +66,18 @@ class MuonWithAdamW(Optimizer):
     def _restricted(group: dict[str, Any], keep: Callable[[Tensor], bool]) -> dict[str, Any]:
         return {**group, "params": [p for p in group["params"] if keep(p)]}
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take a group while the optimizer is made; a later one would belong to neither part."""
+        if hasattr(self, "_inner"):
+            raise ValueError(
+                "expected every parameter when MuonWithAdamW is made, got a group afterwards: "
+                "make a new one of all groups"
+            )
+        super().add_param_group(param_group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_inner": self._inner}
+
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of both optimizers; returns the closure's loss where one is given."""
         loss = None
