@@ -20,6 +20,8 @@ from optiscope.stats.tuning_curve import tuning_summaries
 
 __all__ = ["summary_json", "summary_table"]
 
+WIDEST_LABEL = 26  # characters, indentation included; longer labels are folded
+
 
 def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> Table:
     """Final values of every algorithm on every problem, one row each, and who won below them.
@@ -39,12 +41,13 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    table.add_column("algorithm", overflow="fold", min_width=12)
+    longest = max(len(label) for label in tables.labels)
+    table.add_column("algorithm", overflow="fold", min_width=min(2 + longest, WIDEST_LABEL))
     table.add_column("mean ± sd", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("failed", overflow="fold", style="red")
-    table.add_column("hyperparameters", overflow="fold")
+    table.add_column("chosen", overflow="fold")
     found = results(tables)
     spent = {(c.problem, c.algorithm): c for c in costs(tables)}
     claims = claims_from(tables.evidence)
