@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optiscope.stats.sensitivity import Edge, edge_of_space, numeric_names, selection_metric, tried
+from optiscope.stats.sensitivity import Edge, edges, selection_metric, tried
 from optiscope.stats.study_table import StudyTables
 from optiscope.stats.summary import higher_is_better
 
@@ -138,12 +138,6 @@ def tuning_summaries(tables: StudyTables) -> list[TuningSummary]:
             values = [p.value for p in points]
             learns = tables.algorithm(label).sampler == "tpe"
             chosen = next((p for p in points if p.chosen), None)
-            space = tables.algorithm(label).space
-            edges = [
-                edge_of_space(name, float(chosen.hyperparameters[name]), space[name])
-                for name in numeric_names(space)
-                if chosen is not None and name in chosen.hyperparameters
-            ]
             summaries.append(
                 TuningSummary(
                     problem=problem,
@@ -154,7 +148,7 @@ def tuning_summaries(tables: StudyTables) -> list[TuningSummary]:
                     charge=charge,
                     expected=None if charge is None else _curve(values, charge, better, learns),
                     resampled=not learns,
-                    edges=tuple(edge for edge in edges if edge is not None),
+                    edges=edges(tables.algorithm(label).space, points),
                     selection=None
                     if chosen is None
                     else selection_bias(
