@@ -24,13 +24,25 @@ objective),
 class Metric:
     """A per-sample figure of merit, averaged over an evaluation set.
 
-    ``compute(outputs, targets)`` returns one value per sample, shape [B].
+    ``compute(outputs, targets)`` returns one value per sample, shape [B]. Records keep names only,
+    so the name says which way is better: what ends in ``loss`` should fall, all else should rise.
+
+    Raises:
+        ValueError: the name says otherwise.
     """
 
     name: str
     compute: Callable[[Any, Tensor], Tensor]
     higher_is_better: bool
     unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.higher_is_better == self.name.endswith("loss"):
+            should = "rise" if self.higher_is_better else "fall"
+            raise ValueError(
+                f"metric {self.name!r} should {should}, but its name says otherwise: "
+                "names of figures that should fall end in 'loss', and no others do"
+            )
 
 
 def all_parameters(model: nn.Module) -> list[ParamGroup]:
