@@ -97,7 +97,8 @@ def horizontal_flip(probability: float = 0.5) -> Augment:
 
 def flip(images: Tensor, flipped: Tensor) -> Tensor:
     """Images [B, C, H, W], mirrored left to right where ``flipped`` (bool [B]) is true."""
-    return torch.where(flipped[:, None, None, None], images.flip(-1), images)
+    turned = images.flip(-1)
+    return torch.where(flipped[:, None, None, None], turned, images, out=turned)
 
 
 def colour_jitter(
@@ -160,8 +161,8 @@ def jitter(images: Tensor, kinds: Tensor, factors: Tensor) -> Tensor:
     spare = [torch.empty_like(pixels) for _ in range(min(2, len(mixing)))]  # fewer fresh pages
     for k in range(len(mixing)):
         shift = mean[k] * (pixels.mean(2) @ luma)
-        pixels = torch.bmm(mixing[k], pixels, out=spare[k % 2])
-        pixels.add_(shift[:, None, None]).clamp_(0, 1)
+        pixels = torch.baddbmm(shift[:, None, None], mixing[k], pixels, out=spare[k % 2])
+        pixels.clamp_(0, 1)
     return pixels.view(images.shape)
 
 
