@@ -10,15 +10,15 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optiscope.optim.lark import Lark
-    from optiscope.optim.preconditioned_sgd import (
+    from optiscope.optim import (
         AdaptiveSGD,
+        Lark,
         OnlyAdaptiveSGD,
         PreconditionedSGD,
         PreconditionedTunedMomentum,
         PreconditionedTunedSGD,
+        Preconditioner,
     )
-    from optiscope.optim.preconditioner import Preconditioner
     from optiscope.problems import Problem
     from optiscope.records import Run, StudyFolder, Trial
     from optiscope.report import write_report
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from optiscope.study.single import run
 
 _HOMES = {
-    "AdaptiveSGD": "optiscope.optim.preconditioned_sgd",
-    "Lark": "optiscope.optim.lark",
-    "OnlyAdaptiveSGD": "optiscope.optim.preconditioned_sgd",
-    "PreconditionedSGD": "optiscope.optim.preconditioned_sgd",
-    "PreconditionedTunedMomentum": "optiscope.optim.preconditioned_sgd",
-    "PreconditionedTunedSGD": "optiscope.optim.preconditioned_sgd",
-    "Preconditioner": "optiscope.optim.preconditioner",
+    "AdaptiveSGD": "optiscope.optim",
+    "Lark": "optiscope.optim",
+    "OnlyAdaptiveSGD": "optiscope.optim",
+    "PreconditionedSGD": "optiscope.optim",
+    "PreconditionedTunedMomentum": "optiscope.optim",
+    "PreconditionedTunedSGD": "optiscope.optim",
+    "Preconditioner": "optiscope.optim",
     "Problem": "optiscope.problems",
     "Run": "optiscope.records",
     "Study": "optiscope.study",

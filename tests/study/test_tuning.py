@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from optiscope.optim.spec import Choice, Range
-from optiscope.study.study import Algorithm, GridRange
+from optiscope.study.study import Algorithm
 from optiscope.study.tuning import Tuning
 
 SPACE = {
-    "lr": GridRange(1e-4, 1.0, log=True, points=3),
-    "momentum": GridRange(0.0, 0.99, log=False, points=2),
+    "lr": Range(1e-4, 1.0, log=True, points=3),
+    "momentum": Range(0.0, 0.99, log=False, points=2),
     "nesterov": Choice([False, True]),
 }
 SAMPLERS = ["grid", "random", "qmc", "tpe"]

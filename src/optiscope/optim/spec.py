@@ -13,11 +13,15 @@ __all__ = ["Choice", "OptimizerSpec", "Range"]
 
 @dataclass(frozen=True)
 class Range:
-    """An interval [low, high] of a hyperparameter, sampled on a logarithmic or linear scale."""
+    """An interval [low, high] of a hyperparameter, sampled on a logarithmic or linear scale.
+
+    ``points`` is how many a grid takes in it; None leaves it to the budget.
+    """
 
     low: float
     high: float
     log: bool = True
+    points: int | None = None
 
     def __post_init__(self) -> None:
         if not self.low < self.high:

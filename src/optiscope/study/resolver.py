@@ -21,7 +21,7 @@ from optiscope.study.declaration import (
     StudyError,
     read_declaration,
 )
-from optiscope.study.study import Algorithm, GridRange, Study
+from optiscope.study.study import Algorithm, Study
 from optiscope.study.toml_lines import line_of
 from optiscope.train.clipping import check_clip
 from optiscope.train.early_stopping import EarlyStopping
@@ -180,7 +180,7 @@ class _Resolver:
         try:
             if isinstance(table, ChoiceTable):
                 return Choice(table.choice)
-            return GridRange(table.low, table.high, table.log, table.points)
+            return Range(table.low, table.high, table.log, table.points)
         except ValueError as error:
             self._fail(path, f"{path[-1]}: {error}")
             raise
@@ -203,8 +203,8 @@ class _Resolver:
         for name, dimension in space.items():
             if isinstance(dimension, Choice):
                 size *= len(dimension.values)
-            elif getattr(dimension, "points", None):
-                size *= dimension.points  # type: ignore[attr-defined]
+            elif dimension.points:
+                size *= dimension.points
             elif len(ranges) == 1 and len(space) == 1:
                 size *= declared
             else:

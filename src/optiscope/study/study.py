@@ -12,14 +12,7 @@ from optiscope.optim.spec import Choice, Range
 from optiscope.problems import Problem
 from optiscope.records import SCHEMA_VERSION, Trial
 
-__all__ = ["Algorithm", "GridRange", "Study"]
-
-
-@dataclass(frozen=True)
-class GridRange(Range):
-    """A range with the number of points a grid takes in it."""
-
-    points: int | None = None
+__all__ = ["Algorithm", "Study"]
 
 
 @dataclass(frozen=True)
@@ -166,5 +159,4 @@ def _plain_dimension(dimension: Range | Choice) -> dict[str, Any]:
     if isinstance(dimension, Choice):
         return {"choice": list(dimension.values)}
     plain: dict[str, Any] = {"low": dimension.low, "high": dimension.high, "log": dimension.log}
-    points = getattr(dimension, "points", None)
-    return plain if points is None else plain | {"points": points}
+    return plain if dimension.points is None else plain | {"points": dimension.points}

@@ -144,7 +144,7 @@ def _grid(algorithm: Algorithm) -> list[Mapping[str, Any]]:
         if isinstance(dimension, Choice):
             axes.append(list(range(len(dimension.values))))
             continue
-        points = getattr(dimension, "points", None) or algorithm.budget
+        points = dimension.points or algorithm.budget
         space = np.geomspace if dimension.log else np.linspace
         inner = [float(v) for v in space(dimension.low, dimension.high, points)]
         axes.append([dimension.low, *inner[1:-1], dimension.high])
