@@ -88,7 +88,9 @@ def command(
     from optiscope.cli.root import ExitCode
     from optiscope.records import RunStore, Status
     from optiscope.study.single import run
+    from optiscope.train.memory import reuse_freed_memory
 
+    reuse_freed_memory()
     hyperparameters = parse_settings(settings)
     store = None if out is None else RunStore(out)
     if store is not None:

@@ -78,8 +78,10 @@ def command(
     from optiscope.optim import registry
     from optiscope.records import Trial
     from optiscope.train.environment import environment
+    from optiscope.train.memory import reuse_freed_memory
     from optiscope.train.timing import time_interleaved
 
+    reuse_freed_memory()
     found = problems.get(problem)
     names = [name.strip() for name in optimizers.split(",") if name.strip()]
     bound = [registry.bind(name, _settings(name)) for name in names]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from optiscope.data.samples import Samples, TensorSamples
 from optiscope.problems.problem import Problem
+from optiscope.train.layout import in_fast_layout
 
 __all__ = ["check_watched", "evaluate", "validation_figures"]
 
@@ -32,7 +33,7 @@ def evaluate(
     if problem.metric is not None:
         totals[problem.metric.name] = torch.zeros((), dtype=torch.float64, device=device)
     for inputs, targets in _batches(samples, device):
-        outputs = model(inputs)
+        outputs = model(in_fast_layout(inputs))
         totals["loss"] += problem.loss(outputs, targets).sum(dtype=torch.float64)
         if problem.metric is not None:
             values = problem.metric.compute(outputs, targets)

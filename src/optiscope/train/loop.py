@@ -27,6 +27,7 @@ from optiscope.train.clock import PhaseClock
 from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.environment import environment
 from optiscope.train.evaluation import check_watched, evaluate
+from optiscope.train.layout import in_fast_layout
 from optiscope.train.memory import peak_memory_bytes, reset_peak_memory
 from optiscope.train.optimizer_log import optimizer_log
 from optiscope.train.pruning import Pruning
@@ -283,6 +284,7 @@ class Training:
             if self.splits.augment is not None:
                 inputs = self.splits.augment(batch.inputs, self.random.augmentation)
                 batch = Batch(inputs, batch.targets)
+            batch = Batch(in_fast_layout(batch.inputs), batch.targets)
             self.clock.mark("data")
             unseen.append(self._train_step(batch))
             self.step += 1
