@@ -3,7 +3,9 @@
 The augmentation is that of ``cifar10_3c3d``: pad by 2 and crop, mirror, colours. The loop applies
 the same operations to one image at a time, as a data set's transform does. Both run on one thread,
 in turn, and the ratio is the median over rounds; processor time is shown beside wall time because
-it does not count what other processes take. Run with ``python benchmarks/augmentation.py``.
+it does not count what other processes take. Freed memory is reused, as in every process that
+trains (``optiscope.train.memory``); ``--as-it-comes`` leaves the allocator alone. Run with
+``python benchmarks/augmentation.py``.
 
 Index legend: B samples of 3 x 32 x 32 pixels.
 """
@@ -20,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from optiscope.data.augment import colour_jitter, compose, horizontal_flip, pad_and_crop
+from optiscope.train.memory import reuse_freed_memory
 
 BATCH = 128
 WARM_UP = 5
@@ -83,7 +86,13 @@ def summary(clock: str, whole: Sequence[float], alone: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="time batched against per-sample augmentation")
     parser.add_argument("--rounds", type=int, default=100, help="alternations to take medians of")
-    rounds = parser.parse_args().rounds
+    parser.add_argument(
+        "--as-it-comes", action="store_true", help="leave the memory allocator as it comes"
+    )
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
+    if not arguments.as_it_comes:
+        reuse_freed_memory()
     torch.set_num_threads(1)
     images = torch.rand(BATCH, 3, 32, 32)
     batched = compose(
