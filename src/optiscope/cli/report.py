@@ -26,6 +26,16 @@ def _inches(_: click.Context, __: click.Parameter, text: str | None) -> float | 
     return width
 
 
+def _pairs(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        label, equals, value = text.rpartition("=")
+        if not (equals and label and value):
+            raise click.BadParameter(f"expected LABEL=VALUE, got {text!r}")
+        found[label] = value
+    return found
+
+
 @click.command("report")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
@@ -35,16 +45,62 @@ def _inches(_: click.Context, __: click.Parameter, text: str | None) -> float | 
     help="Also write every figure in this format, with fonts embedded; may be given twice.",
 )
 @click.option("--width", callback=_inches, help="Width of those figures, such as 3.25in or 8.5cm.")
+@click.option(
+    "--show",
+    "algorithms",
+    multiple=True,
+    metavar="LABEL",
+    help="Show this algorithm; given several times, in this order [default: all, as declared].",
+)
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="LABEL=NAME",
+    callback=_pairs,
+    help="Call an algorithm NAME.",
+)
+@click.option(
+    "--colour",
+    "colours",
+    multiple=True,
+    metavar="LABEL=#rrggbb",
+    callback=_pairs,
+    help="Draw an algorithm in this colour.",
+)
 @json_option
-def command(folder: Path, figures: tuple[str, ...], width: float | None, wants_json: bool) -> None:
-    """Write report.html for the study in FOLDER, and figures for a paper where asked."""
+def command(
+    folder: Path,
+    figures: tuple[str, ...],
+    width: float | None,
+    algorithms: tuple[str, ...],
+    labels: dict[str, str],
+    colours: dict[str, str],
+    wants_json: bool,
+) -> None:
+    """Write report.html for the study in FOLDER, and figures for a paper where asked.
+
+    Options take the labels that the study declares. Leaving algorithms out makes no claim easier:
+    claims stay corrected for all comparisons of the study.
+    """
     from rich.console import Console
 
     from optiscope.records import StudyFolder
     from optiscope.report import summary_json, summary_table, write_report
 
     kept = StudyFolder(folder)
-    page = write_report(kept, figures=figures, width=width)
+    try:
+        page = write_report(
+            kept,
+            figures=figures,
+            width=width,
+            algorithms=algorithms or None,
+            order=algorithms or None,
+            labels=labels,
+            colours=colours,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     if wants_json:
         click.echo(as_json(summary_json(kept)))
         return

@@ -20,6 +20,7 @@ COMMANDS = {
     "report": ("report", "Write the page and figures of a study again."),
     "claim": ("claim", "Ask a study a question; it answers or refuses."),
     "import": ("importing", "Put published results beside a study's own."),
+    "reproduce": ("reproduce", "Repeat a published experiment beside its figures."),
     "time": ("time", "Measure what a training step costs with several optimizers."),
     "data": ("data", "List, download and check data sets."),
 }

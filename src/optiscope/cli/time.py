@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option
 
-if TYPE_CHECKING:
-    from optiscope.train.timing import TimedChunk
-
 __all__ = ["command"]
-
-RATES = {"sgd": 0.01, "momentum": 0.01, "nesterov": 0.01}
-DEFAULT_RATE = 1e-3
 
 
 @click.command("time")
@@ -59,7 +53,7 @@ def command(
     steps: int | None,
     batch_size: int | None,
     threads: int | None,
-    device: str,
+    device: Literal["cpu", "cuda"],
     out: Path | None,
     data_dir: Path | None,
     wants_json: bool,
@@ -70,100 +64,31 @@ def command(
     is evaluation. Ratios are paired by repetition. Learning rates are small and fixed: they do
     not change what a step costs. Let nothing else run meanwhile.
     """
-    import torch
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
 
-    from optiscope import problems
-    from optiscope.optim import registry
-    from optiscope.records import Trial
-    from optiscope.train.environment import environment
-    from optiscope.train.memory import reuse_freed_memory
-    from optiscope.train.timing import time_interleaved
+    from optiscope.study.cost import time_optimizers
 
-    reuse_freed_memory()
-    found = problems.get(problem)
     names = [name.strip() for name in optimizers.split(",") if name.strip()]
-    bound = [registry.bind(name, _settings(name)) for name in names]
-    trials = [
-        Trial(
-            problem=problem,
-            problem_version=found.version,
-            optimizer=b.spec.name,
-            hyperparameters=dict(b.hyperparameters),
-            seed=0,
-            epochs=repetitions + 1,
-            batch_size=batch_size or found.batch_size,
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"timing {problem}", total=repetitions * len(names))
+        content = time_optimizers(
+            problem,
+            names,
+            repetitions=repetitions,
+            steps=steps,
+            batch_size=batch_size,
             device=device,
-            threads=threads or torch.get_num_threads(),
+            threads=threads,
+            data_dir=data_dir,
+            on_chunk=lambda: bar.advance(task),
         )
-        for b in bound
-    ]
-    chunks = list(
-        track(
-            time_interleaved(
-                trials, found, bound, repetitions=repetitions, steps=steps, data_dir=data_dir
-            ),
-            description=f"timing {problem}",
-            total=repetitions * len(names),
-            console=Console(stderr=True),
-            transient=True,
-        )
-    )
-    content = {
-        "problem": problem,
-        "batch_size": trials[0].batch_size,
-        "threads": trials[0].threads,
-        "reference": names[0],
-        "repetitions": repetitions,
-        "rows": [_row(name, i, chunks) for i, name in enumerate(names)],
-        "environment": environment(torch.device(device)),
-    }
     if out is not None:
         _write(out, content)
     if wants_json:
         click.echo(as_json(content))
     else:
         _print(content)
-
-
-def _settings(name: str) -> dict[str, Any]:
-    """A small learning rate for optimizers that have a rate and are tuned by it."""
-    from optiscope.optim import registry
-
-    spec = registry.get(name)
-    return {"lr": RATES.get(name, DEFAULT_RATE)} if "lr" in spec.space else {}
-
-
-def _row(name: str, position: int, chunks: list[TimedChunk]) -> dict[str, Any]:
-    from dataclasses import asdict
-    from statistics import median
-
-    from optiscope.stats.relative_time import time_ratio
-
-    mine = [c for c in chunks if c.position == position]
-    reference = [c for c in chunks if c.position == 0]
-    phases = sorted({phase for c in mine for phase in c.seconds})
-    return {
-        "optimizer": name,
-        "ratio": asdict(
-            time_ratio([c.total.wall for c in mine], [c.total.wall for c in reference])
-        ),
-        "cpu_ratio": asdict(
-            time_ratio([c.total.cpu for c in mine], [c.total.cpu for c in reference])
-        ),
-        "milliseconds_per_step": 1000 * median(c.total.wall / c.steps for c in mine),
-        "cpu_milliseconds_per_step": 1000 * median(c.total.cpu / c.steps for c in mine),
-        "seconds_per_epoch": median(c.total.wall / c.steps for c in mine)
-        * max(c.steps for c in mine),
-        "phases_milliseconds_per_step": {
-            phase: 1000 * median(c.seconds[phase].wall / c.steps for c in mine) for phase in phases
-        },
-        "gradients_per_step": sum(c.gradient_evaluations for c in mine)
-        / sum(c.steps for c in mine),
-        "hessian_products_per_step": sum(c.hessian_products for c in mine)
-        / sum(c.steps for c in mine),
-    }
 
 
 def _print(content: dict[str, Any]) -> None:

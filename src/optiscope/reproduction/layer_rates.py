@@ -48,7 +48,7 @@ class LayerwiseAdaptiveSGD(Optimizer):
         self.steps = self.hessian_products = 0
         self.rates: list[float] = []
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One batch; ``closure`` clears gradients, calls ``backward`` and returns the loss."""
         if closure is None:
             raise RuntimeError("expected a closure, got none: call step(closure)")

@@ -12,6 +12,7 @@ Source: L. Bald 2019, Investigating Probabilistic Preconditioning on Artificial 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -103,7 +104,7 @@ class PublishedPreconditioner(Optimizer):
         self._directions: list[list[Tensor]] = []
         self._products: list[list[Tensor]] = []
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One batch; ``closure`` clears gradients, calls ``backward`` and returns the loss."""
         if closure is None:
             raise RuntimeError("expected a closure, got none: call step(closure)")
@@ -205,8 +206,8 @@ class PublishedPreconditioner(Optimizer):
 
     def _construct_rate(self) -> None:
         assert self._mean_gradient is not None
-        self.alpha = self._sy / self._yy
-        self.scale = self._sy / self._ss
+        self.alpha = self._sy / self._yy if self._yy else math.nan
+        self.scale = self._sy / self._ss if self._ss else math.nan
         mean_square = self._ss / self.prior_iterations
         square_mean = sum(float(m @ m) for m in self._mean_gradient)
         if "noise" in self.mended:
@@ -245,7 +246,7 @@ class PublishedPreconditioner(Optimizer):
         """U [N, K] and the factors c [K] of the preconditioner I + U diag(c) U' of one tensor."""
         x, s = self._factor(i)
         left, upper = torch.linalg.qr(x)
-        right, lower = torch.linalg.qr(s)
+        lower = torch.linalg.qr(s, mode="r").R
         core = (self.scale**2 * upper @ lower.mT).double()
         if not bool(core.isfinite().all()):
             return torch.full_like(left[:, :1], torch.nan), core.new_ones(1).to(left)

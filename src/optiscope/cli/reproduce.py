@@ -1,0 +1,106 @@
+"""``optiscope reproduce``: a published experiment, beside its figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from optiscope.cli.options import as_json, data_dir_option, json_option
+
+if TYPE_CHECKING:
+    from optiscope.study import Event
+
+__all__ = ["command"]
+
+NAMES = (
+    "preconditioning",
+    "cost",
+    "initialisation",
+    "sensitivity",
+    "estimation",
+    "parameter_groups",
+)
+
+
+@click.command("reproduce")
+@click.argument("name", type=click.Choice(NAMES), metavar="NAME")
+@click.option(
+    "--scale",
+    type=click.Choice(["small", "full"]),
+    default="small",
+    show_default=True,
+    help="As published, or what two cores can do.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of records and page [default: runs/reproduce/NAME].",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Trials at a time [default: by cores].")
+@data_dir_option
+@json_option
+def command(
+    name: str,
+    scale: Literal["small", "full"],
+    out: Path | None,
+    workers: int | None,
+    data_dir: Path | None,
+    wants_json: bool,
+) -> None:
+    """Repeat the published experiment NAME and put what comes out beside what was published.
+
+    \b
+    NAME is one of
+      preconditioning   Experiment 1: against tuned baselines, and phase by phase
+      cost              Experiment 2: seconds relative to SGD; let nothing else run
+      initialisation    Experiment 3: explicit or framework, three batch sizes
+      sensitivity       Experiment 4: the rate of the first epoch
+      estimation        rank, observations and prior iterations
+      parameter_groups  one constructed rate, or one for each layer
+
+    What is recorded is not run again: stop it at any time and give the same command to go on.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+    from rich.text import Text
+
+    from optiscope.reproduction.reproduce import read_sections, reproduce
+
+    folder = out or Path("runs") / "reproduce" / name
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        tasks: dict[str, int] = {}
+
+        def show(study: str, event: Event) -> None:
+            task = tasks.setdefault(study, bar.add_task(study) if study not in tasks else 0)
+            bar.update(task, completed=event.done, total=event.total)  # type: ignore[arg-type]
+            if event.warning:
+                bar.console.print(Text(event.message, style="yellow"))
+
+        page = reproduce(
+            name, folder, scale=scale, workers=workers, data_dir=data_dir, on_event=show
+        )
+    found = read_sections(name, folder, scale)
+    verdicts = [verdict for section in found for verdict in section.conclusions]
+    if wants_json:
+        content = {
+            "page": str(page),
+            "conclusions": [
+                dict(zip(("claim", "verdict", "evidence"), v, strict=True)) for v in verdicts
+            ],
+            "figures": [c.to_dict() for section in found for c in section.compared],
+        }
+        click.echo(as_json(content))
+        return
+    table = Table("published conclusion", "verdict", "evidence")
+    for row in verdicts:
+        table.add_row(*row)
+    if verdicts:
+        Console().print(table)
+    click.echo(f"page: {page}")

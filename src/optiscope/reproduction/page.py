@@ -1,0 +1,91 @@
+"""The page of an experiment: what was published, what we found, whether they agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib import metadata, resources
+
+import jinja2
+from markupsafe import Markup
+
+from optiscope.report.appearance import figure_style
+from optiscope.report.data_table import Cell, DataTable, Row
+from optiscope.report.page import page_figure
+from optiscope.report.svg import svg_text
+from optiscope.reproduction.agreement import ERRORS, Compared
+from optiscope.reproduction.experiments import Experiment, Scale
+from optiscope.reproduction.published_figures import Published
+from optiscope.reproduction.sections import Section
+
+__all__ = ["compared_table", "render_page"]
+
+
+def render_page(experiment: Experiment, scale: Scale, sections: Sequence[Section]) -> str:
+    """The page as text; it loads nothing from the network."""
+    with figure_style():
+        drawings = [
+            [
+                Markup(svg_text(page_figure(panel), f"s{i}p{k}", panel.description))
+                for k, panel in enumerate(section.panels)
+            ]
+            for i, section in enumerate(sections)
+        ]
+    style = resources.files("optiscope.report") / "templates" / "report.css"
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("optiscope.reproduction", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("reproduction.html.j2").render(
+        experiment=experiment,
+        scale=scale,
+        sections=list(zip(sections, drawings, strict=True)),
+        compared_table=compared_table,
+        verdicts=[v for section in sections for v in section.conclusions],
+        errors=ERRORS,
+        style=Markup(style.read_text(encoding="utf-8")),
+        version=metadata.version("optiscope"),
+    )
+
+
+def compared_table(compared: Sequence[Compared]) -> DataTable:
+    """One row per figure."""
+    rows = []
+    for figure in compared:
+        verdict = figure.verdict
+        note = figure.note if verdict == "differ" else ""
+        rows.append(
+            Row(
+                [
+                    Cell(figure.what),
+                    Cell(_published(figure.published, figure.unit)),
+                    Cell(_ours(figure)),
+                    Cell(verdict, "bad" if verdict == "differ" else ""),
+                    Cell(note, "words" if note else ""),
+                ]
+            )
+        )
+    return DataTable(["figure", "#published", "#here", "verdict", "why"], rows)
+
+
+def _published(published: Published | None, unit: str) -> str:
+    if published is None:
+        return ""
+    return _value(published.mean, published.deviation, published.runs, unit)
+
+
+def _ours(figure: Compared) -> str:
+    return _value(figure.mean, figure.deviation, len(figure.ours), figure.unit)
+
+
+def _value(mean: float, deviation: float, runs: int, unit: str) -> str:
+    if runs == 0:
+        return ""
+    if math.isnan(mean):
+        return "failed"
+    digits = 2
+    spread = "" if math.isnan(deviation) else f" ± {deviation:.{digits}f}"
+    return f"{mean:.{digits}f}{spread} {unit} ({runs})"

@@ -1,0 +1,130 @@
+"""Running an experiment: its studies and times, then its page."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from optiscope.records import StudyFolder
+from optiscope.records.store import StoreError, explain, write_json_atomically
+from optiscope.report import write_report
+from optiscope.reproduction.experiments import Experiment, Scale, TimedProblem, experiment
+from optiscope.reproduction.page import render_page
+from optiscope.reproduction.sections import TIMED, Section, cost_section, study_section
+from optiscope.study import Event, run_study
+from optiscope.study.cost import time_optimizers
+
+__all__ = ["read_sections", "reproduce"]
+
+
+def reproduce(
+    name: str,
+    folder: Path | str,
+    *,
+    scale: Scale = "small",
+    workers: int | None = None,
+    data_dir: Path | None = None,
+    on_event: Callable[[str, Event], None] = lambda study, event: None,
+) -> Path:
+    """Run what of an experiment is not yet recorded in ``folder``, and write its page.
+
+    Args:
+        name: of the experiment.
+        folder: where records and page go; a folder holds one scale.
+        scale: ``full`` as published, or ``small``, for two cores.
+        workers: trials at a time.
+        data_dir: where the data sets are.
+        on_event: told of the study and every trial that is done.
+
+    Returns:
+        path of the page, ``reproduction.html``.
+
+    Raises:
+        ValueError: no such experiment.
+        StoreError: the folder cannot be written, or holds another scale.
+        MissingData: a data set is not at hand.
+    """
+    found, target = experiment(name), Path(folder)
+    _claim_folder(target, found, scale)
+    sections: list[Section] = []
+    for part in found.parts.get(scale, ()):
+        study = part.load()
+        kept = run_study(
+            study,
+            target / part.name,
+            workers=workers,
+            data_dir=data_dir,
+            on_event=lambda event, label=part.name: on_event(label, event),  # type: ignore[misc]
+        )
+        write_report(kept)
+        sections.append(study_section(part, kept))
+    for timed in found.timed.get(scale, ()):
+        path = target / f"{timed.problem}_time.json"
+        if not path.exists():
+            _time(timed, path, data_dir, on_event)
+        sections.append(cost_section(timed, path))
+    page = target / "reproduction.html"
+    partial = page.with_name(f".{page.name}-{os.getpid()}")
+    try:
+        partial.write_text(render_page(found, scale, sections), encoding="utf-8")
+        os.replace(partial, page)
+    except OSError as error:
+        raise StoreError(explain(error, target)) from error
+    return page
+
+
+def read_sections(name: str, folder: Path | str, scale: Scale = "small") -> list[Section]:
+    """The sections of an experiment from what is recorded, without running anything."""
+    found, target = experiment(name), Path(folder)
+    sections = [
+        study_section(part, StudyFolder(target / part.name))
+        for part in found.parts.get(scale, ())
+        if (target / part.name).exists()
+    ]
+    times = [(t, target / f"{t.problem}_time.json") for t in found.timed.get(scale, ())]
+    return sections + [cost_section(t, path) for t, path in times if path.exists()]
+
+
+def _claim_folder(folder: Path, found: Experiment, scale: Scale) -> None:
+    """Keep what the folder is for, and refuse it for anything else."""
+    path, ours = folder / "experiment.json", {"experiment": found.name, "scale": scale}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if kept is None:
+            write_json_atomically(path, ours)
+    except OSError as error:
+        raise StoreError(explain(error, folder)) from error
+    except ValueError:
+        raise StoreError(f"{path} cannot be read: remove it, or choose another folder") from None
+    if kept not in (None, ours):
+        raise StoreError(
+            f"{folder} holds another experiment or scale: choose another folder for {found.name} "
+            f"at {scale} scale"
+        )
+
+
+def _time(
+    timed: TimedProblem,
+    path: Path,
+    data_dir: Path | None,
+    on_event: Callable[[str, Event], None],
+) -> None:
+    total = timed.repetitions * len(TIMED)
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        on_event(f"timing {timed.problem}", Event(done, total, ""))
+
+    content = time_optimizers(
+        timed.problem,
+        list(TIMED),
+        repetitions=timed.repetitions,
+        data_dir=data_dir,
+        on_chunk=count,
+    )
+    write_json_atomically(path, content)
