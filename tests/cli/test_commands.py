@@ -265,6 +265,17 @@ def test_bench_then_status_then_report(
     assert json.loads(outcome.out)["name"] == "small"
     assert page.is_file()
 
+    shown_as = ("--show", "Adam", "--label", "Adam=Adaptive", "--colour", "Adam=#102030")
+    assert optiscope("report", study_folder / "out", *shown_as).code == 0
+    text = page.read_text()
+    assert "Adaptive" in text
+    assert "#102030" in text
+    assert 'data-toggle="0"' not in text  # SGD is left out
+    outcome = optiscope("report", study_folder / "out", "--show", "Adamm")
+    assert (outcome.code, "no algorithm is labelled 'Adamm'" in outcome.err) == (2, True)
+    outcome = optiscope("report", study_folder / "out", "--label", "Adam")
+    assert (outcome.code, "expected LABEL=VALUE, got 'Adam'" in outcome.err) == (2, True)
+
     store = RunStore(study_folder / "out" / "runs")
     victim = store.hashes()[0]
     (store.path(victim) / "run.json").write_text("{")
@@ -370,3 +381,10 @@ def test_settings_are_read_as_toml_or_python_writes_them(text: str, value: objec
 def test_a_bar_moves_on_a_terminal(optiscope: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "digits_logreg · momentum" in optiscope(*RUN).err
+
+
+def test_reproduce_knows_its_experiments(optiscope: Command) -> None:
+    outcome = optiscope("reproduce", "precondition")
+    assert outcome.code == 2
+    assert "preconditioning" in outcome.err
+    assert "Experiment 4" in optiscope("reproduce", "--help").out
