@@ -13,7 +13,14 @@ from optiscope.optim.registry import BadSettingsError, UnknownOptimizerError, bi
 from optiscope.optim.spec import Choice, OptimizerSpec, Range
 
 NAMES = registry.names()
-EXTRAS = {"schedulefree": "schedulefree", "prodigy": "prodigyopt", "dadapt": "dadaptation"}
+EXTRAS = {
+    "schedulefree": "schedulefree",
+    "prodigy": "prodigyopt",
+    "dadapt": "dadaptation",
+    "soap": "pytorch_optimizer",
+    "shampoo": "pytorch_optimizer",
+    "psgd": "pytorch_optimizer",
+}
 
 
 def need_package(name: str) -> None:

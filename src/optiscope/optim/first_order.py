@@ -7,6 +7,7 @@ hyperparameter (the learning rate) unless a study says more.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,12 @@ class _FromPackage:
         return found
 
     def __call__(self, params: Any, **settings: Any) -> Optimizer:
-        return self.__wrapped__(params, **settings)
+        make = self.__wrapped__
+        known = inspect.signature(make).parameters
+        for name in settings:
+            if name not in known:  # some swallow what they do not know
+                raise TypeError(f"got an unexpected keyword argument {name!r}")
+        return make(params, **settings)
 
 
 SPECS: tuple[OptimizerSpec, ...] = (
@@ -110,6 +116,27 @@ SPECS: tuple[OptimizerSpec, ...] = (
         {},
         {"lr": Range(1e-4, 1e-1)},
         source="torch.optim.Muon on hidden matrices, torch.optim.AdamW on the rest",
+    ),
+    OptimizerSpec(
+        "soap",
+        _with_betas(_FromPackage("pytorch_optimizer", "SOAP", "pytorch_optimizer")),
+        {},
+        {"lr": Range(1e-4, 1e-1)},
+        source="pytorch_optimizer (Vyas et al. 2024)",
+    ),
+    OptimizerSpec(
+        "shampoo",
+        _with_betas(_FromPackage("pytorch_optimizer", "ScalableShampoo", "pytorch_optimizer")),
+        {},
+        {"lr": Range(1e-5, 1e-1)},
+        source="pytorch_optimizer (Gupta et al. 2018, Anil et al. 2020)",
+    ),
+    OptimizerSpec(
+        "psgd_kron",
+        _FromPackage("pytorch_optimizer", "Kron", "pytorch_optimizer"),
+        {"balance_prob": 0.0},
+        {"lr": Range(1e-5, 1e-1)},
+        source="pytorch_optimizer (Li 2018), without its balancing, which draws from NumPy's seed",
     ),
     OptimizerSpec(
         "schedulefree_sgd",
