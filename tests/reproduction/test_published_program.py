@@ -56,14 +56,14 @@ def test_mended_the_posterior_mean_is_ridge_regression() -> None:
     for _ in range(13):
         opt.step(closure)
     x, s = opt._factor(0)
-    y = hessian @ s
-    unit, squares = s / s.norm(dim=0), s.square().sum(0)
+    noise_free = hessian @ s
     ratio = opt.noise / opt.scale**2
-    scaled = (y - s / opt.alpha) / squares.sqrt()
     ridge = torch.linalg.solve(
-        unit.mT @ unit + ratio * torch.eye(s.shape[1], dtype=torch.float64), scaled.mT
+        s.mT @ s + ratio * torch.eye(s.shape[1], dtype=torch.float64),
+        (noise_free - s / opt.alpha).mT,
     ).mT
-    torch.testing.assert_close(opt.scale**2 * x @ s.mT, ridge @ unit.mT)
+    torch.testing.assert_close(s.norm(dim=0), torch.ones_like(s[0]))
+    torch.testing.assert_close(opt.scale**2 * x @ s.mT, ridge @ s.mT)
 
 
 def test_on_an_isotropic_hessian_the_rate_is_its_inverse() -> None:
@@ -90,7 +90,7 @@ def test_the_published_gram_matrix_is_indefinite() -> None:
     gram = gram - gram.diag().diag() + squares.diag()
     assert float(torch.linalg.eigvalsh(gram)[0]) < 0
     x, _ = opt._factor(0)
-    torch.testing.assert_close(x @ gram, (2.0 - 0.01) * s)
+    torch.testing.assert_close(x @ gram, (2.0 - 0.01) * unit)
 
 
 @pytest.mark.parametrize("defect", ALL)

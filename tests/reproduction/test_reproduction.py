@@ -49,7 +49,9 @@ def test_published_figures_are_those_of_the_sources() -> None:
     rates = published_sensitivity("Preconditioned SGD")
     assert rates[0.012915].mean == pytest.approx(0.88682, abs=1e-5)
     assert math.isnan(rates[100.0].mean)
-    assert published_curve("cifar10_3c3d", "framework", 32)[5].mean == pytest.approx(0.70288, abs=1e-5)
+    assert published_curve("cifar10_3c3d", "framework", 32)[5].mean == pytest.approx(
+        0.70288, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 DEFECTS = {
-    "gram": "Gram matrix of unit directions with squared lengths of the raw ones on its diagonal",
+    "gram": "Gram matrix of unit directions with squared lengths of raw ones on its diagonal",
     "residual": "residuals y - alpha s, where y - s / alpha belongs",
     "inverse": "X'S for S'X in the inverse of the posterior mean",
     "noise": "noise |n |mean g|^2 - mean |g|^2|, which is no variance",
@@ -220,18 +220,17 @@ class PublishedPreconditioner(Optimizer):
             self.rate = self.alpha
 
     def _factor(self, i: int) -> tuple[Tensor, Tensor]:
-        """X, S [N, M] of the posterior mean B0 + X w0^2 S' of one tensor."""
+        """X, S [N, M] of the posterior mean B0 + w0^2 X S' of one tensor, S of unit length."""
         s = torch.stack([d[i] for d in self._directions], 1)
         y = torch.stack([p[i] for p in self._products], 1)
+        lengths = torch.linalg.vector_norm(s, dim=0)
+        s, y = s / lengths, y / lengths
         alpha = 1 / self.alpha if "residual" in self.mended else self.alpha
-        squares = s.square().sum(0)
-        if "gram" in self.mended:
-            gram = s.mT @ s
-        else:
-            unit = s / squares.sqrt()
-            gram = unit.mT @ unit
-            gram = gram - gram.diag().diag() + squares.diag()
-        cover = (self.scale**2 * gram + self.noise * squares.diag()).double()
+        gram, noise = s.mT @ s, torch.ones_like(lengths)
+        if "gram" not in self.mended:
+            noise = lengths.square()
+            gram = gram - gram.diag().diag() + noise.diag()
+        cover = (self.scale**2 * gram + self.noise * noise.diag()).double()
         return _solve(cover, (y - alpha * s).mT).mT.to(s), s
 
     def _inverse_times(self, g: Tensor, i: int) -> Tensor:
