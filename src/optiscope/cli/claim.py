@@ -30,8 +30,8 @@ def command(ctx: click.Context, /, question: str, folder: Path, wants_json: bool
     if wants_json:
         click.echo(as_json(answer.to_dict()))
     elif isinstance(answer, Claim):
-        word = {True: "yes", False: "no", None: "undecided"}[answer.supported]
-        click.echo(f"{word}: {answer.sentence}")
+        word = {True: "yes: ", False: "no: ", None: ""}[answer.supported]  # else it says so itself
+        click.echo(f"{word}{answer.sentence}")
     else:
         click.echo(f"refused: {answer.reason}")
         if answer.study_that_would_answer is not None:
