@@ -302,7 +302,7 @@ def test_status_of_a_study_that_has_not_begun(tmp_path: Path, optiscope: Command
 
 def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(tmp_path: Path) -> None:
     """Real worker processes; Ctrl-C reaches them too, as from a terminal."""
-    (tmp_path / "study.toml").write_text(GOOD)
+    (tmp_path / "study.toml").write_text(GOOD.replace("epochs = 2", "epochs = 40"))
     study = subprocess.Popen(
         [*CONSOLE, "bench", "study.toml", "--out", "out", "--workers", "1"],
         cwd=tmp_path,

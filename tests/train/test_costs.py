@@ -9,9 +9,12 @@ import pytest
 import torch
 from small_problems import STEPS, Linear, small, train
 
-from optiscope.records import Seconds
+from optiscope import problems
+from optiscope.optim import registry
+from optiscope.records import Seconds, Trial
 from optiscope.train import clock
 from optiscope.train.clock import PHASES, PhaseClock
+from optiscope.train.timing import time_interleaved
 
 
 def test_a_mark_gives_the_time_since_the_last_to_its_phase(
@@ -81,3 +84,22 @@ def test_hessian_products_are_those_the_optimizer_counts() -> None:
     assert run.final["optimizer_rank"] == 3.0
     assert run.final["optimizer_lr"] == 0.1
     assert "optimizer_name" not in run.final
+
+
+def test_an_optimizer_that_diverges_is_timed_like_any_other() -> None:
+    problem = problems.get("digits_mlp")
+    bound = registry.bind("sgd", {"lr": 1e12})
+    trial = Trial(
+        problem="digits_mlp",
+        problem_version=problem.version,
+        optimizer="sgd",
+        hyperparameters={"lr": 1e12},
+        seed=0,
+        epochs=3,
+        batch_size=32,
+        device="cpu",
+        threads=1,
+    )
+    chunks = list(time_interleaved([trial], problem, [bound], repetitions=2))
+    assert [chunk.steps for chunk in chunks] == [37, 37]
+    assert all(chunk.total.wall > 0 for chunk in chunks)

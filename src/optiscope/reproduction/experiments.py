@@ -108,7 +108,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "other; here optimizers take turns, epoch by epoch. The text names mnist_mlp, the "
             "script ran fmnist_2c2d: here are both.",
             timed={
-                "small": (TimedProblem("mnist_mlp", 7), TimedProblem("fmnist_2c2d", 3)),
+                "small": (TimedProblem("mnist_mlp", 5), TimedProblem("fmnist_2c2d", 3)),
                 "full": (TimedProblem("mnist_mlp", 25), TimedProblem("fmnist_2c2d", 25)),
             },
         ),
@@ -129,7 +129,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "Ten rates between 1e-5 and 100 for the first epoch, one seed, 100 epochs on "
             "fmnist_2c2d; later epochs use constructed rates. Published: 'next to no effect' - "
             "but runs with a rate near 1e-2 end two points lower, and from 0.5 on all diverge.",
-            {"small": (Part("sensitivity", 2),), "full": (Part("sensitivity"),)},
+            {"small": (Part("sensitivity", 2, 1),), "full": (Part("sensitivity"),)},
         ),
         Experiment(
             "estimation",

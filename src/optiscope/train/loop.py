@@ -172,6 +172,10 @@ class Training:
 
     :func:`run_trial` makes one inside its own random state and thread count; whoever makes one
     elsewhere (see ``optiscope.train.timing``) takes care of both.
+
+    Attributes:
+        ends_when_diverged: whether a loss that is not finite ends the run; False where only the
+            cost of a step matters.
     """
 
     def __init__(
@@ -218,6 +222,7 @@ class Training:
         self.metrics: list[Measurement] = []
         self.step = 0
         self.gradient_evaluations = 0
+        self.ends_when_diverged = True
         self.began = perf_counter()
 
     def _make_optimizer(self, factory: OptimizerFactory) -> Optimizer:
@@ -338,7 +343,7 @@ class Training:
             losses = torch.stack(list(unseen)).tolist()
             self.clock.mark("forward_backward")  # the device was waited for
         for i, value in enumerate(losses):
-            if not math.isfinite(value):
+            if not math.isfinite(value) and self.ends_when_diverged:
                 self.step += i + 1 - len(losses)
                 share = ((self.step - 1) % self.steps_per_epoch + 1) / self.steps_per_epoch
                 self._measure(epoch - 1 + share, "batch", {"loss": value})

@@ -82,6 +82,8 @@ def time_interleaved(
                 Training(trial, problem, factory, splits, device, None)
                 for trial, factory in zip(trials, factories, strict=True)
             ]
+            for training in trainings:
+                training.ends_when_diverged = False  # a step costs what it costs
             for repetition in range(-1, repetitions):
                 order = range(len(trainings))
                 for position in order if repetition % 2 == 0 else reversed(order):
