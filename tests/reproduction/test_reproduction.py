@@ -60,6 +60,7 @@ def test_published_figures_are_those_of_the_sources() -> None:
         (Published(80.0, 1.0, 10), [80.5, 79.9, 80.4], "agree"),
         (Published(80.0, 1.0, 10), [84.5, 83.9, 84.4], "differ"),
         (Published(80.0, 1.0, 10), [82.5], "differ"),  # one run varies as theirs do
+        (Published(math.nan, math.nan, 1), [], "not run here"),
         (Published(80.0, 1.0, 10), [81.5], "agree"),
         (Published(80.0, math.nan, 1), [80.5], "one run each"),
         (Published(math.nan, math.nan, 1), [math.nan], "failed alike"),

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from scipy import stats
+
 from optiscope.reproduction.published_figures import Published
 
-__all__ = ["ERRORS", "Compared"]
+__all__ = ["LEVEL", "Compared"]
 
-ERRORS = 2.0
-"""Combined standard errors within which two means agree."""
+LEVEL = 0.05
+"""Two means agree unless Welch's t test tells them apart at this level."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,20 @@ class Compared:
         return stdev(self.ours) if len(self.ours) > 1 else math.nan
 
     @property
-    def error(self) -> float:
-        """Combined standard error of the difference of means.
+    def p_value(self) -> float:
+        """Of Welch's t test (SciPy's) between the two means; NaN for one run each.
 
         Where one side has a single run, it is taken to vary as the other side's runs do.
         """
-        if self.published is None:
+        if self.published is None or not self.ours:
             return math.nan
-        ours, theirs = self.deviation, self.published.deviation
-        ours = theirs if math.isnan(ours) else ours
-        theirs = ours if math.isnan(theirs) else theirs
-        return math.sqrt(ours**2 / max(len(self.ours), 1) + theirs**2 / self.published.runs)
+        theirs = self.published
+        single = min(len(self.ours), theirs.runs) == 1
+        sides = ((self.mean, self.deviation, len(self.ours)), tuple(vars(theirs).values()))
+        numbers = [0.0 if math.isnan(x) and single else x for side in sides for x in side]
+        if len(self.ours) == theirs.runs == 1:
+            return math.nan
+        return float(stats.ttest_ind_from_stats(*numbers, equal_var=single).pvalue)
 
     @property
     def verdict(self) -> str:
@@ -67,9 +72,9 @@ class Compared:
         failed, failed_there = math.isnan(self.mean), math.isnan(self.published.mean)
         if failed or failed_there:
             return "failed alike" if failed and failed_there else "differ"
-        if math.isnan(self.error):
+        if math.isnan(self.p_value):
             return "one run each"
-        return "agree" if abs(self.mean - self.published.mean) <= ERRORS * self.error else "differ"
+        return "agree" if self.p_value > LEVEL else "differ"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

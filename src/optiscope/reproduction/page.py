@@ -13,7 +13,7 @@ from optiscope.report.appearance import figure_style
 from optiscope.report.data_table import Cell, DataTable, Row
 from optiscope.report.page import page_figure
 from optiscope.report.svg import svg_text
-from optiscope.reproduction.agreement import ERRORS, Compared
+from optiscope.reproduction.agreement import LEVEL, Compared
 from optiscope.reproduction.experiments import Experiment, Scale
 from optiscope.reproduction.published_figures import Published
 from optiscope.reproduction.sections import Section
@@ -45,7 +45,7 @@ def render_page(experiment: Experiment, scale: Scale, sections: Sequence[Section
         sections=list(zip(sections, drawings, strict=True)),
         compared_table=compared_table,
         verdicts=[v for section in sections for v in section.conclusions],
-        errors=ERRORS,
+        level=LEVEL,
         style=Markup(style.read_text(encoding="utf-8")),
         version=metadata.version("optiscope"),
     )
