@@ -311,6 +311,8 @@ def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(tmp_path: Path) -> None
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Where the tests run in the background, SIGINT is ignored, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     store = RunStore(tmp_path / "out" / "runs")
     while not store.hashes() and study.poll() is None:

@@ -87,7 +87,7 @@ def draw_rates(
     constructed: Sequence[float],
     words: tuple[str, str],
 ) -> None:
-    """Final accuracy against the rate; rates at which a run diverged are crosses at the bottom."""
+    """Final accuracy against the rate; rates at which a run failed are crosses at the bottom."""
     everything = [v for v in (*ours.values(), *published.values()) if not math.isnan(v)]
     bottom = min(everything, default=0.0) - 4
     for values, colour, dashes, marker, label in (
@@ -102,7 +102,7 @@ def draw_rates(
         failed = [r for r in rates if math.isnan(values[r])]
         axes.plot(
             failed, [bottom] * len(failed), color=colour, marker="x", linestyle="none",
-            label=f"diverged, {label.split(',')[0]}" if failed else "",
+            label=f"failed, {label.split(',')[0]}" if failed else "",
         )  # fmt: skip
     if constructed:
         low, high = min(constructed), max(constructed)

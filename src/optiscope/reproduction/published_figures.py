@@ -10,6 +10,8 @@ from importlib import resources
 
 __all__ = ["Published", "published_costs", "published_curve", "published_sensitivity"]
 
+CHANCE = 0.12  # test accuracy, of ten classes, below which nothing was learnt
+
 
 @dataclass(frozen=True)
 class Published:
@@ -44,11 +46,15 @@ def published_costs() -> dict[str, Published]:
 
 
 def published_sensitivity(optimizer: str) -> dict[float, Published]:
-    """Final test accuracy by rate (of the first epoch; of SGD, of all); NaN where it diverged."""
+    """Final test accuracy by rate (of the first epoch; of SGD, of all).
+
+    NaN where the run diverged or ended at chance.
+    """
     found = {}
     for row in _rows("sensitivity"):
         if row["optimizer"] == optimizer:
-            value = "" if row["diverged"] == row["n_runs"] else row["final_test_acc"]
+            failed = row["diverged"] == row["n_runs"] or float(row["final_test_acc"]) < CHANCE
+            value = "" if failed else row["final_test_acc"]
             found[float(row["lr"])] = _published(value, row["final_test_acc_std"], row["n_runs"])
     return found
 
