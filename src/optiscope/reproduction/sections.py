@@ -181,7 +181,7 @@ def cost_section(timed: TimedProblem, path: Path) -> Section:
         f"{timed.problem}, batch {content['batch_size']}, {content['threads']} threads, "
         f"{content['repetitions']} interleaved epochs each after a warm-up.",
         compared=tuple(compared),
-        conclusions=tuple(_cost_conclusions(compared)),
+        conclusions=tuple(_cost_conclusions(compared, timed.problem)),
         panels=(panel,),
         tables=(table,),
     )
@@ -330,7 +330,7 @@ def _about(
     return words, "undecided", "the study does not support a claim about the two"
 
 
-def _cost_conclusions(compared: Sequence[Compared]) -> Iterable[tuple[str, str, str]]:
+def _cost_conclusions(compared: Sequence[Compared], problem: str) -> Iterable[tuple[str, str, str]]:
     words = {
         "PreconditionedSGD": "Preconditioning takes 2.4 times the seconds of SGD",
         "AdaptiveSGD": "Constructing the rate and observing takes 1.9 times the seconds of SGD",
@@ -344,7 +344,7 @@ def _cost_conclusions(compared: Sequence[Compared]) -> Iterable[tuple[str, str, 
             yield (
                 words[label],
                 "confirmed" if figure.verdict == "agree" else "refuted",
-                f"{figure.mean:.2f} times here{beside}, published {figure.published.mean:.2f}",
+                f"{figure.mean:.2f} times on {problem} here{beside}, published {figure.published.mean:.2f}",
             )
 
 
