@@ -344,7 +344,8 @@ def _cost_conclusions(compared: Sequence[Compared], problem: str) -> Iterable[tu
             yield (
                 words[label],
                 "confirmed" if figure.verdict == "agree" else "refuted",
-                f"{figure.mean:.2f} times on {problem} here{beside}, published {figure.published.mean:.2f}",
+                f"{figure.mean:.2f} times on {problem} here{beside}, "
+                f"published {figure.published.mean:.2f}",
             )
 
 
