@@ -118,7 +118,7 @@ def test_an_experiment_ends_with_its_page(
     small_experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "out"
-    page = reproduce(small_experiment, folder, workers=1)
+    page = reproduce(small_experiment, folder, workers=1).page
     text = page.read_text()
     assert "SGD: test accuracy after 2 epochs" in text
     assert "99.00 ± 0.10 % (10)" in text
@@ -137,7 +137,7 @@ def test_times_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         experiments.EXPERIMENTS["cost"], timed={"small": (TimedProblem("digits_mlp", 2),)}
     )
     monkeypatch.setitem(experiments.EXPERIMENTS, "cost", made)
-    page = reproduce("cost", tmp_path)
+    page = reproduce("cost", tmp_path).page
     path = tmp_path / "digits_mlp_time.json"
     before = path.read_bytes()
     assert len(json.loads(before)["rows"]) == len(sections.TIMED)

@@ -67,8 +67,10 @@ def command(
     from rich.table import Table
     from rich.text import Text
 
-    from optiscope.reproduction.reproduce import read_sections, reproduce
+    from optiscope.reproduction.reproduce import reproduce
+    from optiscope.train.memory import reuse_freed_memory
 
+    reuse_freed_memory()
     folder = out or Path("runs") / "reproduce" / name
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -83,10 +85,9 @@ def command(
             if event.warning:
                 bar.console.print(Text(event.message, style="yellow"))
 
-        page = reproduce(
+        page, found = reproduce(
             name, folder, scale=scale, workers=workers, data_dir=data_dir, on_event=show
         )
-    found = read_sections(name, folder, scale)
     verdicts = [verdict for section in found for verdict in section.conclusions]
     if wants_json:
         content = {

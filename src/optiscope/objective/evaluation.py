@@ -6,6 +6,7 @@ running statistics of normalisation layers, and must not be a loss of another ba
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -118,6 +119,8 @@ def second_order_backward() -> Iterator[None]:
     Attention and recurrent layers use kernels that have second derivatives meanwhile.
     """
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="Using backward.. with create_graph")
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(_CreateGraph())

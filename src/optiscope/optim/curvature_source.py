@@ -95,8 +95,6 @@ class CurvatureSource:
                 self._modules = stack.enter_context(modules_called())
             if not self._by_difference:
                 stack.enter_context(second_order_backward())
-                stack.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", message="Using backward.. with create_graph")
             return closure()
 
     def available(self, flat: FlatParameters) -> bool:

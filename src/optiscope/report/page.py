@@ -21,7 +21,7 @@ from optiscope.report.svg import share_styles, svg_text
 from optiscope.stats.published import published_settings
 from optiscope.stats.study_table import StudyTables
 
-__all__ = ["page_figure", "render_page"]
+__all__ = ["page_environment", "page_figure", "render_page"]
 
 PANEL_WIDTH: Final = 4.2
 """Inches, at which text of 9 points is readable on a phone and small enough on a laptop."""
@@ -45,25 +45,23 @@ def render_page(content: ReportContent) -> str:
     css = _share_styles([across, *(section["rows"] for section in sections)])
     files = resources.files("optiscope.report") / "templates"
     answers = {p.problem: p.answer for p in content.problems}
-    return (
-        _environment(swatches)
-        .get_template("report.html.j2")
-        .render(
-            declaration=tables.declaration,
-            facts=study_facts(tables, looks),
-            warnings=warnings(content),
-            answers=answers.values(),
-            overview=result_tables.overview_table(content.results, answers, looks),
-            all_keys=[Key.of(look) for look in looks.values()],
-            across=across,
-            targets=result_tables.target_table(content.targets, tables.problems, looks),
-            sections=sections,
-            comparisons=result_tables.claim_table(content.claims),
-            appendix=appendix(content),
-            swatches=swatches.names,
-            style=Markup((files / "report.css").read_text(encoding="utf-8") + css),
-            script=Markup((files / "report.js").read_text(encoding="utf-8")),
-        )
+    environment = page_environment()
+    environment.globals["swatch_id"] = swatches
+    return environment.get_template("report.html.j2").render(
+        declaration=tables.declaration,
+        facts=study_facts(tables, looks),
+        warnings=warnings(content),
+        answers=answers.values(),
+        overview=result_tables.overview_table(content.results, answers, looks),
+        all_keys=[Key.of(look) for look in looks.values()],
+        across=across,
+        targets=result_tables.target_table(content.targets, tables.problems, looks),
+        sections=sections,
+        comparisons=result_tables.claim_table(content.claims),
+        appendix=appendix(content),
+        swatches=swatches.names,
+        style=Markup((files / "report.css").read_text(encoding="utf-8") + css),
+        script=Markup((files / "report.js").read_text(encoding="utf-8")),
     )
 
 
@@ -115,16 +113,17 @@ class _Swatches:
         return self.names.setdefault(key, f"swatch-{len(self.names)}")
 
 
-def _environment(swatches: _Swatches) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("optiscope.report", "templates"),
+def page_environment(*packages: str) -> jinja2.Environment:
+    """Environment of pages: templates of ``packages``, then those of the report."""
+    return jinja2.Environment(
+        loader=jinja2.ChoiceLoader(
+            [jinja2.PackageLoader(name, "templates") for name in (*packages, "optiscope.report")]
+        ),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.globals["swatch_id"] = swatches
-    return environment
 
 
 def _draw(group: FigureGroup, first: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from optiscope.report.paper import FORMATS, write_figures
 from optiscope.stats.claims import claims_from
 from optiscope.stats.study_table import StudyTables, read_study
 
-__all__ = ["write_report"]
+__all__ = ["write_atomically", "write_report"]
 
 
 def write_report(
@@ -60,7 +60,7 @@ def write_report(
     content = assemble(tables, shown, claims_from(tables.evidence))
     target = folder.path / "report.html"
     try:
-        _write_atomically(target, render_page(content))
+        write_atomically(target, render_page(content))
         if figures:
             write_figures(content.panels(), folder.path / "figures", figures, width)
     except OSError as error:
@@ -98,7 +98,12 @@ def _check_labels(given: Sequence[str] | Mapping[str, str], declared: Sequence[s
             raise ValueError(f"no algorithm is labelled {label!r}: choose of {', '.join(declared)}")
 
 
-def _write_atomically(target: Path, text: str) -> None:
+def write_atomically(target: Path, text: str) -> None:
+    """Write a page so that it appears whole or not at all.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     partial = target.with_name(f".{target.name}-{os.getpid()}")
     try:
         partial.write_text(text, encoding="utf-8")

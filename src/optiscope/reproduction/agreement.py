@@ -55,11 +55,11 @@ class Compared:
         if self.published is None or not self.ours:
             return math.nan
         theirs = self.published
+        if len(self.ours) == theirs.runs == 1:
+            return math.nan
         single = min(len(self.ours), theirs.runs) == 1
         sides = ((self.mean, self.deviation, len(self.ours)), tuple(vars(theirs).values()))
         numbers = [0.0 if math.isnan(x) and single else x for side in sides for x in side]
-        if len(self.ours) == theirs.runs == 1:
-            return math.nan
         return float(stats.ttest_ind_from_stats(*numbers, equal_var=single).pvalue)
 
     @property

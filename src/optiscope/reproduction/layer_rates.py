@@ -5,7 +5,6 @@ For the reproduction study: is one rate for each layer better than one for the n
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -59,11 +58,10 @@ class LayerwiseAdaptiveSGD(Optimizer):
         if count >= self.prior_iterations:
             loss = closure()
         else:
-            with second_order_backward(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Using backward.. with create_graph")
+            with second_order_backward():
                 loss = closure()
             self._gather()
-        if count + 1 >= self.prior_iterations and count < self.prior_iterations:
+        if count + 1 == self.prior_iterations:
             self._construct()
         with torch.no_grad():
             for p, rate in zip(self.parameters, self.rates, strict=False):

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from importlib import metadata, resources
 
-import jinja2
 from markupsafe import Markup
 
 from optiscope.report.appearance import figure_style
 from optiscope.report.data_table import Cell, DataTable, Row
-from optiscope.report.page import page_figure
+from optiscope.report.page import page_environment, page_figure
 from optiscope.report.svg import svg_text
 from optiscope.reproduction.agreement import LEVEL, Compared
 from optiscope.reproduction.experiments import Experiment, Scale
@@ -32,13 +31,7 @@ def render_page(experiment: Experiment, scale: Scale, sections: Sequence[Section
             for i, section in enumerate(sections)
         ]
     style = resources.files("optiscope.report") / "templates" / "report.css"
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("optiscope.reproduction", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_environment("optiscope.reproduction")
     return environment.get_template("reproduction.html.j2").render(
         experiment=experiment,
         scale=scale,
@@ -86,6 +79,5 @@ def _value(mean: float, deviation: float, runs: int, unit: str) -> str:
         return ""
     if math.isnan(mean):
         return "failed"
-    digits = 2
-    spread = "" if math.isnan(deviation) else f" ± {deviation:.{digits}f}"
-    return f"{mean:.{digits}f}{spread} {unit} ({runs})"
+    spread = "" if math.isnan(deviation) else f" ± {deviation:.2f}"
+    return f"{mean:.2f}{spread} {unit} ({runs})"

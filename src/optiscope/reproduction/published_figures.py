@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 __all__ = ["Published", "published_costs", "published_curve", "published_sensitivity"]
@@ -22,9 +22,10 @@ class Published:
     runs: int
 
 
-def _rows(name: str) -> Iterator[dict[str, str]]:
+@cache
+def _rows(name: str) -> tuple[dict[str, str], ...]:
     path = resources.files("optiscope.reproduction") / "published" / f"{name}.csv"
-    yield from csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    return tuple(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def published_curve(problem: str, optimizer: str, batch_size: int = 128) -> dict[int, Published]:

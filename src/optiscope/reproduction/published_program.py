@@ -13,7 +13,6 @@ Source: L. Bald 2019, Investigating Probabilistic Preconditioning on Artificial 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -113,8 +112,7 @@ class PublishedPreconditioner(Optimizer):
         self.steps += 1
         estimating = self._phase != "ready"
         if estimating or "graph" not in self.mended:
-            with second_order_backward(), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Using backward.. with create_graph")
+            with second_order_backward():
                 loss = closure()
         else:
             loss = closure()

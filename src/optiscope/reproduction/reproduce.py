@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from optiscope.records import StudyFolder
 from optiscope.records.store import StoreError, explain, write_json_atomically
-from optiscope.report import write_report
+from optiscope.report.study_report import write_atomically, write_report
 from optiscope.reproduction.experiments import Experiment, Scale, TimedProblem, experiment
 from optiscope.reproduction.page import render_page
 from optiscope.reproduction.sections import TIMED, Section, cost_section, study_section
 from optiscope.study import Event, run_study
 from optiscope.study.cost import time_optimizers
 
-__all__ = ["read_sections", "reproduce"]
+__all__ = ["Reproduction", "reproduce"]
+
+
+class Reproduction(NamedTuple):
+    """What an experiment came to: its page, and what the page says."""
+
+    page: Path
+    sections: tuple[Section, ...]
 
 
 def reproduce(
@@ -27,7 +33,7 @@ def reproduce(
     workers: int | None = None,
     data_dir: Path | None = None,
     on_event: Callable[[str, Event], None] = lambda study, event: None,
-) -> Path:
+) -> Reproduction:
     """Run what of an experiment is not yet recorded in ``folder``, and write its page.
 
     Args:
@@ -37,9 +43,6 @@ def reproduce(
         workers: trials at a time.
         data_dir: where the data sets are.
         on_event: told of the study and every trial that is done.
-
-    Returns:
-        path of the page, ``reproduction.html``.
 
     Raises:
         ValueError: no such experiment.
@@ -66,25 +69,11 @@ def reproduce(
             _time(timed, path, data_dir, on_event)
         sections.append(cost_section(timed, path))
     page = target / "reproduction.html"
-    partial = page.with_name(f".{page.name}-{os.getpid()}")
     try:
-        partial.write_text(render_page(found, scale, sections), encoding="utf-8")
-        os.replace(partial, page)
+        write_atomically(page, render_page(found, scale, sections))
     except OSError as error:
         raise StoreError(explain(error, target)) from error
-    return page
-
-
-def read_sections(name: str, folder: Path | str, scale: Scale = "small") -> list[Section]:
-    """The sections of an experiment from what is recorded, without running anything."""
-    found, target = experiment(name), Path(folder)
-    sections = [
-        study_section(part, StudyFolder(target / part.name))
-        for part in found.parts.get(scale, ())
-        if (target / part.name).exists()
-    ]
-    times = [(t, target / f"{t.problem}_time.json") for t in found.timed.get(scale, ())]
-    return sections + [cost_section(t, path) for t, path in times if path.exists()]
+    return Reproduction(page, tuple(sections))
 
 
 def _claim_folder(folder: Path, found: Experiment, scale: Scale) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -27,8 +27,9 @@ from optiscope.reproduction.published_figures import (
 )
 from optiscope.stats.claims import Claim, study_claims
 from optiscope.stats.comparison import Verdict
+from optiscope.stats.naming import counted
 
-__all__ = ["Section", "conclusion", "cost_section", "study_section"]
+__all__ = ["TIMED", "Section", "cost_section", "study_section"]
 
 NAMES = {  # ours -> the thesis's
     "SGD": "SGD",
@@ -65,6 +66,7 @@ REENCODED = "our CIFAR-10 is re-encoded as JPEG"
 CORRECT = "ours is the paper's algorithm computed correctly, not the published program"
 MACHINE = "another machine, other libraries; runs are interleaved here"
 EXTRA = ("Lark",)
+TURNED = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
 NOTHING = 0.02  # gain in accuracy below which a network has learnt nothing
 
 
@@ -88,7 +90,7 @@ class Section:
     compared: tuple[Compared, ...] = ()
     conclusions: tuple[tuple[str, str, str], ...] = ()
     panels: tuple[Panel, ...] = ()
-    tables: tuple[DataTable, ...] = field(default=())
+    tables: tuple[DataTable, ...] = ()
 
 
 def study_section(part: Part, folder: StudyFolder) -> Section:
@@ -97,10 +99,9 @@ def study_section(part: Part, folder: StudyFolder) -> Section:
     problem = str(declaration["problems"][0])
     epochs = int(declaration["epochs"][problem])
     runs = _runs(folder)
-    count = len(declaration["seeds"])
     facts = (
-        f"{problem}, batch {declaration['batch_sizes'][problem]}, {epochs} "
-        f"epoch{'s' * (epochs != 1)}, {count} seed{'s' * (count != 1)}."
+        f"{problem}, batch {declaration['batch_sizes'][problem]}, {counted(epochs, 'epoch')}, "
+        f"{counted(len(declaration['seeds']), 'seed')}."
     )
     section = partial(
         Section,
@@ -119,7 +120,7 @@ def study_section(part: Part, folder: StudyFolder) -> Section:
             for epoch in sorted({1, epochs}):
                 compared.append(
                     Compared(
-                        f"{label}: test accuracy after {epoch} epoch{'s' * (epoch != 1)}",
+                        f"{label}: test accuracy after {counted(epoch, 'epoch')}",
                         _percent(published[epoch]),
                         [100 * curve.get(epoch, math.nan) for curve in curves],
                         note=_note(label, problem),
@@ -132,7 +133,7 @@ def study_section(part: Part, folder: StudyFolder) -> Section:
         tables = (*tables, _results(runs))
     return section(
         compared=tuple(compared),
-        conclusions=tuple(_conclusions(part, folder, runs, epochs)),
+        conclusions=tuple(_conclusions(part, folder, runs)),
         panels=tuple(panels),
         tables=tables,
     )
@@ -185,13 +186,6 @@ def cost_section(timed: TimedProblem, path: Path) -> Section:
         panels=(panel,),
         tables=(table,),
     )
-
-
-def conclusion(claim: Claim | None, published: Verdict) -> str:
-    """Confirmed, refuted or undecided: what a claim makes of a published verdict."""
-    if claim is None or claim.verdict is Verdict.UNDECIDED:
-        return "undecided"
-    return "confirmed" if claim.verdict is published else "refuted"
 
 
 def _runs(folder: StudyFolder) -> dict[str, list[Run]]:
@@ -247,7 +241,6 @@ def _panel(
         f"{study}-{file_name(label)}",
         partial(draw_beside, title=label, lines=lines),
         f"test accuracy of {label}, here and as published",
-        keys=(),
     )
 
 
@@ -261,7 +254,7 @@ def _results(runs: Mapping[str, Sequence[Run]]) -> DataTable:
     for label, found in runs.items():
         figures = Compared(label, None, [100 * _final(r) for r in found])
         steps = sum(r.steps for r in found)
-        seconds = sum(s.wall for r in found for k, s in r.seconds.items() if k != "evaluation")
+        seconds = sum(r.training_seconds.wall for r in found)
         products = sum(r.counts["hessian_products"] for r in found)
         failed = sum(not r.status.complete for r in found)
         spread = "" if math.isnan(figures.deviation) else f" ± {figures.deviation:.2f}"
@@ -285,7 +278,7 @@ def _final(run: Run) -> float:
 
 
 def _conclusions(
-    part: Part, folder: StudyFolder, runs: Mapping[str, Sequence[Run]], epochs: int
+    part: Part, folder: StudyFolder, runs: Mapping[str, Sequence[Run]]
 ) -> Iterable[tuple[str, str, str]]:
     claims = [c for c in study_claims(folder) if isinstance(c, Claim)]
     if part.name.startswith("preconditioning_"):
@@ -296,6 +289,7 @@ def _conclusions(
                     claims,
                     "Preconditioned SGD",
                     other,
+                    Verdict.WORSE,
                 )
     if part.name.startswith("phases_"):
         yield _about(
@@ -303,7 +297,7 @@ def _conclusions(
             claims,
             "Published Preconditioned SGD",
             "Published Adaptive SGD",
-            alike=True,
+            Verdict.EQUIVALENT,
         )
     if part.name.startswith("initialisation"):
         everyone = [r for found in runs.values() for r in found]
@@ -316,17 +310,15 @@ def _conclusions(
 
 
 def _about(
-    words: str, claims: Sequence[Claim], a: str, b: str, *, alike: bool = False
+    words: str, claims: Sequence[Claim], a: str, b: str, published: Verdict
 ) -> tuple[str, str, str]:
+    """What the study's claim about a and b makes of a published verdict on a."""
     for found in claims:
         if {found.a, found.b} == {a, b}:
-            if alike:
-                told_apart = found.verdict in (Verdict.BETTER, Verdict.WORSE)
-                verdict = "refuted" if told_apart else "undecided"
-                verdict = "confirmed" if found.verdict is Verdict.EQUIVALENT else verdict
-            else:
-                verdict = conclusion(found, Verdict.WORSE if found.a == a else Verdict.BETTER)
-            return words, verdict, found.sentence
+            turned = TURNED.get(found.verdict, found.verdict) if found.a == b else found.verdict
+            verdict = "confirmed" if turned is published else "refuted"
+            undecided = found.verdict is Verdict.UNDECIDED
+            return words, "undecided" if undecided else verdict, found.sentence
     return words, "undecided", "the study does not support a claim about the two"
 
 
@@ -356,8 +348,8 @@ def _sensitivity(folder: StudyFolder, epochs: int, section: partial[Section]) ->
         run = folder.store.read(entry.trial_hash) if entry.role == "tuning" else None
         if isinstance(run, Run):
             rates = found.setdefault(entry.algorithm, {})
-            rates[float(run.trial.hyperparameters["lr"])] = 100 * _gained(run)
-            if entry.algorithm != "SGD" and not math.isnan(_gained(run)):
+            final = rates[float(run.trial.hyperparameters["lr"])] = 100 * _gained(run)
+            if entry.algorithm != "SGD" and not math.isnan(final):
                 constructed += [v for v in run.curve("optimizer", "step_size")[1][-1:] if v > 0]
     published = {
         label: {lr: 100 * p.mean for lr, p in published_sensitivity(label).items()}

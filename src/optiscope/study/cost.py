@@ -15,7 +15,6 @@ from optiscope.optim import registry
 from optiscope.records import Trial
 from optiscope.stats.relative_time import time_ratio
 from optiscope.train.environment import environment
-from optiscope.train.memory import reuse_freed_memory
 from optiscope.train.timing import TimedChunk, time_interleaved
 
 __all__ = ["time_optimizers"]
@@ -57,7 +56,6 @@ def time_optimizers(
         UnknownProblemError, UnknownOptimizerError: nothing of that name.
         MissingData: the data set is not at hand.
     """
-    reuse_freed_memory()
     found = problems.get(problem)
     bound = [registry.bind(name, _settings(name)) for name in optimizers]
     trials = [

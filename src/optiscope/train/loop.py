@@ -285,11 +285,10 @@ class Training:
         unseen: list[Tensor] = []
         losses: list[float] = []
         for indices in batches.to(self.device):
-            batch = self.splits.train.select(indices)
+            inputs, targets = self.splits.train.select(indices)
             if self.splits.augment is not None:
-                inputs = self.splits.augment(batch.inputs, self.random.augmentation)
-                batch = Batch(inputs, batch.targets)
-            batch = Batch(in_fast_layout(batch.inputs), batch.targets)
+                inputs = self.splits.augment(inputs, self.random.augmentation)
+            batch = Batch(in_fast_layout(inputs), targets)
             self.clock.mark("data")
             unseen.append(self._train_step(batch))
             self.step += 1
