@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optiscope.optim.low_rank import orthonormalize, rayleigh_ritz, relative_power
+from optiscope.optim.low_rank import orthonormalize, relative_power, symmetric_eigen
 
 __all__ = [
     "Block",
@@ -152,9 +152,8 @@ def _eigen(core: Tensor) -> tuple[Tensor, Tensor]:
     which is as good because a renewed basis leaves the core nearly diagonal.
     """
     if asking_is_free(core.device):
-        eye = torch.eye(core.shape[-1], dtype=core.dtype).expand_as(core)
-        pairs = rayleigh_ritz(eye, core)
-        return pairs.values, pairs.basis
+        values, vectors = symmetric_eigen(core)
+        return values.to(core.dtype), vectors.to(core.dtype)
     return iterate_core(core)
 
 

@@ -253,11 +253,13 @@ class Lark(Optimizer):
         gradients = flat[0] if single else torch.stack(flat)
         live = bunch[0][1].live if single else torch.stack([g.live for _, g in bunch])
         state = self._stacks.stack(states)
+        if plan.elapsed or plan.gather:
+            thin = kronecker.thin_parts(gradients, state.by)
         if plan.elapsed:
             growth = group["growth"]
-            state = lark_layers.lengthen(state, gradients, growth, plan.elapsed, live)
+            state = lark_layers.lengthen(state, gradients, thin, growth, plan.elapsed, live)
         if plan.gather:
-            state = lark_layers.gather(state, gradients, rule, live)
+            state = lark_layers.gather(state, gradients, thin, rule, live)
         if plan.elapsed and rule.rank:
             state = lark_layers.renew(state, rule)
         space = self._space(gradients)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from optiscope.optim import kronecker
-from optiscope.optim.kronecker import Block, Preconditioner
+from optiscope.optim.kronecker import Block, Preconditioner, ThinParts
 
 __all__ = [
     "LayerState",
@@ -125,36 +125,43 @@ def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
     )
 
 
-def gather(state: LayerState, gradient: Tensor, rule: MatrixRule, live: Tensor) -> LayerState:
-    """State after the moments have taken in a gradient.
+def gather(
+    state: LayerState, gradient: Tensor, thin: ThinParts, rule: MatrixRule, live: Tensor
+) -> LayerState:
+    """State after the moments have taken in a gradient, given with its ``thin`` parts.
 
     ``live`` [...] is one, or zero for layers to leave as they are.
     """
     weight = rule.forget * live
     wide = weight[..., None, None]
-    rows, columns = gradient.mT @ state.left, gradient @ state.right
     return replace(
         state,
-        left_image=kronecker.gather(state.left_image, gradient, rows, wide),
-        right_image=kronecker.gather(state.right_image, gradient.mT, columns, wide),
+        left_image=kronecker.gather(state.left_image, gradient, thin.rows.mT, wide),
+        right_image=kronecker.gather(state.right_image, gradient.mT, thin.columns, wide),
         trace=torch.lerp(state.trace, kronecker.inner(gradient, gradient), weight),
     )
 
 
 def lengthen(
-    state: LayerState, gradient: Tensor, growth: float, steps: int, live: Tensor
+    state: LayerState,
+    gradient: Tensor,
+    thin: ThinParts,
+    growth: float,
+    steps: int,
+    live: Tensor,
 ) -> LayerState:
     """State with the step's length corrected by a gradient that the momentum has not yet taken in.
 
-    Its logarithm grows by ``growth`` a step times the cosine, in the factors' own metric, of that
-    gradient with the momentum: positive while steps fall short of what lies ahead, negative once
-    they overshoot. ``steps`` is the number since the last correction, of which ten count.
+    The gradient comes with its ``thin`` parts. The length's logarithm grows by ``growth`` a step
+    times the cosine, in the factors' own metric, of the gradient with the momentum: positive while
+    steps fall short of what lies ahead, negative once they overshoot. ``steps`` is the number since
+    the last correction, of which ten count.
     """
     by, momentum = state.by, state.momentum
-    mine, past = kronecker.thin_parts(gradient, by), kronecker.thin_parts(momentum, by)
-    own = kronecker.inner_product(kronecker.inner(gradient, gradient), mine, mine, by)
+    past = kronecker.thin_parts(momentum, by)
+    own = kronecker.inner_product(kronecker.inner(gradient, gradient), thin, thin, by)
     kept = kronecker.inner_product(kronecker.inner(momentum, momentum), past, past, by)
-    both = kronecker.inner_product(kronecker.inner(gradient, momentum), mine, past, by)
+    both = kronecker.inner_product(kronecker.inner(gradient, momentum), thin, past, by)
     size = own.clamp(min=0).sqrt() * kept.clamp(min=0).sqrt()
     cosine = torch.where(size > 0, both / torch.where(size > 0, size, 1.0), 0.0).clamp(-1, 1)
     change = growth * min(steps, _MOST_STEPS) * live * cosine

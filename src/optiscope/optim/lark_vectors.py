@@ -31,14 +31,17 @@ def vector_directions(
 
     Source: Kingma and Ba 2015, Adam.
     """
-    directions = []
-    for state, gradient, alive in zip(states, gradients, live, strict=True):
-        mean, square, count = state["mean"], state["square"], state["count"]
-        count.add_(alive)
-        mean.lerp_(gradient, (1 - _FIRST) * alive)
-        square.lerp_(gradient.square(), (1 - _SECOND) * alive)
-        # For a count of zero everything is zero, whatever the correction.
-        correction = (1 - _SECOND**count).sqrt() / (1 - _FIRST**count).clamp(min=1 - _FIRST)
-        root = square.sqrt().clamp_(min=torch.finfo(square.dtype).tiny)
-        directions.append(mean / root * (correction * alive))
-    return directions
+    means, squares = [s["mean"] for s in states], [s["square"] for s in states]
+    counts, fresh, alive = [s["count"] for s in states], list(gradients), list(live)
+    torch._foreach_add_(counts, alive)
+    first: list[Tensor] = [(1 - _FIRST) * a for a in alive]
+    second: list[Tensor] = [(1 - _SECOND) * a for a in alive]
+    torch._foreach_lerp_(means, fresh, first)
+    torch._foreach_lerp_(squares, torch._foreach_mul(fresh, fresh), second)
+    # For a count of zero everything is zero, whatever the correction.
+    count = torch.stack(counts)
+    correction = (1 - _SECOND**count).sqrt() / (1 - _FIRST**count).clamp(min=1 - _FIRST)
+    roots = torch._foreach_clamp_min(torch._foreach_sqrt(squares), torch.finfo(count.dtype).tiny)
+    directions = torch._foreach_div(means, roots)
+    torch._foreach_mul_(directions, list((correction * torch.stack(alive)).unbind()))
+    return list(directions)

@@ -24,6 +24,7 @@ __all__ = [
     "rayleigh_ritz",
     "relative_power",
     "shrink_values",
+    "symmetric_eigen",
     "tall_qr",
 ]
 
@@ -89,7 +90,7 @@ def orthonormalize(block: Tensor) -> Tensor:
     return tall_qr(block)[0]
 
 
-def _symmetric_eigen(core: Tensor) -> tuple[Tensor, Tensor]:
+def symmetric_eigen(core: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and vectors of small matrices [..., M, M], by descending magnitude, in float64.
 
     Non-finite matrices, on which LAPACK raises, get NaN values and the identity's vectors.
@@ -106,7 +107,7 @@ def _symmetric_eigen(core: Tensor) -> tuple[Tensor, Tensor]:
 
 def rayleigh_ritz(basis: Tensor, image: Tensor) -> EigenPairs:
     """Best eigenpairs of a symmetric A within an orthonormal basis [..., N, K]; image = A basis."""
-    values, vectors = _symmetric_eigen(basis.mT @ image)
+    values, vectors = symmetric_eigen(basis.mT @ image)
     values, vectors = values.to(basis.dtype), vectors.to(basis.dtype)
     rotated = basis @ vectors
     gap = image @ vectors - rotated * values.unsqueeze(-2)
@@ -157,7 +158,7 @@ def factorize_symmetric(left: Tensor, right: Tensor, base: float | Tensor = 0.0)
         q, r = tall_qr(torch.cat([left / x_scale, right / s_scale], dim=1))
         wide = r.to(torch.float64)
         core = wide[:, :m] @ wide[:, m:].mT * x_scale.to(torch.float64) * s_scale.to(torch.float64)
-    distances, vectors = _symmetric_eigen(core)
+    distances, vectors = symmetric_eigen(core)
     values = (distances + base).to(left.dtype)
     return EigenPairs(q @ vectors.to(left.dtype), values, torch.zeros_like(values))
 
