@@ -156,3 +156,22 @@ def test_lines_of_dotted_quoted_and_commented_keys() -> None:
     assert line_of(text, ("algorithms", 0, "space", "lr", "low")) == 3
     assert line_of(text, ("algorithms", 0, "fixed", "weight_decay")) == 4
     assert line_of(text, ("tuning", "budget")) == 7
+
+
+@pytest.mark.parametrize(
+    ("problem", "value", "message"),
+    [
+        ("digits_logreg", "92.05", "line 47: an accuracy is a fraction between 0 and 1, got 92.05"),
+        ("digits_lgreg", "0.9", "line 46: unknown problem 'digits_lgreg'; did you mean"),
+    ],
+)
+def test_goals_that_cannot_be_meant(tmp_path: Path, problem: str, value: str, message: str) -> None:
+    goal = f'\n\n[[goals]]\nproblem = "{problem}"\nvalue = {value}\nmeaning = "published"\n'
+    with pytest.raises(StudyError, match=message):
+        loaded(tmp_path, TEXT + goal)
+
+
+def test_a_goal_is_kept(tmp_path: Path) -> None:
+    goal = {"problem": "digits_logreg", "value": 0.9, "meaning": "published"}
+    text = '\n[[goals]]\nproblem = "digits_logreg"\nvalue = 0.9\nmeaning = "published"\n'
+    assert loaded(tmp_path, TEXT + text).to_dict()["goals"] == [goal]

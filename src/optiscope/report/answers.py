@@ -10,10 +10,11 @@ from typing import Final
 from optiscope.report.number_text import metric_text, significant, spread_text
 from optiscope.stats.claims import Claim
 from optiscope.stats.comparison import Comparison, Verdict
+from optiscope.stats.goals import GoalResult
 from optiscope.stats.refusal import Refusal
 from optiscope.stats.summary import Result, higher_is_better
 
-__all__ = ["Answer", "Standing", "answer", "effect_text", "lead_text"]
+__all__ = ["Answer", "Standing", "answer", "effect_text", "goal_text", "lead_text"]
 
 
 MAX_NAMED: Final = 4
@@ -56,12 +57,48 @@ class Answer:
     standings: dict[str, Standing]
 
 
-def answer(problem: str, results: Sequence[Result], claims: Sequence[Claim | Refusal]) -> Answer:
-    """The answer for one problem from its results and claims (those of other problems may come).
+def answer(
+    problem: str,
+    results: Sequence[Result],
+    claims: Sequence[Claim | Refusal],
+    goals: Sequence[GoalResult] = (),
+) -> Answer:
+    """The answer for one problem from its results, claims and goals.
+
+    Claims and goals of other problems may come as well.
 
     An algorithm of which a run failed does not lead, however good its other runs are, unless
     runs of every algorithm failed.
     """
+    found = _answer(problem, results, claims)
+    about = [goal_text(g) for g in goals if g.goal.problem == problem]
+    if not about:
+        return found
+    alone = found.text.partition("; there is nothing")[0].rstrip(".")
+    return replace(found, text=" ".join([f"{alone}.", *about]))
+
+
+def goal_text(found: GoalResult) -> str:
+    """An algorithm beside a goal, as a sentence."""
+    goal = f"the goal of {metric_text(found.goal.value, found.metric)} ({found.goal.meaning})"
+    verbs = {"reached": "reaches", "missed": "misses", "failed": "cannot be held against"}
+    if found.verdict == "undecided":
+        text = f"whether {found.algorithm} reaches {goal} is undecided"
+        text = f"{text[0].upper()}{text[1:]}"
+    else:
+        text = f"{found.algorithm} {verbs[found.verdict]} {goal}"
+    if found.verdict == "failed":
+        return f"{text}: a run failed."
+    if math.isfinite(found.p_value):
+        low, high = (metric_text(end, found.metric) for end in found.interval)
+        share = significant(100 * (1 - found.level), 4)
+        text += f": {share} % interval {low} to {high}, p = {significant(found.p_value, 2)}"
+    if math.isfinite(found.epoch):
+        text += f"; the mean is there after {significant(found.epoch)} epochs"
+    return f"{text}."
+
+
+def _answer(problem: str, results: Sequence[Result], claims: Sequence[Claim | Refusal]) -> Answer:
     sound = [r for r in results if r.all_complete] or [r for r in results if r.values]
     if not sound:
         return Answer(problem, "No run has reached its end.", None, False, {})

@@ -12,6 +12,7 @@ from optiscope.report.problem_panels import panels_of_problem
 from optiscope.report.study_panels import panels_of_study
 from optiscope.report.tuning_panels import leading_sensitivities
 from optiscope.stats.claims import Claim
+from optiscope.stats.goals import goal_results
 from optiscope.stats.profiles import TargetCost, target_costs
 from optiscope.stats.refusal import Refusal
 from optiscope.stats.sensitivity import Edge, Sensitivity, edges, tried
@@ -94,6 +95,7 @@ def assemble(
     """
     shown = tuple(c for c in claims if c.a in looks and c.b in looks)
     found = {(r.problem, r.algorithm): r for r in results(tables)}
+    goals = [g for g in goal_results(tables, list(found.values())) if g.algorithm in looks]
     spent = {(c.problem, c.algorithm): c for c in costs(tables)}
     tuned = {(t.problem, t.algorithm): t for t in tuning_summaries(tables)}
     targets = tuple(target_costs(tables, list(looks)))
@@ -109,7 +111,7 @@ def assemble(
         problems.append(
             ProblemContent(
                 problem=problem,
-                answer=answer(problem, mine, shown),
+                answer=answer(problem, mine, shown, goals),
                 results=mine,
                 costs=cost,
                 sensitivities=tuple(leading_sensitivities(tables, points, looks)),

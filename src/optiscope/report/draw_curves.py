@@ -34,8 +34,9 @@ def draw_curves(
     split: str,
     name: str,
     published: Sequence[tuple[Key, PublishedCurve]] = (),
+    goals: Sequence[tuple[Key, float]] = (),
 ) -> None:
-    """One metric of all algorithms against epochs, by label, and published curves in grey."""
+    """One metric of all algorithms against epochs; published curves in grey, goals as lines."""
     scale = 100.0 if name == "accuracy" else 1.0
     log = name == "loss" and wants_log([c.mean for c in curves.values()])
     for position, (label, curve) in enumerate(curves.items()):
@@ -43,7 +44,11 @@ def draw_curves(
     horizon = max((float(c.epochs[-1]) for c in curves.values() if len(c.epochs)), default=0.0)
     for key, of_source in published:
         _draw_published(axes, of_source, key, scale)
-    beside = [_within(c, horizon) for _, c in published]
+    for key, value in goals:
+        axes.axhline(
+            scale * value, color=key.colour, linestyle=key.linestyle, linewidth=1.2, zorder=2.5
+        )
+    beside = [_within(c, horizon) for _, c in published] + [np.array([v]) for _, v in goals]
     limits = metric_limits(list(curves.values()), scale, log=log, beside=beside)
     if limits is not None and log:
         set_log(axes, "y", *limits)

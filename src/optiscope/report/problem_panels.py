@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from optiscope.report.appearance import DASHES, Look
+from optiscope.report.appearance import DASHES, INK, Look
 from optiscope.report.draw_curves import draw_curves
 from optiscope.report.draw_final import draw_final, row_label
 from optiscope.report.draw_time import RelativeTime, draw_time
@@ -25,6 +25,7 @@ from optiscope.report.panels import (
 )
 from optiscope.report.tuning_panels import budget_panels, map_panels, sensitivity_panels
 from optiscope.stats.curves import curve, measured
+from optiscope.stats.goals import Goal, goals_of
 from optiscope.stats.published import PublishedSetting, published_settings
 from optiscope.stats.sensitivity import Tried
 from optiscope.stats.study_table import StudyTables
@@ -86,6 +87,11 @@ def _published_key(setting: PublishedSetting, number: int) -> Key:
     return Key(label, PUBLISHED_GREYS[number % 2], DASHES[(number // 2 + 1) % len(DASHES)])
 
 
+def _goal_key(goal: Goal) -> Key:
+    """Legend entry of a goal: a dotted line."""
+    return Key(f"goal: {goal.meaning}", INK, dashes=(1.0, 1.6))
+
+
 def _learning_curves(
     tables: StudyTables, problem: str, slug: str, looks: Mapping[str, Look]
 ) -> FigureGroup | None:
@@ -94,6 +100,8 @@ def _learning_curves(
     settings, left_out = _shown_settings(tables, problem)
     beside = [(_published_key(setting, n), setting) for n, setting in enumerate(settings)]
     keys += [key for key, _ in beside]
+    goals = [(_goal_key(goal), goal.value) for goal in goals_of(tables) if goal.problem == problem]
+    keys += [key for key, _ in goals]
     any_failed = False
     names = dict.fromkeys(name for split, name in measured(tables, problem) if split in SPLITS)
     order = sorted(names, key=lambda name: (name != "loss", name != "accuracy", name))
@@ -115,6 +123,7 @@ def _learning_curves(
                     split=split,
                     name=name,
                     published=published,
+                    goals=goals if (split, name) == ("test", tables.metric(problem)) else (),
                 ),
                 description=f"{split} {name} of each algorithm against epochs on {problem}",
                 keys=(*keys, STOPPED_RUN) if failed else tuple(keys),

@@ -14,6 +14,7 @@ from optiscope.records import StudyFolder
 from optiscope.report.answers import answer
 from optiscope.report.number_text import metric_text, point_text, significant, spread_text
 from optiscope.stats.claims import claims_from
+from optiscope.stats.goals import goal_results
 from optiscope.stats.study_table import StudyTables, read_study
 from optiscope.stats.summary import Cost, Result, costs, results
 from optiscope.stats.tuning_curve import tuning_summaries
@@ -50,7 +51,7 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
     table.add_column("chosen", overflow="fold")
     found = results(tables)
     spent = {(c.problem, c.algorithm): c for c in costs(tables)}
-    claims = claims_from(tables.evidence)
+    claims, goals = claims_from(tables.evidence), goal_results(tables, found)
     lines = [
         "Final values over the seeds that reached their end; time per training step relative to "
         f"{tables.declaration['reference']}, median over seeds."
@@ -69,7 +70,7 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
                 ", ".join(f"{count} {status}" for status, count in result.failed.items()),
                 Text(point_text(result.hyperparameters)),
             )
-        lines.append(f"{problem}: {answer(problem, mine, claims).text}")
+        lines.append(f"{problem}: {answer(problem, mine, claims, goals).text}")
     if tables.damaged:
         lines.append(f"{len(tables.damaged)} damaged records: run `optiscope bench` again.")
     table.caption = Text("\n".join(lines))
@@ -89,6 +90,7 @@ def summary_json(folder: StudyFolder, *, tables: StudyTables | None = None) -> d
         "reference": tables.declaration["reference"],
         "results": [_plain(r, spent.get((r.problem, r.algorithm))) for r in results(tables)],
         "claims": [found.to_dict() for found in claims_from(tables.evidence)],
+        "goals": [found.to_dict() for found in goal_results(tables, results(tables))],
         "tuning": [found.to_dict() for found in tuning_summaries(tables)],
         "damaged": [str(record) for record in tables.damaged],
     }

@@ -105,6 +105,14 @@ class AlgorithmTable(_Table):
     epochs: int | None = None
 
 
+class GoalTable(_Table):
+    """A figure known from elsewhere that the study is to reach: an accuracy as a fraction."""
+
+    problem: str
+    value: float
+    meaning: Annotated[str, Field(min_length=1)]
+
+
 class Declaration(_Table):
     """A study as its author wrote it."""
 
@@ -120,6 +128,7 @@ class Declaration(_Table):
     initialisation: dict[str, Any] | None = None
     reference: str | None = None
     metric: dict[str, str] | None = None
+    goals: list[GoalTable] = Field(default_factory=list)
     equivalence_margin: Annotated[float, Field(gt=0)] | None = None
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     threads: Annotated[int, Field(ge=1)] = 1

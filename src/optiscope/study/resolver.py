@@ -66,6 +66,7 @@ class _Resolver:
         if reference not in labels:
             self._fail(("reference",), self._unknown("algorithm label", reference, labels))
         self._check_select(found)
+        self._check_goals(found)
         return Study(
             name=d.name,
             question=d.question,
@@ -84,6 +85,7 @@ class _Resolver:
             device=d.device,
             max_seconds=d.max_seconds,
             source=self.text,
+            goals=tuple(goal.model_dump() for goal in d.goals),
             paths={p.name: path for p, path in zip(found, d.problems, strict=True)},
         )
 
@@ -301,6 +303,19 @@ class _Resolver:
             known = validation_figures(problem)
             if select not in known:
                 self._fail(path, self._unknown(f"figure of {problem.name}", select, known))
+
+    def _check_goals(self, found: Sequence[Problem]) -> None:
+        """Goals must be about problems of the study; an accuracy is a fraction."""
+        metrics = self._metrics(found)
+        for i, goal in enumerate(self.declared.goals):
+            if goal.problem not in metrics:
+                path = ("goals", i, "problem")
+                self._fail(path, self._unknown("problem", goal.problem, list(metrics)))
+            if metrics[goal.problem].endswith("accuracy") and not 0 < goal.value < 1:
+                self._fail(
+                    ("goals", i, "value"),
+                    f"an accuracy is a fraction between 0 and 1, got {goal.value}",
+                )
 
     def _per_problem(self, word: str, found: Sequence[Problem]) -> dict[str, int]:
         declared = getattr(self.declared, word)

@@ -73,6 +73,7 @@ class Study:
         threads, device, max_seconds: as in each trial.
         source: the TOML text it came from.
         paths: per problem, the name or import path by which the study names it.
+        goals: figures known from elsewhere to reach: ``problem``, ``value``, ``meaning``.
         stages: numbers of seeds, fixed beforehand, at which a study that adds seeds until it is
             decided looks; None where it looks once.
     """
@@ -95,6 +96,7 @@ class Study:
     max_seconds: float | None
     source: str
     paths: Mapping[str, str]
+    goals: tuple[Mapping[str, Any], ...] = ()
     stages: tuple[int, ...] | None = None
 
     def with_stages(self, stages: Sequence[int]) -> Study:
@@ -144,6 +146,7 @@ class Study:
             "algorithms": [a.to_dict() for a in self.algorithms],
             "tuning": {"seeds": list(self.tuning_seeds), "select": self.select},
             "seeds": list(self.seeds),
+            "goals": [dict(goal) for goal in self.goals],
             "equivalence_margin": self.equivalence_margin,
             "level": self.level,
             "threads": self.threads,

@@ -1,0 +1,106 @@
+"""Whether algorithms reach a figure known from elsewhere, such as a published mean.
+
+A goal is one number, taken as exact; each algorithm's seeds are held against it by Student's t.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from optiscope.stats.curves import curve
+from optiscope.stats.study_table import StudyTables
+from optiscope.stats.summary import Result, higher_is_better
+
+__all__ = ["Goal", "GoalResult", "goal_results", "goals_of"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure to reach.
+
+    Attributes:
+        problem: on which.
+        value: of the problem's reported test metric, accuracies as fractions.
+        meaning: what the figure is and where it comes from, in words.
+    """
+
+    problem: str
+    value: float
+    meaning: str
+
+
+@dataclass(frozen=True)
+class GoalResult:
+    """An algorithm beside a goal.
+
+    Attributes:
+        goal: the figure.
+        algorithm: label.
+        metric: that it is a figure of.
+        mean: of the algorithm's final values; NaN without any.
+        interval: of the mean, at the corrected level.
+        level: probability of a false verdict, Bonferroni over all goals and algorithms.
+        p_value: two-sided, of the hypothesis that the mean is the goal; NaN below two seeds.
+        verdict: ``reached`` or ``missed`` where the interval leaves the goal out, else
+            ``undecided``; ``failed`` where a run failed.
+        epoch: first at which the mean over seeds was there; infinite where it never was or curves
+            were not read.
+    """
+
+    goal: Goal
+    algorithm: str
+    metric: str
+    mean: float
+    interval: tuple[float, float]
+    level: float
+    p_value: float
+    verdict: Literal["reached", "missed", "undecided", "failed"]
+    epoch: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def goals_of(tables: StudyTables) -> list[Goal]:
+    """The goals a study declares, in its order."""
+    return [Goal(**values) for values in tables.declaration.get("goals", ())]
+
+
+def goal_results(tables: StudyTables, results: Sequence[Result]) -> list[GoalResult]:
+    """Every result of the study beside the goals of its problem."""
+    goals = goals_of(tables)
+    pairs = [(g, r) for g in goals for r in results if r.problem == g.problem]
+    level = float(tables.declaration["level"]) / max(1, len(goals) * len(tables.labels))
+    return [_compare(tables, goal, result, level) for goal, result in pairs]
+
+
+def _compare(tables: StudyTables, goal: Goal, result: Result, level: float) -> GoalResult:
+    values = np.array(list(result.values.values()))
+    p_value, interval = math.nan, (math.nan, math.nan)
+    if len(values) > 1 and np.ptp(values) > 0:
+        test = stats.ttest_1samp(values, goal.value)
+        p_value = float(test.pvalue)
+        found = test.confidence_interval(1 - level)
+        interval = (float(found.low), float(found.high))
+    verdict: Literal["reached", "missed", "undecided", "failed"] = "undecided"
+    if not result.all_complete:
+        verdict = "failed"
+    elif p_value < level:
+        above = result.mean > goal.value
+        verdict = "reached" if above == higher_is_better(result.metric) else "missed"
+    epoch = math.inf
+    measured = curve(tables, goal.problem, result.algorithm, "test", result.metric)
+    if measured is not None:
+        sign = 1 if higher_is_better(result.metric) else -1
+        there = measured.epochs[sign * measured.mean >= sign * goal.value]
+        epoch = float(there[0]) if len(there) else math.inf
+    return GoalResult(
+        goal, result.algorithm, result.metric, result.mean, interval, level, p_value, verdict, epoch
+    )
