@@ -19,6 +19,7 @@ NAMES = (
     "cost",
     "initialisation",
     "sensitivity",
+    "defects",
     "estimation",
     "parameter_groups",
 )
@@ -57,6 +58,7 @@ def command(
       cost              Experiment 2: seconds relative to SGD; let nothing else run
       initialisation    Experiment 3: explicit or framework, three batch sizes
       sensitivity       Experiment 4: the rate of the first epoch
+      defects           which defect of the published program costs what
       estimation        rank, observations and prior iterations
       parameter_groups  one constructed rate, or one for each layer
 

@@ -132,6 +132,14 @@ EXPERIMENTS: dict[str, Experiment] = {
             {"small": (Part("sensitivity", 2, 1),), "full": (Part("sensitivity"),)},
         ),
         Experiment(
+            "defects",
+            "Which defect of the published program costs what",
+            "Nothing: the thesis does not know of them. Each defect of its program is mended by "
+            "itself, then all are; beside them stands the algorithm of this package, global "
+            "where the program works layer by layer.",
+            {"small": (Part("defects", 3, 5),), "full": (Part("defects"),)},
+        ),
+        Experiment(
             "estimation",
             "What rank, observations and prior iterations do",
             "Asked for by the thesis, not published.",

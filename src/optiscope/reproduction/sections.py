@@ -299,6 +299,9 @@ def _conclusions(
             "Published Adaptive SGD",
             Verdict.EQUIVALENT,
         )
+    if part.name == "defects":
+        for label in list(runs)[1:]:
+            yield _about_mending(label, str(folder.declaration()["reference"]), claims)
     if part.name.startswith("initialisation"):
         everyone = [r for found in runs.values() for r in found]
         failed = sum(not r.status.complete for r in everyone)
@@ -319,6 +322,16 @@ def _about(
             verdict = "confirmed" if turned is published else "refuted"
             undecided = found.verdict is Verdict.UNDECIDED
             return words, "undecided" if undecided else verdict, found.sentence
+    return words, "undecided", "the study does not support a claim about the two"
+
+
+def _about_mending(label: str, program: str, claims: Sequence[Claim]) -> tuple[str, str, str]:
+    """Whether mending changes the accuracy."""
+    words = f"{label[0].upper()}{label[1:]}: the accuracy changes"
+    for found in claims:
+        if {found.a, found.b} == {label, program}:
+            changes = {Verdict.UNDECIDED: "undecided", Verdict.EQUIVALENT: "refuted"}
+            return words, changes.get(found.verdict, "confirmed"), found.sentence
     return words, "undecided", "the study does not support a claim about the two"
 
 
