@@ -54,12 +54,13 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """Lark with settings, told the horizon or not, with L2 in the loss, with other gains."""
+    """Lark with settings, told the horizon or not, with L2 in the loss, other gains or batches."""
 
     settings: dict[str, float] = field(default_factory=dict)
     horizon: bool = True
     l2: float = 0.0
     gains: Gains = kronecker.gains
+    batch: int | None = None
 
 
 def shrunk(spread: float) -> Gains:
@@ -103,6 +104,11 @@ VARIANTS = {
     **{f"l2 5e-4, lr {f}": Variant({"lr": f}, l2=5e-4) for f in (0.25, 4.0)},
     "weight_decay 0.1": Variant({"weight_decay": 0.1}),
     **{f"shrunk by spread {s}": Variant(gains=shrunk(s)) for s in (0.2, 0.5)},
+    **{
+        f"batch {b}, lr {f}": Variant({"lr": f}, batch=b)
+        for b in (32, 512, 1024)
+        for f in (0.5, 1.0, 2.0)
+    },
     **{f"above {t} of the rest": Variant(gains=clear_of_the_rest(t)) for t in (3, 10)},
 }
 BASELINES: dict[str, Callable[[Any, int], Optimizer]] = {
@@ -137,6 +143,7 @@ def train(
     l2: float,
     seed: int,
     data: Path,
+    batch: int | None = None,
 ) -> tuple[float, float]:
     """Training loss and validation accuracy in percent at the end."""
     problem = problems.get(task.problem)
@@ -146,7 +153,8 @@ def train(
         samples = samples.subset(torch.arange(task.images))
     torch.manual_seed(seed)
     model = problem.make_model()
-    batches = len(samples) // problem.batch_size
+    size = batch or problem.batch_size
+    batches = len(samples) // size
     horizon = task.epochs * batches
     optimizer = make(model.parameters(), horizon)
     first = [group["lr"] for group in optimizer.param_groups]
@@ -157,8 +165,8 @@ def train(
         if anneal:
             for group, rate in zip(optimizer.param_groups, first, strict=True):
                 group["lr"] = rate * (1 - step / horizon)
-        at = step % batches * problem.batch_size
-        x, y = samples.select(shuffled[at : at + problem.batch_size])
+        at = step % batches * size
+        x, y = samples.select(shuffled[at : at + size])
         optimizer.zero_grad()
         loss = problem.loss(model(x), y).mean()
         if l2:
@@ -195,7 +203,7 @@ def run(name: str, tasks: list[str], data: Path) -> dict[str, dict[str, float]]:
                 return Lark(p, horizon=horizon if variant.horizon else None, **variant.settings)
 
             with with_gains(variant.gains):
-                scores.append(train(task, lark, False, variant.l2, seed, data))
+                scores.append(train(task, lark, False, variant.l2, seed, data, variant.batch))
         losses, accuracies = zip(*scores, strict=True)
         found[label] = {
             "train_loss": sum(losses) / len(losses),
