@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,9 +28,14 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from optiscope import problems
 from optiscope.data.samples import Samples
-from optiscope.optim import kronecker
+from optiscope.optim import kronecker, lark_layers
+from optiscope.optim.kronecker import ThinParts
 from optiscope.optim.lark import Lark
+from optiscope.optim.lark_layers import LayerState, MatrixRule
 from optiscope.optim.low_rank import shrink_values
+
+EVERY, GROWTH = 10, 0.07  # Lark's own: steps between corrections of a length, and their size
+lark_gather = lark_layers.gather
 
 Gains = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
 
@@ -54,13 +60,24 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """Lark with settings, told the horizon or not, with L2 in the loss, other gains or batches."""
+    """Lark with one thing changed.
+
+    Attributes:
+        settings: of the optimizer.
+        horizon: whether it is told the horizon.
+        l2: coefficient of an L2 term in the loss.
+        gains: from eigenvalues to coefficients.
+        batch: samples in a batch, in place of the problem's.
+        products: ``factors`` gathers H z with Gaussian z in place of gradients; ``length`` corrects
+            lengths by gradient and curvature along the last step, in place of the cosine.
+    """
 
     settings: dict[str, float] = field(default_factory=dict)
     horizon: bool = True
     l2: float = 0.0
     gains: Gains = kronecker.gains
     batch: int | None = None
+    products: str = ""
 
 
 def shrunk(spread: float) -> Gains:
@@ -109,6 +126,9 @@ VARIANTS = {
         for b in (32, 512, 1024)
         for f in (0.5, 1.0, 2.0)
     },
+    "factors from Hessian products": Variant({"power": 0.25}, products="factors"),
+    "factors from Hessian products, power 0.5": Variant(products="factors"),
+    "lengths from Hessian products": Variant({"growth": 0.0}, products="length"),
     **{f"above {t} of the rest": Variant(gains=clear_of_the_rest(t)) for t in (3, 10)},
 }
 BASELINES: dict[str, Callable[[Any, int], Optimizer]] = {
@@ -136,6 +156,65 @@ def score(model: torch.nn.Module, problem: Any, samples: Samples) -> tuple[float
     return loss / len(samples), 100 * hits / len(samples)
 
 
+class Products:
+    """What a variant does with products of the Hessian; without one, nothing."""
+
+    def __init__(self, kind: str, model: torch.nn.Module, optimizer: Optimizer) -> None:
+        self.kind, self.optimizer, self.count = kind, optimizer, 0
+        self.parameters = list(model.parameters())
+        self.before: list[Tensor] = []
+        self.images: dict[int, Tensor] = {}
+        self.random = torch.Generator().manual_seed(0)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients; in the steps that need them, products too."""
+        due = self.kind == "factors" or (self.kind == "length" and self.count % EVERY == 1)
+        if not due:
+            loss.backward()
+            return
+        gradients = torch.autograd.grad(loss, self.parameters, create_graph=True)
+        if self.kind == "factors":
+            along = [torch.randn(p.shape, generator=self.random) for p in self.parameters]
+        else:
+            pairs = zip(self.parameters, self.before, strict=True)
+            along = [p.detach() - before for p, before in pairs]
+        products = torch.autograd.grad(gradients, self.parameters, along)
+        for p, gradient in zip(self.parameters, gradients, strict=True):
+            p.grad = gradient.detach().clone()
+        if self.kind == "factors":
+            grads = [p.grad for p in self.parameters if p.grad is not None]
+            self.images = {g.data_ptr(): y for g, y in zip(grads, products, strict=True)}
+        else:
+            self._lengthen(along, list(products))
+
+    def _lengthen(self, steps: list[Tensor], products: list[Tensor]) -> None:
+        """By the multiple of the last step that a quadratic would still go along it."""
+        for p, step, product in zip(self.parameters, steps, products, strict=True):
+            if "log_length" not in self.optimizer.state[p] or p.grad is None:
+                continue
+            curvature, slope = float((step * product).sum()), float((p.grad * step).sum())
+            further = -slope / curvature if curvature > 0 else math.copysign(math.inf, -slope)
+            length = self.optimizer.state[p]["log_length"]
+            length += EVERY * GROWTH * math.tanh(further)
+            length.clamp_(math.log(0.001), math.log(0.5))
+
+    def step(self) -> None:
+        """The optimizer's step."""
+        if self.kind == "length" and self.count % EVERY == 0:
+            self.before = [p.detach().clone() for p in self.parameters]
+        with mock.patch.object(lark_layers, "gather", self._gather):
+            self.optimizer.step()
+        self.count += 1
+
+    def _gather(
+        self, state: LayerState, gradient: Tensor, thin: ThinParts, rule: MatrixRule, live: Tensor
+    ) -> LayerState:
+        if self.kind != "factors":
+            return lark_gather(state, gradient, thin, rule, live)
+        image = self.images[gradient.data_ptr()].flatten(1)
+        return lark_gather(state, image, kronecker.thin_parts(image, state.by), rule, live)
+
+
 def train(
     task: Task,
     make: Callable[[Any, int], Optimizer],
@@ -144,6 +223,7 @@ def train(
     seed: int,
     data: Path,
     batch: int | None = None,
+    products: str = "",
 ) -> tuple[float, float]:
     """Training loss and validation accuracy in percent at the end."""
     problem = problems.get(task.problem)
@@ -157,6 +237,7 @@ def train(
     batches = len(samples) // size
     horizon = task.epochs * batches
     optimizer = make(model.parameters(), horizon)
+    drive = Products(products, model, optimizer)
     first = [group["lr"] for group in optimizer.param_groups]
     order = torch.Generator().manual_seed(seed)
     for step in range(horizon):
@@ -172,8 +253,8 @@ def train(
         if l2:
             weights = [p for p in model.parameters() if p.ndim > 1]
             loss = loss + 0.5 * l2 * torch.stack([w.square().sum() for w in weights]).sum()
-        loss.backward()
-        optimizer.step()
+        drive.backward(loss)
+        drive.step()
     if isinstance(optimizer, Lark):
         optimizer.eval()
     few = samples.subset(torch.arange(min(len(samples), 10_000)))
@@ -203,7 +284,11 @@ def run(name: str, tasks: list[str], data: Path) -> dict[str, dict[str, float]]:
                 return Lark(p, horizon=horizon if variant.horizon else None, **variant.settings)
 
             with with_gains(variant.gains):
-                scores.append(train(task, lark, False, variant.l2, seed, data, variant.batch))
+                scores.append(
+                    train(
+                        task, lark, False, variant.l2, seed, data, variant.batch, variant.products
+                    )
+                )
         losses, accuracies = zip(*scores, strict=True)
         found[label] = {
             "train_loss": sum(losses) / len(losses),

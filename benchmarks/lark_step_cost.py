@@ -4,7 +4,7 @@ For each network, one copy per optimizer takes steps in turn on the same random 
 number of threads; a step is the gradients' clearing, forward and backward pass and the update. The
 ratio is the median over steps of an optimizer's seconds by those of SGD's step beside it, with the
 quartiles; ``whole`` is the ratio of the sums, in which the dearer steps with statistics count in
-full. Warm-up is excluded, and rounds are whole multiples of Lark's renewal period. Run with
+full. Memory and layout are as in every process of the package that trains. Warm-up is excluded, and rounds are whole multiples of Lark's renewal period. Run with
 ``python benchmarks/lark_step_cost.py [--json FILE]`` on a machine that does nothing else.
 
 Index legend: B samples in a batch.
@@ -28,6 +28,8 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from optiscope import problems
 from optiscope.optim.lark import Lark
+from optiscope.train.layout import in_fast_layout
+from optiscope.train.memory import reuse_freed_memory
 
 INPUTS = {
     "mnist_mlp": (1, 28, 28),
@@ -53,7 +55,7 @@ def measure(name: str, batch: int, rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {key: [] for key in pairs}
     generator = torch.Generator().manual_seed(1)
     for step in range((rounds + 1) * PERIOD):
-        x = torch.randn(batch, *INPUTS[name], generator=generator)
+        x = in_fast_layout(torch.randn(batch, *INPUTS[name], generator=generator))
         y = torch.randint(10, (batch,), generator=generator)
         for key, (model, optimizer) in pairs.items():
             begin = time.perf_counter()
@@ -104,6 +106,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    reuse_freed_memory()
     result = {"machine": machine(), "networks": []}
     for name in given.problems:
         row = measure(name, given.batch, given.rounds)
