@@ -4,7 +4,8 @@ For each network, one copy per optimizer takes steps in turn on the same random 
 number of threads; a step is the gradients' clearing, forward and backward pass and the update. The
 ratio is the median over steps of an optimizer's seconds by those of SGD's step beside it, with the
 quartiles; ``whole`` is the ratio of the sums, in which the dearer steps with statistics count in
-full. Memory and layout are as in every process of the package that trains. Warm-up is excluded, and rounds are whole multiples of Lark's renewal period. Run with
+full. Memory and layout are as in every process of the package that trains. Warm-up is excluded, and
+rounds are whole multiples of Lark's renewal period. Run with
 ``python benchmarks/lark_step_cost.py [--json FILE]`` on a machine that does nothing else.
 
 Index legend: B samples in a batch.
