@@ -43,7 +43,13 @@ class Line:
 
 
 def draw_beside(axes: Axes, title: str, lines: Sequence[Line]) -> None:
-    """Test accuracy against epochs: here solid, published dashed, one deviation shaded."""
+    """Test accuracy against epochs: here solid, published dashed, one deviation shaded.
+
+    Of a single epoch, points with one deviation stand side by side.
+    """
+    if all(len(line.epochs) == 1 for line in lines):
+        _draw_points(axes, title, lines)
+        return
     styles = ((HERE, "solid", "o"), (THERE, (0, (5, 2)), None))
     for line, (colour, dashes, marker) in zip(lines, styles, strict=False):
         epochs, mean, half = (np.array(v) for v in (line.epochs, line.mean, line.deviation))
@@ -77,6 +83,17 @@ def draw_ratios(
     axes.set_xlim(0, None)
     axes.grid(axis="y", visible=False)
     _finish(axes, "Time of an epoch", "wall time (× SGD)", "")
+
+
+def _draw_points(axes: Axes, title: str, lines: Sequence[Line]) -> None:
+    for place, (line, colour) in enumerate(zip(lines, (HERE, THERE), strict=False)):
+        axes.errorbar(place, line.mean, line.deviation, color=colour, marker="o", capsize=4)
+    axes.set_xticks(range(len(lines)), [line.label for line in lines])
+    axes.set_xlim(-0.7, len(lines) - 0.3)
+    axes.grid(axis="x", visible=False)
+    axes.set_title(title)
+    axes.set_xlabel(f"after epoch {lines[0].epochs[0]}")
+    axes.set_ylabel("test accuracy (%)")
 
 
 def draw_rates(

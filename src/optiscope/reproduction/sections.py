@@ -105,7 +105,8 @@ def study_section(part: Part, folder: StudyFolder) -> Section:
     )
     section = partial(
         Section,
-        heading=str(declaration["question"]),
+        heading=str(declaration["question"])
+        + (f" Batch {part.batch_size}." if part.batch_size is not None else ""),
         facts=facts,
         report=f"{part.name}/report.html",
     )
@@ -306,7 +307,7 @@ def _conclusions(
         everyone = [r for found in runs.values() for r in found]
         failed = sum(not r.status.complete for r in everyone)
         yield (
-            "With the constructed first rate no run diverges",
+            f"With the constructed first rate no run diverges at batch {part.batch_size}",
             "confirmed" if not failed else "refuted",
             f"{failed} of {len(everyone)} runs failed",
         )
