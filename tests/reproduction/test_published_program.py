@@ -140,3 +140,17 @@ def test_layer_rates_are_inverse_curvatures_of_the_blocks() -> None:
     for _ in range(3):
         halved.step(closure)
     assert halved.rates == pytest.approx([0.25, 0.0625])
+
+
+def test_layer_rates_from_a_common_product_count_what_other_layers_do() -> None:
+    hessian = random_hessian(5)
+    parameters, closure = quadratic(hessian)
+    opt = LayerwiseAdaptiveSGD(parameters, prior_iterations=1, estimate_every=50, split=True)
+    opt.step(closure)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    products = (hessian @ torch.cat(gradients)).split([len(g) for g in gradients])
+    pairs = zip(gradients, products, strict=True)
+    expected = [float(g @ y / (y @ y)) for g, y in pairs]
+    assert opt.hessian_products == 1
+    for found, rate in zip(opt.rates, expected, strict=True):
+        assert found == pytest.approx(rate if rate > 0 else 0.0)

@@ -73,6 +73,12 @@ def test_agreement(published: Published | None, ours: list[float], verdict: str)
     assert Compared("x", published, ours).verdict == verdict
 
 
+def test_a_failed_run_leaves_no_mean_and_no_deviation() -> None:
+    figure = Compared("x", None, [97.1, math.nan, 96.8])
+    assert math.isnan(figure.mean)
+    assert math.isnan(figure.deviation)
+
+
 STUDY = """
 name = "{name}"
 question = "Which is best?"

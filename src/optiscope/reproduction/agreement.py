@@ -43,8 +43,9 @@ class Compared:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of our runs (ddof 1); NaN for fewer than two."""
-        return stdev(self.ours) if len(self.ours) > 1 else math.nan
+        """Standard deviation of our runs (ddof 1); NaN for fewer than two, or where one failed."""
+        known = len(self.ours) > 1 and not any(math.isnan(value) for value in self.ours)
+        return stdev(self.ours) if known else math.nan
 
     @property
     def p_value(self) -> float:

@@ -1,11 +1,11 @@
-"""A constructed rate for each layer, from that layer's block of the Hessian.
+"""A constructed rate for each layer: from its block of the Hessian, or its share of a product.
 
 For the reproduction study: is one rate for each layer better than one for the network?
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ class LayerwiseAdaptiveSGD(Optimizer):
         estimate_every: steps in an epoch.
         divide: divide every rate by the number of tensors, which bounds the curvature of a step
             of all of them together.
+        split: let y be the tensor's share of one product with all gradients, so that what other
+            tensors' steps do to its gradient counts: one product a batch.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class LayerwiseAdaptiveSGD(Optimizer):
         prior_iterations: int = 10,
         estimate_every: int = 100,
         divide: bool = False,
+        split: bool = False,
     ) -> None:
         super().__init__(params, {})
         self.parameters = [p for group in self.param_groups for p in group["params"]]
         self.prior_iterations, self.estimate_every = prior_iterations, estimate_every
+        self.split = split
         self.divisor = len(self.parameters) if divide else 1
         self.steps = self.hessian_products = 0
         self.rates: list[float] = []
@@ -70,23 +74,32 @@ class LayerwiseAdaptiveSGD(Optimizer):
         return loss
 
     def _gather(self) -> None:
-        for i, p in enumerate(self.parameters):
-            g = p.grad
-            if g is None or not g.requires_grad:
-                continue
-            y = self._block_product(g, p)
+        kept = [(i, p, p.grad) for i, p in enumerate(self.parameters) if p.grad is not None]
+        kept = [(i, p, g) for i, p, g in kept if g.requires_grad]
+        gradients = [g for _, _, g in kept]
+        if self.split:
+            products = self._products(gradients, [p for _, p, _ in kept])
+        else:
+            products = [self._products([g], [p])[0] for _, p, g in kept]
+        for (i, _, g), y in zip(kept, products, strict=True):
             s, (sy, yy) = g.detach(), self._sums[i]
             self._sums[i] = (sy + float((s * y).sum()), yy + float(y.square().sum()))
         for p in self.parameters:
             if p.grad is not None:
                 p.grad = p.grad.detach()
 
-    def _block_product(self, g: Tensor, p: Tensor) -> Tensor:
+    def _products(self, gradients: Sequence[Tensor], of: Sequence[Tensor]) -> list[Tensor]:
+        """Hessian of these tensors together times their gradients."""
         self.hessian_products += 1
-        (y,) = torch.autograd.grad(
-            g, p, g.detach(), retain_graph=True, allow_unused=True, materialize_grads=True
+        found = torch.autograd.grad(
+            gradients,
+            of,
+            [g.detach() for g in gradients],
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
         )
-        return y.detach()
+        return [y.detach() for y in found]
 
     def _construct(self) -> None:
         before = self.rates or [0.0] * len(self.parameters)
