@@ -220,8 +220,8 @@ def extend(seen: Observations, directions: Tensor, products: Tensor) -> Observat
     gram = torch.zeros(m + 1, m + 1, dtype=torch.float64)
     cross = torch.zeros_like(gram)
     gram[:m, :m], cross[:m, :m] = seen.gram, seen.cross
-    last = _small(directions @ torch.stack([directions[m], products[m]], dim=1))
-    gram[m], gram[:, m], cross[:, m] = last[:, 0], last[:, 0], last[:, 1]
+    gram[m] = gram[:, m] = _small(directions @ directions[m])
+    cross[:, m] = _small(directions @ products[m])
     cross[m, :m] = _small(products[:m] @ directions[m])
     return Observations(directions, products, gram, cross)
 
@@ -449,6 +449,12 @@ def preconditioned_rate(
     return min(numerator / denominator, limit)
 
 
+def _inner(basis: Tensor, coefficients: Tensor, x: Tensor, y: Tensor) -> float:
+    """x'(I + U diag(c) U')y of vectors [N], without another vector."""
+    along, beside = _small(basis.mT @ x), _small(basis.mT @ y)
+    return safe_dot(x, y) + float((_small(coefficients) * along * beside).sum())
+
+
 def remaining_curvature(
     basis: Tensor, coefficients: Tensor, v: Tensor, product: Tensor
 ) -> tuple[float, Tensor]:
@@ -464,9 +470,8 @@ def remaining_curvature(
         product: Hv [N].
     """
     image = apply_low_rank(basis, coefficients, product)
-    inverse = -coefficients / (1 + coefficients)
-    before = safe_dot(v, apply_low_rank(basis, inverse, v))
-    after = safe_dot(product, image)
+    before = _inner(basis, -coefficients / (1 + coefficients), v, v)
+    after = _inner(basis, coefficients, product, product)
     length = math.sqrt(max(safe_dot(image, image), 0.0))
     if not (before > 0 and after > 0 and math.isfinite(after / before) and length > 0):
         return 0.0, v
@@ -492,7 +497,7 @@ def curvature_with_noise(
     """
     along = (safe_dot(v, first) + safe_dot(v, second)) / 2
     gap = first - second
-    signal = safe_dot(first, apply_low_rank(basis, coefficients, second))
-    noise = safe_dot(gap, apply_low_rank(basis, coefficients, gap)) / 2
+    signal = _inner(basis, coefficients, first, second)
+    noise = _inner(basis, coefficients, gap, gap) / 2
     bound = (max(signal, 0.0) + noise / (1 - momentum)) / along if along > 0 else 0.0
     return bound if math.isfinite(bound) else 0.0
