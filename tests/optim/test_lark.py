@@ -249,8 +249,9 @@ def test_with_a_horizon_modes_change_nothing_and_the_last_step_is_short() -> Non
     optimizer.eval()
     assert same(model, visited)
     optimizer.train()
-    with pytest.warns(UserWarning, match="at most horizon=30"):
+    with pytest.warns(RuntimeWarning, match="at most horizon=30") as warned:
         train(model, optimizer, batches(1))
+    assert warned[0].filename == train.__code__.co_filename
     assert all(
         torch.equal(p, q) for p, q in zip(model.parameters(), visited.parameters(), strict=True)
     )

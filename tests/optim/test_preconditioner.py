@@ -399,8 +399,9 @@ def test_non_finite_batches_are_left_out_and_hopeless_training_stops() -> None:
         batch = (x * float("nan"), y) if bad else (x, y)
         before = weights(model)
         if bad:
-            with pytest.warns(RuntimeWarning, match="non-finite"):
+            with pytest.warns(RuntimeWarning, match="non-finite") as warned:
                 opt.step(closure_for(model, opt, batch))
+            assert warned[0].filename == __file__
             assert torch.equal(weights(model), before)
         else:
             opt.step(closure_for(model, opt, batch))

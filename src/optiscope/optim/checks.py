@@ -1,11 +1,15 @@
-"""Checks of an optimizer's arguments, with errors that say what was expected and what came."""
+"""Checks of an optimizer's arguments, with errors that say what was expected; warnings."""
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from typing import Any
 
-__all__ = ["check_count", "check_number"]
+__all__ = ["check_count", "check_number", "warn_caller"]
+
+_LIBRARIES = ("torch.", "optiscope.", "contextlib")  # modules that are not the user's own
 
 
 def check_count(name: str, value: Any, least: int) -> int:
@@ -22,3 +26,11 @@ def check_number(name: str, value: Any, positive: bool = False) -> float:
         kind = "positive" if positive else "non-negative"
         raise ValueError(f"{name} must be a {kind} finite number, got {value!r}")
     return float(value)
+
+
+def warn_caller(message: str) -> None:
+    """A RuntimeWarning that points at the line that called torch or this package."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_LIBRARIES):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

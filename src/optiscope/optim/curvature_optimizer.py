@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optiscope.optim.checks import warn_caller
 from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
 from optiscope.optim.estimate import Estimate
 from optiscope.optim.gradient_edits import add_decay, gradients_finite
@@ -120,7 +120,7 @@ class CurvatureOptimizer(WrappedOptimizer):
                 "loss and the weights; no rate can help"
             )
         if e.skipped_in_row == 1:
-            warnings.warn("non-finite gradient: batch left out", RuntimeWarning, stacklevel=4)
+            warn_caller("non-finite gradient: batch left out")
 
     def _total_gradient(self) -> Tensor:
         """Gradient of the objective [N], weight decay included."""

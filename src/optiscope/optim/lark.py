@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optiscope.optim import kronecker, lark_layers
+from optiscope.optim.checks import warn_caller
 from optiscope.optim.lark_layers import MatrixRule, first_length
 from optiscope.optim.lark_log import LayerLog, describe_layer
 from optiscope.optim.lark_schedule import Plan, last_renewal, plan_step
@@ -209,10 +209,9 @@ class Lark(Optimizer):
         group["step"] = step + 1
         if horizon is not None and step >= horizon and not self._ended:
             self._ended = True
-            warnings.warn(
+            warn_caller(
                 f"expected at most horizon={horizon} steps, got one more: it and those after it "
-                "have length zero; pass the whole training's number of steps",
-                stacklevel=4,
+                "have length zero; pass the whole training's number of steps"
             )
         return plan_step(step, group)
 
@@ -407,8 +406,7 @@ class Lark(Optimizer):
 
 
 def _report_skipped(steps: int) -> None:
-    warnings.warn(
+    warn_caller(
         f"expected finite gradients, got inf or nan in {steps} step(s), which changed no "
-        "parameter: lower the loss scale or look at the data",
-        stacklevel=4,
+        "parameter: lower the loss scale or look at the data"
     )
