@@ -497,3 +497,23 @@ def test_memory_outside_estimation_is_rank_plus_one_vectors() -> None:
     held = [v for v in state["estimate"].values() if isinstance(v, Tensor)]
     numbers = sum(v.untyped_storage().nbytes() / 4 for v in held)
     assert numbers <= (SMALL["est_rank"] + 1) * 10_100 + 100
+
+
+def test_a_rate_is_lowered_by_the_first_product_that_is_too_large_for_it() -> None:
+    w = torch.nn.Parameter(torch.randn(6, dtype=torch.float64))
+    scales = 0.5 + torch.rand(6, dtype=torch.float64)
+    opt = PreconditionedSGD([w], prior_iterations=3, num_observations=4)
+    lengths = []
+    for step in range(30):
+        curvature = 0.1 if step < 3 else 100.0  # sharpness that rises while observing
+        opt.zero_grad()
+        loss = curvature * (scales * w.square()).sum() / 2
+        opt.backward(loss)
+        opt.step()
+        lengths.append(float(w.detach().norm()))
+        if step == 2:
+            assert opt.get_log()["step_size"][0] > 5
+        if step == 3:
+            assert opt.get_log()["step_size"][0] <= 1 / (50 * 0.5)
+            assert "rate lowered" in opt.get_log()["note"]
+    assert lengths[-1] < lengths[3]

@@ -354,6 +354,8 @@ class Preconditioner(CurvatureOptimizer):
             e.note = "non-finite product left out"
             return
         e.gram, e.cross = seen.gram, seen.cross
+        if e.basis is None or not self._preconditions:
+            self._shorten(float(seen.cross[m, m]))
         if e.basis is not None and m == 0:
             self._compare(float(seen.cross[0, 0]))
 
@@ -401,6 +403,7 @@ class Preconditioner(CurvatureOptimizer):
             e.power = image
         if e.new_rate is not None and curvature * e.new_rate > 1:
             e.new_rate = 1 / curvature
+        self._shorten(curvature)
 
     def _init_the_optimizer(self) -> None:
         """Give every group's inner optimizer its rate; momentum and other state stay."""
@@ -458,6 +461,13 @@ class Preconditioner(CurvatureOptimizer):
         expected, deviation = float(e.values[0]), float(e.deviations[0])
         e.misfit = misfit(found, expected, deviation)
         e.rejected = rejected(found, expected, deviation, self.prior_iterations)
+
+    def _shorten(self, curvature: float) -> None:
+        """Lower a rate in use at once where a curvature just seen is too large for it."""
+        e = self._estimate
+        if e.rate is not None and curvature * e.rate > _TOO_LONG and math.isfinite(curvature):
+            e.rate = 1 / curvature
+            e.note = "more curvature than the rate allows: rate lowered"
 
     def _test_step(self) -> None:
         """Curvature along the step itself: a rate above its inverse is lowered to it."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from optiscope.records import Run, StudyFolder
+from optiscope.report.answers import answer
 from optiscope.report.data_table import Cell, DataTable, Row
 from optiscope.report.panels import Panel, file_name
 from optiscope.reproduction.agreement import Compared
@@ -28,6 +29,8 @@ from optiscope.reproduction.published_figures import (
 from optiscope.stats.claims import Claim, study_claims
 from optiscope.stats.comparison import Verdict
 from optiscope.stats.naming import counted
+from optiscope.stats.study_table import read_study
+from optiscope.stats.summary import results
 
 __all__ = ["TIMED", "Section", "cost_section", "study_section"]
 
@@ -132,7 +135,11 @@ def study_section(part: Part, folder: StudyFolder) -> Section:
     tables = (_phases(),) if part.name.startswith("phases") else ()
     if not compared:
         tables = (*tables, _results(runs))
+        known = read_study(folder, curves=False)
+        said = answer(problem, results(known), study_claims(folder)).text
+        facts += f" {said[0].upper()}{said[1:]}"
     return section(
+        facts=facts,
         compared=tuple(compared),
         conclusions=tuple(_conclusions(part, folder, runs)),
         panels=tuple(panels),
