@@ -134,8 +134,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         Experiment(
             "defects",
             "Which defect of the published program costs what",
-            "Nothing: the thesis does not know of them. Each defect of its program is mended by "
-            "itself, then all are; beside them stands the algorithm of this package, global "
+            "Not published: the thesis does not know of them. Each defect of its program is mended "
+            "by itself, then all are; beside them stands the algorithm of this package, global "
             "where the program works layer by layer.",
             {"small": (Part("defects", 3, 5),), "full": (Part("defects"),)},
         ),

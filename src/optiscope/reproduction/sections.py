@@ -260,7 +260,7 @@ def _phases() -> DataTable:
 def _results(runs: Mapping[str, Sequence[Run]]) -> DataTable:
     rows = []
     for label, found in runs.items():
-        figures = Compared(label, None, [100 * _final(r) for r in found])
+        figures = Compared(label, None, [100 * _final(r) for r in found if r.status.complete])
         steps = sum(r.steps for r in found)
         seconds = sum(r.training_seconds.wall for r in found)
         products = sum(r.counts["hessian_products"] for r in found)
@@ -278,7 +278,7 @@ def _results(runs: Mapping[str, Sequence[Run]]) -> DataTable:
             )
         )
     columns = ["algorithm", "#test accuracy (%)", "#failed", "#ms / step", "#products / step"]
-    return DataTable(columns, rows, "Mean and standard deviation over seeds at the horizon.")
+    return DataTable(columns, rows, "Mean and standard deviation over the runs that finished.")
 
 
 def _final(run: Run) -> float:
@@ -307,9 +307,6 @@ def _conclusions(
             "Published Adaptive SGD",
             Verdict.EQUIVALENT,
         )
-    if part.name == "defects":
-        for label in list(runs)[1:]:
-            yield _about_mending(label, str(folder.declaration()["reference"]), claims)
     if part.name.startswith("initialisation"):
         everyone = [r for found in runs.values() for r in found]
         failed = sum(not r.status.complete for r in everyone)
@@ -330,16 +327,6 @@ def _about(
             verdict = "confirmed" if turned is published else "refuted"
             undecided = found.verdict is Verdict.UNDECIDED
             return words, "undecided" if undecided else verdict, found.sentence
-    return words, "undecided", "the study does not support a claim about the two"
-
-
-def _about_mending(label: str, program: str, claims: Sequence[Claim]) -> tuple[str, str, str]:
-    """Whether mending changes the accuracy."""
-    words = f"{label[0].upper()}{label[1:]}: the accuracy changes"
-    for found in claims:
-        if {found.a, found.b} == {label, program}:
-            changes = {Verdict.UNDECIDED: "undecided", Verdict.EQUIVALENT: "refuted"}
-            return words, changes.get(found.verdict, "confirmed"), found.sentence
     return words, "undecided", "the study does not support a claim about the two"
 
 
