@@ -196,7 +196,7 @@ class Products:
             further = -slope / curvature if curvature > 0 else math.copysign(math.inf, -slope)
             length = self.optimizer.state[p]["log_length"]
             length += EVERY * GROWTH * math.tanh(further)
-            length.clamp_(math.log(0.001), math.log(0.5))
+            length.clamp_(math.log(0.01), math.log(0.5))
 
     def step(self) -> None:
         """The optimizer's step."""

@@ -76,7 +76,7 @@ class ReferenceLark:
                 longer = self.log_lengths[i] + self.growth * steps * float(
                     both / (own * kept).sqrt()
                 )
-                self.log_lengths[i] = min(max(longer, math.log(0.001)), math.log(0.5))
+                self.log_lengths[i] = min(max(longer, math.log(0.01)), math.log(0.5))
             self.left[i] += (g @ g.T - self.left[i]) / self.memory
             self.right[i] += (g.T @ g - self.right[i]) / self.memory
             if self.renews():

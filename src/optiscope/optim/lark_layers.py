@@ -28,9 +28,8 @@ __all__ = [
 ]
 
 # Lengths in units of `unit_length`, chosen on digits, MNIST and Fashion-MNIST: see docs/lark.md.
-_LEAST_FIRST_LENGTH = 0.01
 _FIRST_DISTANCE = 0.2
-_LEAST_LENGTH, _MOST_LENGTH = 0.001, 0.5
+_LEAST_LENGTH, _MOST_LENGTH = 0.01, 0.5
 _MOST_STEPS = 10  # that a correction of the length may count for
 
 
@@ -100,8 +99,8 @@ def unit_length(m: int, n: int) -> float:
 def first_length(horizon: int | None) -> float:
     """Length of the first step: short horizons get longer steps, of one reach at random."""
     if horizon is None:
-        return _LEAST_FIRST_LENGTH
-    return max(_LEAST_FIRST_LENGTH, _FIRST_DISTANCE / math.sqrt(horizon))
+        return _LEAST_LENGTH
+    return max(_LEAST_LENGTH, _FIRST_DISTANCE / math.sqrt(horizon))
 
 
 def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
