@@ -8,16 +8,17 @@ Run with ``python benchmarks/lark_headline.py --figure FILE``.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from optiscope.records import Run, StudyFolder
+from optiscope.records import StudyFolder
 from optiscope.report.appearance import PALETTE, figure_style
 from optiscope.reproduction.published_figures import published_curve
+from optiscope.stats.curves import curve
+from optiscope.stats.goals import goals_of
+from optiscope.stats.study_table import read_study
 
 RECORDS = Path(__file__).parent / "records"
 STUDIES = {"lark-headline": "Fashion-MNIST", "lark-headline-cifar10": "CIFAR-10"}
@@ -25,36 +26,23 @@ PUBLISHED = {"SGD": PALETTE[1], "Momentum": PALETTE[2], "Adam": PALETTE[3]}
 LOWEST = 75.0  # per cent, where the axis begins
 
 
-def curves(folder: StudyFolder) -> list[Mapping[float, float]]:
-    """Test accuracy in per cent by epoch, of every run."""
-    found = []
-    for entry in folder.ledger():
-        run = folder.store.read(entry.trial_hash)
-        if isinstance(run, Run):
-            epochs, values = run.curve("test", "accuracy")
-            found.append({e: 100 * v for e, v in zip(epochs, values, strict=True) if e >= 1})
-    return found
-
-
 def draw(axes: Axes, study: str) -> None:
     """One problem: Lark's mean and range, the published means, the published figure to reach."""
-    folder = StudyFolder(RECORDS / study)
-    declared = folder.declaration()
-    runs = curves(folder)
-    epochs = sorted(runs[0])
-    columns = [[run[e] for run in runs] for e in epochs]
+    tables = read_study(StudyFolder(RECORDS / study))
+    (problem,), (goal,) = tables.problems, goals_of(tables)
+    ours = curve(tables, problem, "Lark", "test", "accuracy")
+    assert ours is not None
+    after = ours.epochs >= 1
+    epochs = ours.epochs[after]
+    means, low, high = (100 * v[after] for v in (ours.mean, ours.low, ours.high))
     for name, colour in PUBLISHED.items():
-        published = published_curve(str(declared["problems"][0]), name)
+        published = published_curve(problem, name)
         theirs = sorted(e for e in published if e >= 1)
-        means = [100 * published[e].mean for e in theirs]
-        axes.plot(theirs, means, color=colour, lw=1.2, label=f"{name}, tuned, published")
-    axes.fill_between(
-        epochs, [min(c) for c in columns], [max(c) for c in columns], color=PALETTE[0], alpha=0.2
-    )
-    means = [fmean(c) for c in columns]
+        values = [100 * published[e].mean for e in theirs]
+        axes.plot(theirs, values, color=colour, lw=1.2, label=f"{name}, tuned, published")
+    axes.fill_between(epochs, low, high, color=PALETTE[0], alpha=0.2)
     axes.plot(epochs, means, color=PALETTE[0], marker="o", lw=2, label="Lark, untuned, here")
-    goal = 100 * declared["goals"][0]["value"]
-    axes.axhline(goal, color="black", linestyle=":", lw=1)
+    axes.axhline(100 * goal.value, color="black", linestyle=":", lw=1)
     axes.annotate(
         f"{means[-1]:.2f} %",
         (epochs[-1], means[-1]),
@@ -63,10 +51,10 @@ def draw(axes: Axes, study: str) -> None:
         color=PALETTE[0],
     )
     axes.set(
-        title=f"{STUDIES[study]}, {declared['problems'][0]}",
+        title=f"{STUDIES[study]}, {problem}",
         xlabel="epoch",
         xscale="log",
-        ylim=(LOWEST if goal > 90 else 45, None),
+        ylim=(LOWEST if goal.value > 0.9 else 45, None),
     )
     ticks = [1, 2, 3, 5, 10, 20, 50, 100]
     axes.set_xticks(ticks, [str(t) for t in ticks])

@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["check_count", "check_number", "warn_caller"]
 
-_LIBRARIES = ("torch.", "optiscope.", "contextlib")  # modules that are not the user's own
+_LIBRARIES = ("torch.", "optiscope.")  # modules that are not the user's own
 
 
 def check_count(name: str, value: Any, least: int) -> int:

@@ -451,7 +451,8 @@ def preconditioned_rate(
 
 def _inner(basis: Tensor, coefficients: Tensor, x: Tensor, y: Tensor) -> float:
     """x'(I + U diag(c) U')y of vectors [N], without another vector."""
-    along, beside = _small(basis.mT @ x), _small(basis.mT @ y)
+    along = _small(basis.mT @ x)
+    beside = along if y is x else _small(basis.mT @ y)
     return safe_dot(x, y) + float((_small(coefficients) * along * beside).sum())
 
 
@@ -471,7 +472,7 @@ def remaining_curvature(
     """
     image = apply_low_rank(basis, coefficients, product)
     before = _inner(basis, -coefficients / (1 + coefficients), v, v)
-    after = _inner(basis, coefficients, product, product)
+    after = safe_dot(product, image)
     length = math.sqrt(max(safe_dot(image, image), 0.0))
     if not (before > 0 and after > 0 and math.isfinite(after / before) and length > 0):
         return 0.0, v

@@ -462,26 +462,26 @@ class Preconditioner(CurvatureOptimizer):
         e.misfit = misfit(found, expected, deviation)
         e.rejected = rejected(found, expected, deviation, self.prior_iterations)
 
-    def _shorten(self, curvature: float) -> None:
+    def _shorten(self, curvature: float) -> bool:
         """Lower a rate in use at once where a curvature just seen is too large for it."""
         e = self._estimate
-        if e.rate is not None and curvature * e.rate > _TOO_LONG and math.isfinite(curvature):
-            e.rate = 1 / curvature
-            e.note = "more curvature than the rate allows: rate lowered"
+        if e.rate is None or not math.isfinite(curvature) or curvature * e.rate <= _TOO_LONG:
+            return False
+        e.rate = 1 / curvature
+        e.note = "more curvature than the rate allows: rate lowered"
+        return True
 
     def _test_step(self) -> None:
         """Curvature along the step itself: a rate above its inverse is lowered to it."""
         e, g = self._estimate, self._gradient
         assert g is not None
-        assert e.rate is not None
         e.suspect = False
         step = g
         if self._preconditions and e.basis is not None:
             step = apply_low_rank(e.basis.mT, e.coefficients.to(e.basis), g)
         length = safe_dot(step, g)
         curvature = safe_dot(step, self._product(step)) / length if length > 0 else 0.0
-        if math.isfinite(curvature) and curvature * e.rate > _TOO_LONG:
-            e.rate = 1 / curvature
+        if self._shorten(curvature):
             e.restart()
             e.note = "more curvature along the step than the estimate holds: rate lowered"
 

@@ -70,12 +70,9 @@ def answer(
     An algorithm of which a run failed does not lead, however good its other runs are, unless
     runs of every algorithm failed.
     """
-    found = _answer(problem, results, claims)
     about = [goal_text(g) for g in goals if g.goal.problem == problem]
-    if not about:
-        return found
-    alone = found.text.partition("; there is nothing")[0].rstrip(".")
-    return replace(found, text=" ".join([f"{alone}.", *about]))
+    found = _answer(problem, results, claims, beside_goals=bool(about))
+    return replace(found, text=" ".join([found.text, *about]))
 
 
 def goal_text(found: GoalResult) -> str:
@@ -98,7 +95,13 @@ def goal_text(found: GoalResult) -> str:
     return f"{text}."
 
 
-def _answer(problem: str, results: Sequence[Result], claims: Sequence[Claim | Refusal]) -> Answer:
+def _answer(
+    problem: str,
+    results: Sequence[Result],
+    claims: Sequence[Claim | Refusal],
+    *,
+    beside_goals: bool,
+) -> Answer:
     sound = [r for r in results if r.all_complete] or [r for r in results if r.values]
     if not sound:
         return Answer(problem, "No run has reached its end.", None, False, {})
@@ -109,7 +112,8 @@ def _answer(problem: str, results: Sequence[Result], claims: Sequence[Claim | Re
     head = f"{leader} has the best mean test {metric}, {metric_text(leading.mean, metric)}"
     if len(results) == 1:
         alone = f"{leader} reaches a test {metric} of {metric_text(leading.mean, metric)}"
-        return Answer(problem, f"{alone}; there is nothing to compare it with.", leader, False, {})
+        rest = "" if beside_goals else "; there is nothing to compare it with"
+        return Answer(problem, f"{alone}{rest}.", leader, False, {})
     standings = {leader: Standing(leader, "leader", "")}
     comparisons: dict[str, Comparison] = {}
     for found in claims:

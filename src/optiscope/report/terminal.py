@@ -84,14 +84,15 @@ def summary_json(folder: StudyFolder, *, tables: StudyTables | None = None) -> d
     """
     tables = read_study(folder, curves=False) if tables is None else tables
     spent = {(c.problem, c.algorithm): c for c in costs(tables)}
+    found = results(tables)
     content = {
         "name": tables.declaration["name"],
         "question": tables.declaration["question"],
         "reference": tables.declaration["reference"],
-        "results": [_plain(r, spent.get((r.problem, r.algorithm))) for r in results(tables)],
-        "claims": [found.to_dict() for found in claims_from(tables.evidence)],
-        "goals": [found.to_dict() for found in goal_results(tables, results(tables))],
-        "tuning": [found.to_dict() for found in tuning_summaries(tables)],
+        "results": [_plain(r, spent.get((r.problem, r.algorithm))) for r in found],
+        "claims": [claim.to_dict() for claim in claims_from(tables.evidence)],
+        "goals": [goal.to_dict() for goal in goal_results(tables, found)],
+        "tuning": [summary.to_dict() for summary in tuning_summaries(tables)],
         "damaged": [str(record) for record in tables.damaged],
     }
     known: dict[str, Any] = _known(content)

@@ -91,9 +91,7 @@ def _draw_points(axes: Axes, title: str, lines: Sequence[Line]) -> None:
     axes.set_xticks(range(len(lines)), [line.label for line in lines])
     axes.set_xlim(-0.7, len(lines) - 0.3)
     axes.grid(axis="x", visible=False)
-    axes.set_title(title)
-    axes.set_xlabel(f"after epoch {lines[0].epochs[0]}")
-    axes.set_ylabel("test accuracy (%)")
+    _finish(axes, title, f"after epoch {lines[0].epochs[0]}", "test accuracy (%)")
 
 
 def draw_rates(

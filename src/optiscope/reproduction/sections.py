@@ -26,9 +26,10 @@ from optiscope.reproduction.published_figures import (
     published_curve,
     published_sensitivity,
 )
-from optiscope.stats.claims import Claim, study_claims
+from optiscope.stats.claims import Claim, claims_from
 from optiscope.stats.comparison import Verdict
 from optiscope.stats.naming import counted
+from optiscope.stats.refusal import Refusal
 from optiscope.stats.study_table import read_study
 from optiscope.stats.summary import results
 
@@ -115,6 +116,8 @@ def study_section(part: Part, folder: StudyFolder) -> Section:
     )
     if part.name == "sensitivity":
         return _sensitivity(folder, epochs, section)
+    known = read_study(folder, curves=False)
+    claims = claims_from(known.evidence)
     batch = int(declaration["batch_sizes"][problem])
     compared, panels = [], []
     for label, found in runs.items():
@@ -135,13 +138,12 @@ def study_section(part: Part, folder: StudyFolder) -> Section:
     tables = (_phases(),) if part.name.startswith("phases") else ()
     if not compared:
         tables = (*tables, _results(runs))
-        known = read_study(folder, curves=False)
-        said = answer(problem, results(known), study_claims(folder)).text
+        said = answer(problem, results(known), claims).text
         facts += f" {said[0].upper()}{said[1:]}"
     return section(
         facts=facts,
         compared=tuple(compared),
-        conclusions=tuple(_conclusions(part, folder, runs)),
+        conclusions=tuple(_conclusions(part, claims, runs)),
         panels=tuple(panels),
         tables=tables,
     )
@@ -286,9 +288,9 @@ def _final(run: Run) -> float:
 
 
 def _conclusions(
-    part: Part, folder: StudyFolder, runs: Mapping[str, Sequence[Run]]
+    part: Part, found: Sequence[Claim | Refusal], runs: Mapping[str, Sequence[Run]]
 ) -> Iterable[tuple[str, str, str]]:
-    claims = [c for c in study_claims(folder) if isinstance(c, Claim)]
+    claims = [c for c in found if isinstance(c, Claim)]
     if part.name.startswith("preconditioning_"):
         for other in ("SGD", "Momentum", "Adam"):
             if other in runs and "Preconditioned SGD" in runs:

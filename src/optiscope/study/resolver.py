@@ -66,7 +66,8 @@ class _Resolver:
         if reference not in labels:
             self._fail(("reference",), self._unknown("algorithm label", reference, labels))
         self._check_select(found)
-        self._check_goals(found)
+        metric = self._metrics(found)
+        self._check_goals(metric)
         return Study(
             name=d.name,
             question=d.question,
@@ -77,7 +78,7 @@ class _Resolver:
             tuning_seeds=tuple(d.tuning.seeds),
             seeds=tuple(d.seeds),
             select=d.tuning.select,
-            metric=self._metrics(found),
+            metric=metric,
             reference=reference,
             equivalence_margin=d.equivalence_margin,
             level=d.level,
@@ -304,9 +305,8 @@ class _Resolver:
             if select not in known:
                 self._fail(path, self._unknown(f"figure of {problem.name}", select, known))
 
-    def _check_goals(self, found: Sequence[Problem]) -> None:
+    def _check_goals(self, metrics: Mapping[str, str]) -> None:
         """Goals must be about problems of the study; an accuracy is a fraction."""
-        metrics = self._metrics(found)
         for i, goal in enumerate(self.declared.goals):
             if goal.problem not in metrics:
                 path = ("goals", i, "problem")
