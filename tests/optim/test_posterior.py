@@ -229,17 +229,47 @@ def test_deviations_of_observed_pairs_are_those_of_the_posterior() -> None:
 
 
 @pytest.mark.parametrize("prior", [PRIOR, NOISE_FREE])
-def test_the_next_direction_is_the_new_part_of_the_solution(prior: Prior) -> None:
+def test_the_next_direction_is_the_new_part_of_the_leading_eigenvectors_product(
+    prior: Prior,
+) -> None:
     _, s, y = random_pairs(12, 4)
-    seen, g = seen_from(s, y), torch.randn(12, dtype=F64)
-    direction, share = next_direction(prior, seen, g)
-    solution = -posterior_solve(prior, seen, g)
+    seen = seen_from(s, y)
+    direction, share = next_direction(prior, seen)
+    leading = observed_pairs(prior, seen, 1)[1][0]
+    image = posterior_product(prior, seen, leading)
     inside = s @ torch.linalg.pinv(s)
-    expected = solution - inside @ solution
+    expected = image - inside @ image
     assert direction is not None
     torch.testing.assert_close(direction, expected / expected.norm())
-    assert share == pytest.approx(variance_share(prior, seen, solution), abs=1e-9)
-    assert next_direction(prior, seen, torch.zeros(12, dtype=F64))[0] is None
+    assert 0 < share <= 1
+
+
+def test_next_directions_span_the_krylov_space_without_noise_and_then_end() -> None:
+    n = 7
+    root = torch.randn(n, n, dtype=F64)
+    hessian, g = root @ root.mT, torch.randn(n, dtype=F64)
+    seen, krylov = observe(Observations.none(g), g, hessian @ g), [g]
+    for m in range(1, n):
+        direction, _ = next_direction(NOISE_FREE, seen)
+        assert direction is not None
+        krylov.append(hessian @ krylov[-1])
+        basis = orthonormalize(torch.stack(krylov, dim=1))
+        assert float((basis @ (basis.mT @ direction) - direction).norm()) < 1e-5, m
+        seen = observe(seen, direction, hessian @ direction)
+    values = observed_pairs(NOISE_FREE, seen, n)[0]
+    torch.testing.assert_close(values.sort().values, torch.linalg.eigvalsh(hessian))
+    assert next_direction(NOISE_FREE, seen)[0] is None
+
+
+def test_the_next_direction_turns_to_another_pair_where_the_leading_one_is_exact() -> None:
+    hessian = torch.diag(torch.tensor([9.0, 2.0, 1.0], dtype=F64))
+    seen = Observations.none(hessian[0])
+    for s in (torch.eye(3, dtype=F64)[0], torch.tensor([0.0, 1.0, 1.0], dtype=F64)):
+        seen = observe(seen, s, hessian @ s)
+    direction, _ = next_direction(NOISE_FREE, seen)
+    assert direction is not None
+    expected = torch.tensor([0.0, 1.0, -1.0], dtype=F64) / math.sqrt(2)
+    assert float((direction @ expected).abs()) == pytest.approx(1)
 
 
 def test_preconditioned_hessian_has_unit_eigenvalues_for_exact_pairs() -> None:
@@ -313,7 +343,7 @@ def test_float32_is_finite_and_close_to_float64(
     for found in (*observed_pairs(prior, seen, 2), whole_pairs(prior, seen, 2).basis):
         assert bool(found.isfinite().all())
     g = torch.randn(n, generator=generator)
-    direction, share = next_direction(prior, seen, g)
+    direction, share = next_direction(prior, seen)
     assert 0 <= share <= 1
     assert direction is None or float(direction.norm()) == pytest.approx(1, abs=1e-5)
     assert bool(posterior_solve(prior, seen, g).isfinite().all())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,3 +75,40 @@ def test_it_trains_at_any_scale_of_the_loss(name: str, scale: float) -> None:
     assert last < first
     expected = train(PreconditionedSGD, name, 32, 1.0, 60)[2].get_log()["step_size"][0]
     assert opt.get_log()["step_size"][0] * scale == pytest.approx(expected, rel=0.05)
+
+
+def test_a_rate_from_a_plateau_does_not_blow_up_the_net(real_data: Path) -> None:
+    """With these seeds weights left the plateau at a rate near 1.6, and overflowed or stuck."""
+    problem = problems.get("mnist_mlp")
+    samples = problem.data(real_data).train
+    for seed in (1, 4):
+        torch.manual_seed(seed)
+        model = problem.make_model()
+        opt = AdaptiveSGD(model.parameters(), estimate_every=390)
+        losses = []
+        for rows in torch.randperm(len(samples)).split(128)[:150]:
+            x, y = samples.select(rows)
+            loss = problem.loss(model(x), y).mean()
+            opt.zero_grad()
+            opt.backward(loss)
+            opt.step()
+            losses.append(float(loss.detach()))
+        assert max(losses) < 10
+        assert sum(losses[-20:]) / 20 < 1.8
+
+
+def test_an_estimate_made_in_trouble_is_renewed_soon_and_its_rate_may_recover() -> None:
+    w = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    opt = AdaptiveSGD([w], estimate_every=1000)
+    rates = []
+    for t in range(400):
+        curvature = 400.0 if 20 <= t < 40 else 1.0
+        noise = 0.1 * torch.randn(5, dtype=torch.float64)
+        opt.zero_grad()
+        opt.backward(0.5 * curvature * (w + noise).square().sum())
+        opt.step()
+        rates.append(opt.get_log()["step_size"][0])
+    assert rates[19] == pytest.approx(1, rel=0.2)
+    assert min(rates) < 2 / 400
+    assert rates[-1] == pytest.approx(1, rel=0.4)
+    assert float(w.detach().norm()) < 2

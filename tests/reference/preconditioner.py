@@ -94,14 +94,14 @@ class DensePreconditioner:
         elif not self.ready and len(self.observed) == self.num_observations:
             self._power(hessian)
         elif not self.ready:
-            direction = self._direction(gradient)
+            direction = self._direction()
             self.observed.append((direction, hessian @ direction))
             if len(self.observed) == self.num_observations:
                 self._factorize()
         if self.rate is not None:
             self.weights = self.weights - self.rate * (self.matrix @ gradient)
 
-    def _direction(self, gradient: Tensor) -> Tensor:
+    def _direction(self) -> Tensor:
         done = len(self.observed)
         carried = 0
         if self.basis is not None:
@@ -113,7 +113,8 @@ class DensePreconditioner:
             s, y = (torch.stack(rows, dim=1) for rows in zip(*self.observed, strict=True))
             if done > carried:
                 estimate = conditioned_mean(self.b0, self.w0, self.noise, s, y)
-                direction = -torch.linalg.solve(estimate, gradient)
+                values, vectors, q = self._inside(estimate, s)
+                direction = estimate @ q @ vectors[:, values.abs().argmax()]
             direction = direction - s @ torch.linalg.pinv(s) @ direction
         return direction / direction.norm()
 
@@ -136,9 +137,7 @@ class DensePreconditioner:
     def _factorize(self) -> None:
         s, y = (torch.stack(rows, dim=1) for rows in zip(*self.observed, strict=True))
         estimate = conditioned_mean(self.b0, self.w0, self.noise, s, y)
-        q = torch.linalg.qr(s).Q
-        inside = q.mT @ estimate @ q
-        values, vectors = torch.linalg.eigh((inside + inside.mT) / 2)
+        values, vectors, q = self._inside(estimate, s)
         order = values.abs().argsort(descending=True)[: self.est_rank]
         kept, self.basis = values[order].abs(), q @ vectors[:, order]
         if self.preconditions:
@@ -149,6 +148,14 @@ class DensePreconditioner:
             self.constructed = self._bounded(min(rate, 1 / float(lowest)))
         else:
             self._finish(min(self.constructed, 1 / float(kept.max())))
+
+    @staticmethod
+    def _inside(estimate: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenpairs of the mean within the span of s, and an orthonormal basis of it."""
+        q = torch.linalg.qr(s).Q
+        inside = q.mT @ estimate @ q
+        values, vectors = torch.linalg.eigh((inside + inside.mT) / 2)
+        return values, vectors, q
 
     def _power(self, hessian: Tensor) -> None:
         image = hessian @ self.power

@@ -69,10 +69,14 @@ class Estimate:
         level: least of these lately, or 0 before the first look.
         caution: factor on constructed rates, below 1 after rates that proved unstable.
         suspect: whether gradients have grown since, which the next step looks into.
+        troubled: whether steps proved too long since the last estimation ended, or the rate that
+            the one under way has come to was held back.
+        provisional: ``troubled`` as the last estimation ended.
         new_rate: rate that the estimation under way has come to.
         rejected: whether the last prediction contradicts the estimate.
         misfit: squared error of the last prediction in units of its variance, or -1.
-        share: share of prior variance left for the next direction, or -1.
+        share: share of prior variance left for the mean's product with its leading eigenvector,
+            when the last direction was chosen, or -1.
         note: why the estimation came out as it did, where it needs saying.
     """
 
@@ -107,6 +111,8 @@ class Estimate:
     level: float = 0.0
     caution: float = 1.0
     suspect: bool = False
+    troubled: bool = False
+    provisional: bool = False
     new_rate: float | None = None
     rejected: bool = False
     misfit: float = -1.0
@@ -163,9 +169,10 @@ def describe(estimate: Estimate, batches: int) -> dict[str, Any]:
 
     Keys: ``phase``; ``eigenvalues`` (value, low, high of a 95 % interval); ``age`` (steps since
     the estimate was complete, None before); ``fit`` (squared error of the last predicted curvature
-    in units of its variance, None before one); ``share`` (of prior variance left for the last
-    direction, None before one); ``prior_mean``, ``prior_scale``, ``noise`` (None before a prior);
-    ``estimates``, ``gradients`` (by closure), ``hessian_products`` and ``skipped_batches`` so far;
+    in units of its variance, None before one); ``share`` (of prior variance left for the mean's
+    product with its leading eigenvector, None before one); ``prior_mean``, ``prior_scale``,
+    ``noise`` (None before a prior); ``estimates``, ``gradients`` (by closure),
+    ``hessian_products`` and ``skipped_batches`` so far;
     ``note``.
 
     Args:

@@ -289,38 +289,31 @@ def variance_share(prior: Prior, seen: Observations, v: Tensor) -> float:
 def new_part(seen: Observations, v: Tensor) -> Tensor | None:
     """Unit vector along the part of v [N] outside the observed directions, or None."""
     eps, size = torch.finfo(v.dtype).eps, math.sqrt(safe_dot(v, v))
+    inverse = torch.linalg.pinv(seen.gram, rtol=8 * len(seen) * eps, hermitian=True)
     part = v
     for _ in range(2 if len(seen) else 0):  # once leaves rounding errors, twice is enough
-        part = part - seen.directions.mT @ (seen.directions @ part)
+        along = inverse @ _small(seen.directions @ part)
+        part = part - seen.directions.mT @ _rows(along, part)
     return _unit(part, 100 * eps * size)
 
 
-def next_direction(prior: Prior, seen: Observations, g: Tensor) -> tuple[Tensor | None, float]:
-    """Unit vector along what is new in -B^-1 g, and the share q of prior variance left for -B^-1 g.
+def next_direction(prior: Prior, seen: Observations) -> tuple[Tensor | None, float]:
+    """Unit vector [N] to observe next, and the share q of prior variance left for what asks for it.
 
-    The part of -B^-1 g [N] outside the observed directions spans with them the same space, and its
-    product tells as much as one can. None where nothing is new, to the precision of g's type.
+    The part outside the observed directions of B u, with B the posterior mean and u its leading
+    eigenvector among them: the product of u that is not yet accounted for. Without noise this
+    is Lanczos's next vector, so that the directions span the same Krylov space as the paper's
+    -B^-1 g; with noise it does not carry a fresh gradient's. Where B u has no new part, that of the
+    next eigenvector; None where none has.
     """
-    a, eps = 1 / prior.base, torch.finfo(g.dtype).eps
-    if len(seen) == 0:
-        return _unit(-g, 0.0), 1.0
-    along = _small(seen.directions @ g)
-    weights = _solve_weights(prior, seen, along)
-    # Inner products of directions with -(a g - Y'weights), the solution but for its S part.
-    outside = seen.cross @ weights - a * along
-    coefficients = torch.linalg.pinv(seen.gram, rtol=8 * len(seen) * eps, hermitian=True) @ outside
-    part = seen.products.mT @ _rows(weights, g)
-    part.sub_(g, alpha=a)
-    size = math.sqrt(safe_dot(part, part))
-    part.sub_(seen.directions.mT @ _rows(coefficients, g))
-    new = math.sqrt(safe_dot(part, part))
-    if new < 0.1 * size:  # cancellation: project once more
-        part.sub_(seen.directions.mT @ (seen.directions @ part))
-        new = math.sqrt(safe_dot(part, part))
-    inside = outside - prior.base * (seen.gram @ weights)
-    square = new**2 + float(inside @ torch.linalg.pinv(seen.gram, hermitian=True) @ inside)
-    explained = float(inside @ _weights(seen, prior.ratio) @ inside) / square if square > 0 else 1.0
-    return _unit(part, 100 * eps * size), min(max(1 - explained, 0.0), 1.0)
+    combine = _eigenvectors(prior, seen)[1]
+    weights = _weights(seen, prior.ratio) @ (seen.gram @ combine)
+    for column in weights.mT:
+        image = seen.products.mT @ _rows(column, seen.products)
+        part = new_part(seen, image)
+        if part is not None:
+            return part, variance_share(prior, seen, image)
+    return None, 0.0
 
 
 def _unit(v: Tensor, least: float) -> Tensor | None:
@@ -406,6 +399,18 @@ def _whitening(seen: Observations) -> Tensor:
     return whiten
 
 
+def _eigenvectors(prior: Prior, seen: Observations) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [R] of the posterior mean within its directions, and coefficients [M, R] of S."""
+    whiten = _whitening(seen)
+    inner = whiten.mT @ (seen.cross - prior.base * seen.gram) @ whiten
+    inner = (inner + inner.mT) / (2 * (1 + prior.ratio))
+    finite = bool(inner.isfinite().all())
+    distances, vectors = torch.linalg.eigh(inner if finite else torch.zeros_like(inner))
+    values = distances + prior.base if finite else torch.full_like(distances, torch.nan)
+    order = values.abs().argsort(descending=True, stable=True)
+    return values[order], whiten @ vectors[:, order]
+
+
 def observed_pairs(prior: Prior, seen: Observations, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """The ``rank`` eigenpairs of largest magnitude of the posterior mean within its directions.
 
@@ -415,18 +420,11 @@ def observed_pairs(prior: Prior, seen: Observations, rank: int) -> tuple[Tensor,
         values [K] (float64, CPU), eigenvectors as rows [K, N], and standard deviations [K] of
         u'Bu under the posterior; fewer than ``rank`` where the observations span fewer.
     """
-    whiten = _whitening(seen)
-    inner = whiten.mT @ (seen.cross - prior.base * seen.gram) @ whiten
-    inner = (inner + inner.mT) / (2 * (1 + prior.ratio))
-    finite = bool(inner.isfinite().all())
-    distances, vectors = torch.linalg.eigh(inner if finite else torch.zeros_like(inner))
-    values = distances + prior.base if finite else torch.full_like(distances, torch.nan)
-    order = values.abs().argsort(descending=True, stable=True)[:rank]
-    combine = whiten @ vectors[:, order]
+    values, combine = (found[..., :rank] for found in _eigenvectors(prior, seen))
     rows = _rows(combine.mT, seen.directions) @ seen.directions
     along = seen.gram @ combine
     shares = 1 - (along * (_weights(seen, prior.ratio) @ along)).sum(dim=0)
-    return values[order], rows, prior.scale * shares.clamp(min=0).sqrt()
+    return values, rows, prior.scale * shares.clamp(min=0).sqrt()
 
 
 def preconditioned_rate(

@@ -38,6 +38,7 @@ from optiscope.optim.posterior import (
     safe_dot,
 )
 from optiscope.optim.renewal import (
+    GROWTH,
     bounded_rate,
     misfit,
     rejected,
@@ -51,7 +52,10 @@ _WATCH_EVERY = 10  # steps between looks at the length of the gradient
 _UNSTABLE = 3.0  # growth of that length that calls for a test of the step
 _RECOVERY = 1.25  # by which each estimation without such growth raises caution towards 1
 _RELAX = 1.1  # growth of that length from one look to the next that is no news
+_FOLLOW_UP = 3  # lengths of an estimation after which a provisional one is renewed
 _TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
+_FAR_TOO_LONG = 4.0  # the same where tests are off: sharpness may hover near 2 / rate, not beyond
+_YOUNG = 50  # steps for which a first or provisional estimate is looked into in each
 
 
 class Preconditioner(CurvatureOptimizer):
@@ -84,7 +88,8 @@ class Preconditioner(CurvatureOptimizer):
         estimate_every: steps from the start of one estimation to that of the next; None: when
             asked or when the test rejects.
         check_every: steps between predictive tests, each one product; 0: never; None: 100, or
-            never where ``estimate_every`` renews the estimate anyway.
+            never where ``estimate_every`` renews the estimate anyway; there, steps of a first or a
+            provisional estimate are still looked into, for a rate that is far too high.
         power_iterations: products spent, where the gradient is preconditioned, on the largest
             curvature left, which bounds the rate.
         update_while_estimating: whether weights move during estimation.
@@ -120,6 +125,7 @@ class Preconditioner(CurvatureOptimizer):
     ) -> None:
         if estimate_every is not None:
             check_count("estimate_every", estimate_every, 1)
+        self._probes = check_every != 0
         if check_every is None:
             check_every = 0 if estimate_every else _CHECK_EVERY
         check_count("check_every", check_every, 0)
@@ -179,19 +185,24 @@ class Preconditioner(CurvatureOptimizer):
     def maybe_start_estimate(self) -> bool:
         """Begin a new estimation if the last test rejects the present one, or it is old.
 
+        A provisional one, made just after steps had proved too long or with a rate held back, is
+        old after three times the steps it took.
+
         Returns whether one has begun.
         """
         e = self._estimate
         if e.phase != READY:
             return False
         old = self.estimate_every is not None and e.steps - e.started >= self.estimate_every
+        if e.provisional and e.steps - e.finished >= _FOLLOW_UP * (e.finished - e.started):
+            old = True
         if old or e.rejected:
             e.restart()
         return old or e.rejected
 
     def _wants_products(self) -> bool:
         e = self._estimate
-        if self.estimate_every is not None:
+        if self.estimate_every is not None or e.provisional:
             self.maybe_start_estimate()
         return e.phase != READY or self._fit_test_due() or self._step_test_due()
 
@@ -205,7 +216,8 @@ class Preconditioner(CurvatureOptimizer):
         e = self._estimate
         if not self.constructs_rate or e.rate is None:
             return False
-        return e.suspect or (self.check_every > 0 and step_probe_due(e.steps - e.finished))
+        probed = self.check_every > 0 or self._young
+        return e.suspect or (probed and step_probe_due(e.steps - e.finished))
 
     def _advance(self, wanted: bool) -> None:
         e = self._estimate
@@ -218,7 +230,7 @@ class Preconditioner(CurvatureOptimizer):
                 self._test_fit()
             elif self._step_test_due():
                 self._test_step()
-        elif (e.steps - e.finished) % _WATCH_EVERY == 0:
+        elif self._young or (e.steps - e.finished) % _WATCH_EVERY == 0:
             self._watch()
         detach_gradients(self._flat)
         if e.phase == READY or (self.update_while_estimating and self._rate_known):
@@ -263,6 +275,7 @@ class Preconditioner(CurvatureOptimizer):
         e = self._estimate
         if e.new_rate is not None:
             e.rate = e.new_rate
+        e.provisional, e.troubled = e.troubled, False
         self._init_the_optimizer()
         e.phase, e.finished, e.rejected = READY, e.steps + 1, False
         e.estimates += 1
@@ -281,6 +294,8 @@ class Preconditioner(CurvatureOptimizer):
         if not math.isfinite(sums.sy + sums.yy):
             e.note = "non-finite product left out"
             return
+        if self._along_gradients:
+            self._shorten(sums.quotients - e.sums.quotients, _FAR_TOO_LONG)
         e.sums = sums
         e.gradient_sum = g.clone() if e.gradient_sum is None else e.gradient_sum.add_(g)
         e.product_sum = y.clone() if e.product_sum is None else e.product_sum.add_(y)
@@ -318,10 +333,11 @@ class Preconditioner(CurvatureOptimizer):
         e.gram = e.cross = torch.zeros(0, 0, dtype=torch.float64)
 
     def _apply_estimated_inverse(self) -> None:
-        """Next direction: what the last estimation kept, the mean product, then -B^-1 gradient.
+        """Next direction: what the last estimation kept, the mean product, what is new in B u.
 
-        Of the last two, the part that is new; None once nothing is. The mean product of the prior
-        is one step of power iteration from the mean gradient, along which it is known.
+        The mean product of the prior is one step of power iteration from the mean gradient, along
+        which it is known; B u is the mean's product with its leading eigenvector. Of both the part
+        that is new; None once nothing is.
         """
         e, g = self._estimate, self._gradient
         self._direction = None
@@ -334,7 +350,7 @@ class Preconditioner(CurvatureOptimizer):
         elif len(seen) == carried:
             self._direction = new_part(seen, e.product_sum)
         else:
-            self._direction, e.share = next_direction(e.prior, seen, g)
+            self._direction, e.share = next_direction(e.prior, seen)
 
     def _hessian_vector_product(self) -> None:
         """Product along the direction on this batch."""
@@ -354,7 +370,7 @@ class Preconditioner(CurvatureOptimizer):
             e.note = "non-finite product left out"
             return
         e.gram, e.cross = seen.gram, seen.cross
-        if e.basis is None or not self._preconditions:
+        if self._along_gradients:
             self._shorten(float(seen.cross[m, m]))
         if e.basis is not None and m == 0:
             self._compare(float(seen.cross[0, 0]))
@@ -422,6 +438,17 @@ class Preconditioner(CurvatureOptimizer):
         return type(self)._apply_preconditioner is Preconditioner._apply_preconditioner
 
     @property
+    def _along_gradients(self) -> bool:
+        """Whether steps go along gradients as they are, so that the Hessian's curvature counts."""
+        return self._estimate.basis is None or not self._preconditions
+
+    @property
+    def _young(self) -> bool:
+        e = self._estimate
+        untried = e.estimates == 1 or e.provisional
+        return self._probes and untried and e.steps - e.finished <= _YOUNG
+
+    @property
     def _rate_known(self) -> bool:
         if not self.constructs_rate or self._estimate.rate is not None:
             return True
@@ -445,9 +472,14 @@ class Preconditioner(CurvatureOptimizer):
         e = self._estimate
         total = 0.0 if e.gradient_sum is None else safe_dot(e.gradient_sum, e.gradient_sum)
         gradient = math.sqrt(total) / max(e.prior_counter, 1)
-        previous = e.rate if e.estimates > 0 else None
+        most = math.inf
+        if e.rate is not None and e.estimates > 0:
+            most = e.rate * (GROWTH**2 if e.provisional else GROWTH)
         careful = None if rate is None else rate * e.caution
-        return bounded_rate(careful, previous, self._flat.norm(), gradient)
+        found = bounded_rate(careful, most, self._flat.norm(), gradient)
+        if found == most:
+            e.troubled = True
+        return found
 
     def _test_fit(self) -> None:
         """Predictive test: one product along the top eigenvector on a fresh batch."""
@@ -462,11 +494,12 @@ class Preconditioner(CurvatureOptimizer):
         e.misfit = misfit(found, expected, deviation)
         e.rejected = rejected(found, expected, deviation, self.prior_iterations)
 
-    def _shorten(self, curvature: float) -> bool:
+    def _shorten(self, curvature: float, limit: float = _TOO_LONG) -> bool:
         """Lower a rate in use at once where a curvature just seen is too large for it."""
         e = self._estimate
-        if e.rate is None or not math.isfinite(curvature) or curvature * e.rate <= _TOO_LONG:
+        if e.rate is None or not math.isfinite(curvature) or curvature * e.rate <= limit:
             return False
+        e.troubled |= curvature * e.rate > _FAR_TOO_LONG
         e.rate = 1 / curvature
         e.note = "more curvature than the rate allows: rate lowered"
         return True
@@ -475,14 +508,16 @@ class Preconditioner(CurvatureOptimizer):
         """Curvature along the step itself: a rate above its inverse is lowered to it."""
         e, g = self._estimate, self._gradient
         assert g is not None
+        limit = _FAR_TOO_LONG if self._young and self.check_every == 0 else _TOO_LONG
         e.suspect = False
         step = g
         if self._preconditions and e.basis is not None:
             step = apply_low_rank(e.basis.mT, e.coefficients.to(e.basis), g)
         length = safe_dot(step, g)
         curvature = safe_dot(step, self._product(step)) / length if length > 0 else 0.0
-        if self._shorten(curvature):
+        if self._shorten(curvature, limit):
             e.restart()
+            e.troubled = True
             e.note = "more curvature along the step than the estimate holds: rate lowered"
 
     def _watch(self) -> None:
@@ -497,6 +532,7 @@ class Preconditioner(CurvatureOptimizer):
             # Growth without curvature to explain it: noise, amplified by the rate.
             e.rate, e.caution = e.rate / _UNSTABLE, e.caution / _UNSTABLE
             e.restart()
+            e.troubled = True
             e.note = "gradients grew: rate lowered"
         e.level = min(e.recent, _RELAX * e.level)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from scipy import stats
 
-__all__ = ["bounded_rate", "curvature_interval", "misfit", "rejected", "step_probe_due"]
+__all__ = ["GROWTH", "bounded_rate", "curvature_interval", "misfit", "rejected", "step_probe_due"]
 
 REJECT = 0.01  # level of the predictive test
 MATTERS = 0.25  # relative change of an eigenvalue that is worth a new estimation
@@ -46,25 +45,18 @@ def step_probe_due(age: int) -> bool:
     return rest == 0 and doublings > 0 and doublings & (doublings - 1) == 0
 
 
-def bounded_rate(
-    rate: float | None, previous: float | None, weights: float, gradient: float
-) -> float | None:
+def bounded_rate(rate: float | None, most: float, weights: float, gradient: float) -> float | None:
     """A constructed rate made safe to use, or None where it cannot be.
 
-    At most ``GROWTH`` times the previous rate, and no step longer than 1 plus the weights' norm.
+    At most ``most``, and no step longer than 1 plus the weights' norm.
 
     Args:
         rate: as constructed.
-        previous: rate of the last estimation, if there was one.
+        most: allowed, ``GROWTH`` times the rate of the last estimation, if there was one.
         weights: norm of the parameters.
         gradient: norm of the mean gradient.
     """
     if rate is None:
         return None
-    limits: Sequence[float] = [rate]
-    if gradient > 0:
-        limits = [*limits, (1 + weights) / gradient]
-    if previous is not None:
-        limits = [*limits, GROWTH * previous]
-    safe = min(limits)
+    safe = min(rate, most, (1 + weights) / gradient if gradient > 0 else math.inf)
     return safe if math.isfinite(safe) and safe > 0 else None
