@@ -241,7 +241,7 @@ def test_the_next_direction_is_the_new_part_of_the_leading_eigenvectors_product(
     expected = image - inside @ image
     assert direction is not None
     torch.testing.assert_close(direction, expected / expected.norm())
-    assert 0 < share <= 1
+    assert share == pytest.approx(variance_share(prior, seen, image), abs=1e-9)
 
 
 def test_next_directions_span_the_krylov_space_without_noise_and_then_end() -> None:

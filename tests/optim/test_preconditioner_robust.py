@@ -11,7 +11,12 @@ import pytest
 import torch
 
 from optiscope import problems
-from optiscope.optim.preconditioned_sgd import AdaptiveSGD, OnlyAdaptiveSGD, PreconditionedSGD
+from optiscope.optim.preconditioned_sgd import (
+    AdaptiveSGD,
+    OnlyAdaptiveSGD,
+    PreconditionedSGD,
+    PreconditionedTunedSGD,
+)
 
 NAMES = ["digits_logreg", "digits_mlp", "quadratic_deep", "two_d_rosenbrock"]
 MORE = [
@@ -112,3 +117,39 @@ def test_an_estimate_made_in_trouble_is_renewed_soon_and_its_rate_may_recover() 
     assert min(rates) < 2 / 400
     assert rates[-1] == pytest.approx(1, rel=0.4)
     assert float(w.detach().norm()) < 2
+
+
+def test_a_given_first_rate_holds_until_the_second_regular_estimation() -> None:
+    w = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    opt = AdaptiveSGD([w], lr=0.002, estimate_every=100)
+    for t in range(100):
+        curvature = 1.0 if t < 12 else 300.0  # the constructed rate would be far too high
+        noise = 0.1 * torch.randn(5, dtype=torch.float64)
+        opt.zero_grad()
+        opt.backward(0.5 * curvature * (w + noise).square().sum())
+        opt.step()
+        assert opt.get_log()["step_size"] == [0.002]
+    assert opt.get_log()["estimates"] == 1
+
+
+def test_a_fixed_rate_is_not_watched_for() -> None:
+    torch.manual_seed(0)
+    w = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    opt = PreconditionedTunedSGD([w], lr=0.002, estimate_every=200)
+    for t in range(200):
+        opt.zero_grad()
+        opt.backward(0.5 * (1.0 if t < 20 else 100.0) * w.square().sum())
+        opt.step()
+    assert opt.get_log()["estimates"] == 1
+
+
+def test_a_batch_that_overflowed_leaves_nothing_behind() -> None:
+    """A scaler skips the step of such a batch; its graph must not enter the next product."""
+    w = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    opt = AdaptiveSGD([w], prior_iterations=2, num_observations=1)
+    opt.backward(1e3 * w.square().sum())  # no step follows
+    for _ in range(4):
+        opt.zero_grad()
+        opt.backward(0.5 * w.square().sum())
+        opt.step()
+    assert opt.get_log()["prior_mean"] == pytest.approx(1)

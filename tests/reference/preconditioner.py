@@ -114,7 +114,9 @@ class DensePreconditioner:
             if done > carried:
                 estimate = conditioned_mean(self.b0, self.w0, self.noise, s, y)
                 values, vectors, q = self._inside(estimate, s)
-                direction = estimate @ q @ vectors[:, values.abs().argmax()]
+                images = estimate @ q @ vectors[:, values.abs().argsort(descending=True)]
+                outside = (images - q @ (q.mT @ images)).norm(dim=0) >= 0.01 * images.norm(dim=0)
+                direction = images[:, outside][:, 0]
             direction = direction - s @ torch.linalg.pinv(s) @ direction
         return direction / direction.norm()
 

@@ -78,6 +78,11 @@ class CurvatureOptimizer(WrappedOptimizer):
         else:
             scaled.backward()
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear gradients, and graphs kept for a step that was never taken (an overflow)."""
+        super().zero_grad(set_to_none)
+        self._source.forget_graphs()
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update, or one batch of an estimation and an update; returns the closure's loss.

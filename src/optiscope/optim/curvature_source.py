@@ -67,6 +67,10 @@ class CurvatureSource:
         """Drop the batch at hand."""
         self._closure: Callable[[], Any] | None = None
         self._random: RandomState | None = None
+        self.forget_graphs()
+
+    def forget_graphs(self) -> None:
+        """Drop the graphs kept by ``backward``."""
         self._graphs: list[tuple[list[Tensor | None], float]] = []
 
     def backward(self, loss: Tensor, scale: float, flat: FlatParameters) -> None:

@@ -50,6 +50,9 @@ __all__ = [
 ]
 
 
+_CONVERGED = 0.01  # new part of an eigenvector's product that is not worth an observation
+
+
 def safe_dot(a: Tensor, b: Tensor) -> float:
     """a' b of vectors [N]; repeated in float64 where float32 over- or underflows."""
     result = float(torch.dot(a, b))
@@ -260,20 +263,12 @@ def posterior_solve(prior: Prior, seen: Observations, g: Tensor) -> Tensor:
     Non-finite products leave the prior's a g.
     """
     a = 1 / prior.base
-    if len(seen) == 0:
-        return a * g
-    weights = _rows(_solve_weights(prior, seen, _small(seen.directions @ g)), g)
-    return a * g - seen.products.mT @ weights + seen.directions.mT @ (prior.base * weights)
-
-
-def _solve_weights(prior: Prior, seen: Observations, along: Tensor) -> Tensor:
-    """a^2 (rho^2 I + a S'Y)^-1 S'g [M] from S'g [M]; zeros where something is not finite."""
-    a = 1 / prior.base
+    along = _small(seen.directions @ g)
     core = prior.ratio * torch.eye(len(seen), dtype=torch.float64) + a * seen.cross
-    if not bool(core.isfinite().all() & along.isfinite().all()):
-        return torch.zeros_like(along)
-    weights: Tensor = a * a * (torch.linalg.pinv(core, rtol=1e-7) @ along)
-    return weights
+    if len(seen) == 0 or not bool(core.isfinite().all() & along.isfinite().all()):
+        return a * g
+    weights = _rows(a * a * (torch.linalg.pinv(core, rtol=1e-7) @ along), g)
+    return a * g - seen.products.mT @ weights + seen.directions.mT @ (prior.base * weights)
 
 
 def variance_share(prior: Prior, seen: Observations, v: Tensor) -> float:
@@ -288,32 +283,42 @@ def variance_share(prior: Prior, seen: Observations, v: Tensor) -> float:
 
 def new_part(seen: Observations, v: Tensor) -> Tensor | None:
     """Unit vector along the part of v [N] outside the observed directions, or None."""
+    return _unit(*_outside(seen, v))
+
+
+def _outside(seen: Observations, v: Tensor) -> tuple[Tensor, float]:
+    """The part of v [N] outside the observed directions, and the length below which it is error."""
     eps, size = torch.finfo(v.dtype).eps, math.sqrt(safe_dot(v, v))
     inverse = torch.linalg.pinv(seen.gram, rtol=8 * len(seen) * eps, hermitian=True)
-    part = v
     for _ in range(2 if len(seen) else 0):  # once leaves rounding errors, twice is enough
-        along = inverse @ _small(seen.directions @ part)
-        part = part - seen.directions.mT @ _rows(along, part)
-    return _unit(part, 100 * eps * size)
+        along = inverse @ _small(seen.directions @ v)
+        v = v - seen.directions.mT @ _rows(along, v)
+    return v, 100 * eps * size
 
 
 def next_direction(prior: Prior, seen: Observations) -> tuple[Tensor | None, float]:
     """Unit vector [N] to observe next, and the share q of prior variance left for what asks for it.
 
     The part outside the observed directions of B u, with B the posterior mean and u its leading
-    eigenvector among them: the product of u that is not yet accounted for. Without noise this
-    is Lanczos's next vector, so that the directions span the same Krylov space as the paper's
-    -B^-1 g; with noise it does not carry a fresh gradient's. Where B u has no new part, that of the
-    next eigenvector; None where none has.
+    eigenvector among them: the product of u that is not yet accounted for. From one vector and
+    without noise that is Lanczos's next vector, and all span a Krylov space, as the paper's
+    -B^-1 g do; with noise it does not carry a fresh gradient's. Where the new part is less than a
+    hundredth of B u, that of the next eigenvector; None where none has any.
     """
     combine = _eigenvectors(prior, seen)[1]
     weights = _weights(seen, prior.ratio) @ (seen.gram @ combine)
-    for column in weights.mT:
-        image = seen.products.mT @ _rows(column, seen.products)
-        part = new_part(seen, image)
-        if part is not None:
-            return part, variance_share(prior, seen, image)
-    return None, 0.0
+    kept: tuple[Tensor | None, float] = None, 0.0
+    for product, direction in zip(weights.mT, (prior.base * (combine - weights)).mT, strict=True):
+        image = seen.products.mT @ _rows(product, seen.products)
+        image += seen.directions.mT @ _rows(direction, image)
+        part, least = _outside(seen, image)
+        found = _unit(part, least)
+        converged = found is None or part.norm() < _CONVERGED * image.norm()
+        if found is not None and (kept[0] is None or not converged):
+            kept = found, variance_share(prior, seen, image)
+        if not converged:
+            break
+    return kept
 
 
 def _unit(v: Tensor, least: float) -> Tensor | None:

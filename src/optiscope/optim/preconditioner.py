@@ -48,13 +48,13 @@ from optiscope.optim.renewal import (
 __all__ = ["Preconditioner"]
 
 _CHECK_EVERY = 100
-_WATCH_EVERY = 10  # steps between looks at the length of the gradient
+_WATCH_EVERY = 10  # steps between looks at the length of the gradient, once no longer young
 _UNSTABLE = 3.0  # growth of that length that calls for a test of the step
 _RECOVERY = 1.25  # by which each estimation without such growth raises caution towards 1
 _RELAX = 1.1  # growth of that length from one look to the next that is no news
 _FOLLOW_UP = 3  # lengths of an estimation after which a provisional one is renewed
 _TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
-_FAR_TOO_LONG = 4.0  # the same where tests are off: sharpness may hover near 2 / rate, not beyond
+_FAR_TOO_LONG = 4.0  # the same where nothing else is amiss: sharpness may hover near 2 / rate
 _YOUNG = 50  # steps for which a first or provisional estimate is looked into in each
 
 
@@ -62,12 +62,13 @@ class Preconditioner(CurvatureOptimizer):
     """Optimizer that constructs its rate and a low-rank preconditioner from Hessian products.
 
     Estimation takes ``prior_iterations + num_observations`` batches: products along gradients give
-    a prior and the rate, products along quasi-Newton directions a posterior, of which ``est_rank``
+    a prior and the rate, products along Lanczos's directions a posterior, of which ``est_rank``
     eigenpairs are kept. All other steps cost a gradient and two thin products.
 
     Drive it by ``step(closure)``, or by ``opt.backward(loss); opt.step()`` in a plain loop. An
     estimation begins at construction, at ``start_estimate()``, every ``estimate_every`` steps, and
-    whenever the predictive test says that the estimate no longer fits.
+    whenever the predictive test says that the estimate no longer fits. A provisional one, made just
+    after steps had proved too long or with its rate held back, is renewed soon.
 
     A variant switches a phase off by overriding its method with an empty one. The phases, in
     order: ``_gather_curvature_information``, ``_estimate_prior``, ``_setup_estimated_hessian``;
@@ -145,9 +146,10 @@ class Preconditioner(CurvatureOptimizer):
 
     def _groups_changed(self) -> None:
         """The Hessian of all parameters together is estimated anew."""
-        self._estimate.restart()
-        self._estimate.basis = self._estimate.power = None
-        self._estimate.estimates = 0
+        e = self._estimate
+        e.restart()
+        e.basis = e.power = None
+        e.estimates, e.troubled, e.provisional = 0, False, False
 
     def state_dict(self) -> dict[str, Any]:
         """State that resumes bit for bit in any phase; loads with ``weights_only=True``."""
@@ -214,7 +216,7 @@ class Preconditioner(CurvatureOptimizer):
 
     def _step_test_due(self) -> bool:
         e = self._estimate
-        if not self.constructs_rate or e.rate is None:
+        if not self._follows:
             return False
         probed = self.check_every > 0 or self._young
         return e.suspect or (probed and step_probe_due(e.steps - e.finished))
@@ -230,7 +232,7 @@ class Preconditioner(CurvatureOptimizer):
                 self._test_fit()
             elif self._step_test_due():
                 self._test_step()
-        elif self._young or (e.steps - e.finished) % _WATCH_EVERY == 0:
+        elif self._young or self._look_due:
             self._watch()
         detach_gradients(self._flat)
         if e.phase == READY or (self.update_while_estimating and self._rate_known):
@@ -274,8 +276,9 @@ class Preconditioner(CurvatureOptimizer):
     def _finish(self) -> None:
         e = self._estimate
         if e.new_rate is not None:
-            e.rate = e.new_rate
-        e.provisional, e.troubled = e.troubled, False
+            held_back = e.new_rate >= self._most
+            e.troubled, e.rate = e.troubled or held_back, e.new_rate
+        e.provisional, e.troubled = e.troubled and self._follows, False
         self._init_the_optimizer()
         e.phase, e.finished, e.rejected = READY, e.steps + 1, False
         e.estimates += 1
@@ -372,7 +375,7 @@ class Preconditioner(CurvatureOptimizer):
         e.gram, e.cross = seen.gram, seen.cross
         if self._along_gradients:
             self._shorten(float(seen.cross[m, m]))
-        if e.basis is not None and m == 0:
+        if e.basis is not None and m == 0 and self.num_observations > 1:
             self._compare(float(seen.cross[0, 0]))
 
     def _create_low_rank(self) -> None:
@@ -438,14 +441,34 @@ class Preconditioner(CurvatureOptimizer):
         return type(self)._apply_preconditioner is Preconditioner._apply_preconditioner
 
     @property
+    def _look_due(self) -> bool:
+        return (self._estimate.steps - self._estimate.finished) % _WATCH_EVERY == 0
+
+    @property
     def _along_gradients(self) -> bool:
         """Whether steps go along gradients as they are, so that the Hessian's curvature counts."""
         return self._estimate.basis is None or not self._preconditions
 
     @property
+    def _follows(self) -> bool:
+        """Whether steps follow the constructed rate: not a fixed one, nor a given first one."""
+        if not self.constructs_rate or self._estimate.rate is None:
+            return False
+        given = all(group["first_lr"] is not None for group in self.param_groups)
+        return self._estimate.estimates >= 2 or not given
+
+    @property
+    def _most(self) -> float:
+        """Largest rate that the estimation under way may come to."""
+        e = self._estimate
+        if e.rate is None or e.estimates == 0:
+            return math.inf
+        return e.rate * (GROWTH**2 if e.provisional else GROWTH)
+
+    @property
     def _young(self) -> bool:
         e = self._estimate
-        untried = e.estimates == 1 or e.provisional
+        untried = self._follows and (e.estimates == 1 or e.provisional)
         return self._probes and untried and e.steps - e.finished <= _YOUNG
 
     @property
@@ -472,14 +495,8 @@ class Preconditioner(CurvatureOptimizer):
         e = self._estimate
         total = 0.0 if e.gradient_sum is None else safe_dot(e.gradient_sum, e.gradient_sum)
         gradient = math.sqrt(total) / max(e.prior_counter, 1)
-        most = math.inf
-        if e.rate is not None and e.estimates > 0:
-            most = e.rate * (GROWTH**2 if e.provisional else GROWTH)
         careful = None if rate is None else rate * e.caution
-        found = bounded_rate(careful, most, self._flat.norm(), gradient)
-        if found == most:
-            e.troubled = True
-        return found
+        return bounded_rate(careful, self._most, self._flat.norm(), gradient)
 
     def _test_fit(self) -> None:
         """Predictive test: one product along the top eigenvector on a fresh batch."""
@@ -508,7 +525,7 @@ class Preconditioner(CurvatureOptimizer):
         """Curvature along the step itself: a rate above its inverse is lowered to it."""
         e, g = self._estimate, self._gradient
         assert g is not None
-        limit = _FAR_TOO_LONG if self._young and self.check_every == 0 else _TOO_LONG
+        limit = _TOO_LONG if e.suspect or self.check_every > 0 else _FAR_TOO_LONG
         e.suspect = False
         step = g
         if self._preconditions and e.basis is not None:
@@ -527,7 +544,7 @@ class Preconditioner(CurvatureOptimizer):
             e.level = e.recent = size
             return
         e.recent = (e.recent + size) / 2
-        e.suspect = e.recent > _UNSTABLE * e.level
+        e.suspect = self._look_due and e.recent > _UNSTABLE * e.level
         if e.recent > _UNSTABLE**2 * e.level and e.rate is not None and self.constructs_rate:
             # Growth without curvature to explain it: noise, amplified by the rate.
             e.rate, e.caution = e.rate / _UNSTABLE, e.caution / _UNSTABLE

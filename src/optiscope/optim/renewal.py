@@ -10,7 +10,7 @@ __all__ = ["GROWTH", "bounded_rate", "curvature_interval", "misfit", "rejected",
 
 REJECT = 0.01  # level of the predictive test
 MATTERS = 0.25  # relative change of an eigenvalue that is worth a new estimation
-GROWTH = 2.0  # largest factor by which a new estimation raises the rate
+GROWTH = 2.0  # largest factor by which a new estimation raises the rate; squared after trouble
 _FIRST_PROBE = 5  # age at which the first step of an estimate is probed
 
 
@@ -52,7 +52,7 @@ def bounded_rate(rate: float | None, most: float, weights: float, gradient: floa
 
     Args:
         rate: as constructed.
-        most: allowed, ``GROWTH`` times the rate of the last estimation, if there was one.
+        most: allowed; infinite before there was a rate.
         weights: norm of the parameters.
         gradient: norm of the mean gradient.
     """
