@@ -232,7 +232,7 @@ class Preconditioner(CurvatureOptimizer):
                 self._test_fit()
             elif self._step_test_due():
                 self._test_step()
-        elif self._young or self._look_due:
+        elif self._young or (e.steps - e.finished) % _WATCH_EVERY == 0:
             self._watch()
         detach_gradients(self._flat)
         if e.phase == READY or (self.update_while_estimating and self._rate_known):
@@ -441,10 +441,6 @@ class Preconditioner(CurvatureOptimizer):
         return type(self)._apply_preconditioner is Preconditioner._apply_preconditioner
 
     @property
-    def _look_due(self) -> bool:
-        return (self._estimate.steps - self._estimate.finished) % _WATCH_EVERY == 0
-
-    @property
     def _along_gradients(self) -> bool:
         """Whether steps go along gradients as they are, so that the Hessian's curvature counts."""
         return self._estimate.basis is None or not self._preconditions
@@ -525,7 +521,7 @@ class Preconditioner(CurvatureOptimizer):
         """Curvature along the step itself: a rate above its inverse is lowered to it."""
         e, g = self._estimate, self._gradient
         assert g is not None
-        limit = _TOO_LONG if e.suspect or self.check_every > 0 else _FAR_TOO_LONG
+        limit = _FAR_TOO_LONG if self._young and self.check_every == 0 else _TOO_LONG
         e.suspect = False
         step = g
         if self._preconditions and e.basis is not None:
@@ -544,7 +540,7 @@ class Preconditioner(CurvatureOptimizer):
             e.level = e.recent = size
             return
         e.recent = (e.recent + size) / 2
-        e.suspect = self._look_due and e.recent > _UNSTABLE * e.level
+        e.suspect = e.recent > _UNSTABLE * e.level
         if e.recent > _UNSTABLE**2 * e.level and e.rate is not None and self.constructs_rate:
             # Growth without curvature to explain it: noise, amplified by the rate.
             e.rate, e.caution = e.rate / _UNSTABLE, e.caution / _UNSTABLE
