@@ -31,7 +31,8 @@ def lark(l2: bool) -> dict[float, float]:
     for factor in FACTORS:
         parts = (["l2 5e-4"] if l2 else []) + ([f"lr {factor}"] if factor != 1 else [])
         name = ", ".join(parts) or "default"
-        found[factor] = kept[name]["fmnist_2c2d_10k"]["valid_accuracy"]
+        if name in kept:
+            found[factor] = kept[name]["fmnist_2c2d_10k"]["valid_accuracy"]
     return found
 
 
