@@ -57,21 +57,21 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, required=True, help="file to write")
     given = parser.parse_args()
     with figure_style():
-        figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
+        figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
         for name, values in baselines().items():
-            label, colour = f"{name}, factor on its best rate", BASELINES[name]
+            label, colour = f"{name}, on its best rate", BASELINES[name]
             axes.plot(
                 *zip(*sorted(values.items()), strict=True), marker=".", color=colour, label=label
             )
-        for l2, label, style in ((False, "Lark, lr", "-"), (True, "Lark, lr, L2 0.0005", "--")):
+        for l2, label, style in ((False, "Lark, lr", "-"), (True, "Lark, lr, with L2", "--")):
             points = zip(*lark(l2).items(), strict=True)
             axes.plot(*points, marker="o", lw=2, linestyle=style, color=PALETTE[0], label=label)
         ticks = [1 / 64, 1 / 16, 1 / 4, 1, 4]
-        axes.set(xscale="log", ylim=(LOWEST, None), xlim=(1 / 100, 10))
+        axes.set(xscale="log", ylim=(LOWEST, None), xlim=(1 / 128, 6))
         axes.set_xticks(ticks, ["1/64", "1/16", "1/4", "1", "4"], minor=False)
         axes.minorticks_off()
         axes.set(xlabel="factor", ylabel="validation accuracy (%)", title="fmnist_2c2d_10k")
-        axes.legend(loc="lower left", frameon=False)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         figure.savefig(given.figure, dpi=120)
 
 
