@@ -158,3 +158,18 @@ def test_two_processes_decoding_at_once_leave_one_whole_entry(
     assert decode.calls == 0
     assert entry_of(cache_dir).name.startswith("a-1-")
     assert not list(cache_dir.glob(".*"))
+
+
+def test_a_draft_that_another_process_finishes_meanwhile_does_not_matter(
+    source: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = cache_dir / ".draft-gone"
+    glob = Path.glob
+
+    def with_gone(folder: Path, pattern: str) -> Any:
+        return [*glob(folder, pattern), gone]
+
+    monkeypatch.setattr(Path, "glob", with_gone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decoded("a-1", [source], Decoder())

@@ -15,6 +15,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -94,8 +95,9 @@ def _write(entry: Path, arrays: Arrays) -> None:
 def _sweep(folder: Path) -> None:
     """Remove drafts that processes killed a day or more ago left behind."""
     for draft in folder.glob(f"{DRAFT}*"):
-        if time.time() - draft.stat().st_mtime > DAY:
-            shutil.rmtree(draft, ignore_errors=True)
+        with suppress(FileNotFoundError):  # finished by its process meanwhile
+            if time.time() - draft.stat().st_mtime > DAY:
+                shutil.rmtree(draft, ignore_errors=True)
 
 
 def _checksum(array: NDArray[np.generic]) -> int:
