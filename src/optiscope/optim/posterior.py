@@ -267,8 +267,8 @@ def posterior_solve(prior: Prior, seen: Observations, g: Tensor) -> Tensor:
     core = prior.ratio * torch.eye(len(seen), dtype=torch.float64) + a * seen.cross
     if len(seen) == 0 or not bool(core.isfinite().all() & along.isfinite().all()):
         return a * g
-    weights = _rows(a * a * (torch.linalg.pinv(core, rtol=1e-7) @ along), g)
-    return a * g - seen.products.mT @ weights + seen.directions.mT @ (prior.base * weights)
+    weights = _rows(a * (torch.linalg.pinv(core, rtol=1e-7) @ along), g)  # a^2 may overflow
+    return a * (g - seen.products.mT @ weights) + seen.directions.mT @ weights
 
 
 def variance_share(prior: Prior, seen: Observations, v: Tensor) -> float:
