@@ -31,8 +31,7 @@ def lark(l2: bool) -> dict[float, float]:
     for factor in FACTORS:
         parts = (["l2 5e-4"] if l2 else []) + ([f"lr {factor}"] if factor != 1 else [])
         name = ", ".join(parts) or "default"
-        if name in kept:
-            found[factor] = kept[name]["fmnist_2c2d_10k"]["valid_accuracy"]
+        found[factor] = kept[name]["fmnist_2c2d_10k"]["valid_accuracy"]
     return found
 
 

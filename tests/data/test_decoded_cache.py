@@ -173,3 +173,5 @@ def test_a_draft_that_another_process_finishes_meanwhile_does_not_matter(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decoded("a-1", [source], Decoder())
+    monkeypatch.undo()
+    assert entry_of(cache_dir).name.startswith("a-1-")

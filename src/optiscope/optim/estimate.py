@@ -69,9 +69,8 @@ class Estimate:
         level: least of these lately, or 0 before the first look.
         caution: factor on constructed rates, below 1 after rates that proved unstable.
         suspect: whether gradients have grown since, which the next step looks into.
-        troubled: whether steps proved too long since the last estimation ended, or the rate that
-            the one under way has come to was held back.
-        provisional: ``troubled`` as the last estimation ended.
+        troubled: whether steps proved too long since the last estimation ended.
+        provisional: whether the last estimate was made in trouble, or with its rate held back.
         new_rate: rate that the estimation under way has come to.
         rejected: whether the last prediction contradicts the estimate.
         misfit: squared error of the last prediction in units of its variance, or -1.
@@ -118,6 +117,11 @@ class Estimate:
     misfit: float = -1.0
     share: float = -1.0
     note: str = ""
+
+    @property
+    def age(self) -> int:
+        """Steps since the last estimation ended."""
+        return self.steps - self.finished
 
     def restart(self) -> None:
         """Begin a new estimation; eigenpairs and rate of the last one stay in use meanwhile."""
@@ -172,8 +176,7 @@ def describe(estimate: Estimate, batches: int) -> dict[str, Any]:
     in units of its variance, None before one); ``share`` (of prior variance left for the mean's
     product with its leading eigenvector, None before one); ``prior_mean``, ``prior_scale``,
     ``noise`` (None before a prior); ``estimates``, ``gradients`` (by closure),
-    ``hessian_products`` and ``skipped_batches`` so far;
-    ``note``.
+    ``hessian_products`` and ``skipped_batches`` so far; ``note``.
 
     Args:
         estimate: to describe.
@@ -184,7 +187,7 @@ def describe(estimate: Estimate, batches: int) -> dict[str, Any]:
     return {
         "phase": e.phase,
         "eigenvalues": [curvature_interval(value, d, batches) for value, d in pairs],
-        "age": None if e.finished < 0 else e.steps - e.finished,
+        "age": None if e.finished < 0 else e.age,
         "fit": None if e.misfit < 0 else e.misfit,
         "share": None if e.share < 0 else e.share,
         "prior_mean": None if prior is None else prior.base,

@@ -307,18 +307,20 @@ def next_direction(prior: Prior, seen: Observations) -> tuple[Tensor | None, flo
     """
     combine = _eigenvectors(prior, seen)[1]
     weights = _weights(seen, prior.ratio) @ (seen.gram @ combine)
-    kept: tuple[Tensor | None, float] = None, 0.0
+    chosen: tuple[Tensor, Tensor] | None = None
     for product, direction in zip(weights.mT, (prior.base * (combine - weights)).mT, strict=True):
         image = seen.products.mT @ _rows(product, seen.products)
         image += seen.directions.mT @ _rows(direction, image)
         part, least = _outside(seen, image)
         found = _unit(part, least)
-        converged = found is None or part.norm() < _CONVERGED * image.norm()
-        if found is not None and (kept[0] is None or not converged):
-            kept = found, variance_share(prior, seen, image)
+        if found is None:
+            continue
+        converged = bool(part.norm() < _CONVERGED * image.norm())
+        if chosen is None or not converged:
+            chosen = found, image
         if not converged:
             break
-    return kept
+    return (None, 0.0) if chosen is None else (chosen[0], variance_share(prior, seen, chosen[1]))
 
 
 def _unit(v: Tensor, least: float) -> Tensor | None:

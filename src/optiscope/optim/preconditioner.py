@@ -196,7 +196,7 @@ class Preconditioner(CurvatureOptimizer):
         if e.phase != READY:
             return False
         old = self.estimate_every is not None and e.steps - e.started >= self.estimate_every
-        if e.provisional and e.steps - e.finished >= _FOLLOW_UP * (e.finished - e.started):
+        if e.provisional and e.age >= _FOLLOW_UP * (e.finished - e.started):
             old = True
         if old or e.rejected:
             e.restart()
@@ -210,16 +210,15 @@ class Preconditioner(CurvatureOptimizer):
 
     def _fit_test_due(self) -> bool:
         e = self._estimate
-        age = e.steps - e.finished
         tested = self.check_every > 0 and e.basis is not None
-        return tested and age > 0 and age % self.check_every == 0
+        return tested and e.age > 0 and e.age % self.check_every == 0
 
     def _step_test_due(self) -> bool:
         e = self._estimate
         if not self._follows:
             return False
         probed = self.check_every > 0 or self._young
-        return e.suspect or (probed and step_probe_due(e.steps - e.finished))
+        return e.suspect or (probed and step_probe_due(e.age))
 
     def _advance(self, wanted: bool) -> None:
         e = self._estimate
@@ -232,7 +231,7 @@ class Preconditioner(CurvatureOptimizer):
                 self._test_fit()
             elif self._step_test_due():
                 self._test_step()
-        elif self._young or (e.steps - e.finished) % _WATCH_EVERY == 0:
+        elif self._young or e.age % _WATCH_EVERY == 0:
             self._watch()
         detach_gradients(self._flat)
         if e.phase == READY or (self.update_while_estimating and self._rate_known):
@@ -275,10 +274,10 @@ class Preconditioner(CurvatureOptimizer):
 
     def _finish(self) -> None:
         e = self._estimate
+        held_back = e.new_rate is not None and e.new_rate >= self._most
         if e.new_rate is not None:
-            held_back = e.new_rate >= self._most
-            e.troubled, e.rate = e.troubled or held_back, e.new_rate
-        e.provisional, e.troubled = e.troubled and self._follows, False
+            e.rate = e.new_rate
+        e.provisional, e.troubled = (e.troubled or held_back) and self._follows, False
         self._init_the_optimizer()
         e.phase, e.finished, e.rejected = READY, e.steps + 1, False
         e.estimates += 1
@@ -342,11 +341,11 @@ class Preconditioner(CurvatureOptimizer):
         which it is known; B u is the mean's product with its leading eigenvector. Of both the part
         that is new; None once nothing is.
         """
-        e, g = self._estimate, self._gradient
+        e = self._estimate
         self._direction = None
-        if e.prior is None or g is None or e.product_sum is None:
+        if e.prior is None or e.product_sum is None:
             return
-        seen = e.observations(g)
+        seen = e.observations(e.product_sum)
         carried = 0 if e.basis is None else min(len(e.basis), self.num_observations - 1)
         if e.basis is not None and len(seen) < carried:
             self._direction = e.basis[len(seen)]
@@ -446,12 +445,15 @@ class Preconditioner(CurvatureOptimizer):
         return self._estimate.basis is None or not self._preconditions
 
     @property
+    def _first_given(self) -> bool:
+        return all(group["first_lr"] is not None for group in self.param_groups)
+
+    @property
     def _follows(self) -> bool:
         """Whether steps follow the constructed rate: not a fixed one, nor a given first one."""
         if not self.constructs_rate or self._estimate.rate is None:
             return False
-        given = all(group["first_lr"] is not None for group in self.param_groups)
-        return self._estimate.estimates >= 2 or not given
+        return self._estimate.estimates >= 2 or not self._first_given
 
     @property
     def _most(self) -> float:
@@ -465,13 +467,11 @@ class Preconditioner(CurvatureOptimizer):
     def _young(self) -> bool:
         e = self._estimate
         untried = self._follows and (e.estimates == 1 or e.provisional)
-        return self._probes and untried and e.steps - e.finished <= _YOUNG
+        return self._probes and untried and e.age <= _YOUNG
 
     @property
     def _rate_known(self) -> bool:
-        if not self.constructs_rate or self._estimate.rate is not None:
-            return True
-        return all(group["first_lr"] is not None for group in self.param_groups)
+        return not self.constructs_rate or self._estimate.rate is not None or self._first_given
 
     def _update(self) -> None:
         add_decay_to_gradients(self.param_groups)
@@ -529,9 +529,14 @@ class Preconditioner(CurvatureOptimizer):
         length = safe_dot(step, g)
         curvature = safe_dot(step, self._product(step)) / length if length > 0 else 0.0
         if self._shorten(curvature, limit):
-            e.restart()
-            e.troubled = True
-            e.note = "more curvature along the step than the estimate holds: rate lowered"
+            self._start_in_trouble(
+                "more curvature along the step than the estimate holds: rate lowered"
+            )
+
+    def _start_in_trouble(self, note: str) -> None:
+        """Begin a new estimation because steps proved too long."""
+        self._estimate.restart()
+        self._estimate.troubled, self._estimate.note = True, note
 
     def _watch(self) -> None:
         """Have the next step looked into where gradients have grown: steps may be too long."""
@@ -544,9 +549,7 @@ class Preconditioner(CurvatureOptimizer):
         if e.recent > _UNSTABLE**2 * e.level and e.rate is not None and self.constructs_rate:
             # Growth without curvature to explain it: noise, amplified by the rate.
             e.rate, e.caution = e.rate / _UNSTABLE, e.caution / _UNSTABLE
-            e.restart()
-            e.troubled = True
-            e.note = "gradients grew: rate lowered"
+            self._start_in_trouble("gradients grew: rate lowered")
         e.level = min(e.recent, _RELAX * e.level)
 
     def get_log(self) -> dict[str, Any]:
