@@ -181,6 +181,21 @@ def test_tied_weights_move_once() -> None:
     assert float(step) == pytest.approx(0.01 * 11**0.5, rel=1e-4)  # sqrt(6) sqrt(11 / 6) units
 
 
+def test_decay_is_decoupled_follows_the_schedule_and_leaves_vectors() -> None:
+    """What a decaying matrix loses besides the step is weight_decay * 0.01 * annealing * lr."""
+    pairs = []
+    for decay in (0.0, 0.5):
+        matrix, vector = nn.Parameter(torch.full((4, 6), 2.0)), nn.Parameter(torch.full((6,), 2.0))
+        optimizer = Lark([matrix, vector], horizon=2000, lr=3.0, weight_decay=decay)
+        optimizer.param_groups[0]["step"] = 1000  # half annealed
+        matrix.grad, vector.grad = torch.ones(4, 6), torch.ones(6)
+        optimizer.step()
+        pairs.append((matrix.detach(), vector.detach()))
+    (kept, vector), (decayed, other) = pairs
+    torch.testing.assert_close(kept - decayed, torch.full((4, 6), 2.0 * 0.5 * 0.01 * 0.5 * 3.0))
+    assert torch.equal(vector, other)
+
+
 def test_accumulated_gradients_equal_the_whole_batch() -> None:
     results = []
     for parts in (1, 4):

@@ -36,8 +36,8 @@ class ReferenceLark:
         self.left = [torch.zeros(len(w), len(w), dtype=torch.float64) for w in self.weights]
         self.right = [torch.zeros(w.shape[1], w.shape[1], dtype=torch.float64) for w in weights]
         self.by = [(torch.eye(len(w)).double(), torch.eye(w.shape[1]).double()) for w in weights]
-        first = 0.01 if horizon is None else max(0.01, 0.2 / math.sqrt(horizon))
-        self.log_lengths = [math.log(first) for _ in weights]
+        self.first = 0.01 if horizon is None else max(0.01, 1 / (3 * math.sqrt(horizon)))
+        self.log_lengths = [math.log(self.first) for _ in weights]
         self.rank, self.power, self.momentum, self.memory = rank, power, momentum, memory
         self.renew_every, self.growth, self.horizon = renew_every, growth, horizon
         self.weight_decay = weight_decay
@@ -87,7 +87,7 @@ class ReferenceLark:
             m, n = g.shape
             length = math.exp(self.log_lengths[i])
             unit = math.sqrt(min(m, n)) * math.sqrt(max(1.0, m / n))
-            self.weights[i] *= 1 - self.weight_decay * anneal * length
+            self.weights[i] *= 1 - self.weight_decay * anneal * self.first
             self.weights[i] -= anneal * length * unit * direction / direction.norm()
         if self.renews():
             self.renewed = self.number

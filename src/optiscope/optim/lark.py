@@ -58,7 +58,8 @@ class Lark(Optimizer):
         params: parameters, named parameters, or groups of them.
         lr: factor on the built-in length, for torch's schedulers.
         horizon: steps of the whole training, or None if not known.
-        weight_decay: decoupled: each step also multiplies by 1 - weight_decay * its length.
+        weight_decay: decoupled: each step also multiplies matrices by 1 - weight_decay * the
+            first step's length, annealed alike; vectors and scalars do not decay.
         rank: eigenpairs kept of each factor, at most; 0 leaves normalised momentum.
         power: of each factor's inverse.
         momentum: of the average of gradients.
@@ -264,16 +265,14 @@ class Lark(Optimizer):
         space = self._space(gradients)
         directions, factors = lark_layers.advance(state, gradients, rule, live, space)
         self._stacks.unstack(state, states)
-        lengths = state.log_length.exp() * live * plan.factor
         factors = factors * plan.factor
+        decays = live * plan.decay if group["weight_decay"] else None
         if single:
-            self._move(bunch[0][0], directions, factors, lengths, group, plan)
+            self._move(bunch[0][0], directions, factors, decays, plan)
         else:
-            moves = zip(
-                bunch, directions.unbind(0), factors.unbind(0), lengths.unbind(0), strict=True
-            )
-            for (p, _), direction, factor, length in moves:
-                self._move(p, direction, factor, length, group, plan)
+            for i, (p, _) in enumerate(bunch):
+                decay = None if decays is None else decays[i]
+                self._move(p, directions[i], factors[i], decay, plan)
         return [state["log_length"] for state in states]
 
     def _space(self, like: Tensor) -> Tensor:
@@ -303,8 +302,8 @@ class Lark(Optimizer):
         else:
             mean = values[0].new_full((), first_length(group["horizon"]))
         length = mean * _VECTOR_LENGTH * plan.factor
-        for (p, gradient), direction in zip(bunch, directions, strict=True):
-            self._move(p, direction, length, length * gradient.live, group, plan)
+        for (p, _), direction in zip(bunch, directions, strict=True):
+            self._move(p, direction, length, None, plan)
 
     def _remember(self, p: Tensor, plan: Plan) -> None:
         """Start what is kept besides the method's state: a precise copy, an average."""
@@ -320,15 +319,14 @@ class Lark(Optimizer):
         p: Tensor,
         direction: Tensor,
         factor: Tensor,
-        length: Tensor,
-        group: dict[str, Any],
+        decay: Tensor | None,
         plan: Plan,
     ) -> None:
-        """p <- p (1 - weight_decay length) - factor direction, and its average."""
+        """p <- p (1 - decay) - factor direction, and its average."""
         state = self.state[p]
         weights = state.get("precise", p)
-        if group["weight_decay"]:
-            weights.mul_(1 - group["weight_decay"] * length)
+        if decay is not None:
+            weights.mul_(1 - decay)
         weights.addcmul_(direction.view_as(p), -factor)
         if weights is not p:
             p.copy_(weights)

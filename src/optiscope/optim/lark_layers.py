@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # Lengths in units of `unit_length`, chosen on digits, MNIST and Fashion-MNIST: see docs/lark.md.
-_FIRST_DISTANCE = 0.2
+_FIRST_DISTANCE = 1 / 3
 _LEAST_LENGTH, _MOST_LENGTH = 0.01, 0.5
 _MOST_STEPS = 10  # that a correction of the length may count for
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from optiscope.optim.lark_layers import first_length
+
 __all__ = ["Plan", "last_renewal", "plan_step"]
 
 _AVERAGING = 8.0  # a step's weight in the average of weights grows as its number to this power
@@ -21,12 +23,14 @@ class Plan:
         gather: whether the gradient enters the factors.
         elapsed: steps since factors and lengths were last renewed, zero where they are not now.
         factor: annealing times lr.
+        decay: share of a matrix's entries that the step takes away.
         share: of the newest weights in their average, zero where there is none.
     """
 
     gather: bool
     elapsed: int
     factor: float | Tensor
+    decay: float | Tensor
     share: float
 
 
@@ -34,19 +38,23 @@ def plan_step(step: int, group: Mapping[str, Any]) -> Plan:
     """The plan of a group's step number ``step``, from zero.
 
     The first gradients all enter the factors. Without a horizon nothing is annealed, and weights
-    are averaged instead, late ones more (polynomial decay of the early ones).
+    are averaged instead, late ones more (polynomial decay of the early ones). Decay goes by the
+    first length, not by the layer's own: weights that decay pull gradients along with the momentum,
+    so that the length would grow, and with it the decay.
 
     Source: Shamir and Zhang 2013, for the average.
     """
     horizon, every = group["horizon"], group["renew_every"]
     anneal = 1.0 if horizon is None else max(0.0, 1 - step / horizon)
+    factor = anneal * group["lr"]
     elapsed = 0
     if last_renewal(step, every) == step:
         elapsed = step - last_renewal(step - 1, every) if step else 1
     return Plan(
         gather=step % group["gather_every"] == 0 or step < every,
         elapsed=elapsed,
-        factor=anneal * group["lr"],
+        factor=factor,
+        decay=group["weight_decay"] * first_length(horizon) * factor,
         share=0.0 if horizon is not None else (1 + _AVERAGING) / (step + 1 + _AVERAGING),
     )
 
