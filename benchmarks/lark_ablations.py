@@ -1,7 +1,7 @@
 """Lark with one thing changed at a time, on digits, MNIST and Fashion-MNIST, beside baselines.
 
 Short problems of the kind on which Lark's defaults were chosen: ``digits_mlp`` and ``digits_conv``
-(10 epochs, two seeds), ``mnist_logreg`` (3 epochs), and on their first 10,000 images ``fmnist_mlp``
+(10 epochs, two seeds), ``mnist_logreg`` (3 epochs), ``mnist_mlp`` (4 epochs, three seeds), and on their first 10,000 images ``fmnist_mlp``
 (4 epochs) and ``fmnist_2c2d`` (3 epochs). Every optimizer anneals linearly to zero. What is
 reported is training loss and validation accuracy at the end, means over seeds; test sets are not
 looked at.
@@ -54,6 +54,7 @@ TASKS = {
     "digits_mlp": Task("digits_mlp", 10, 2),
     "digits_conv": Task("digits_conv", 10, 2),
     "mnist_logreg": Task("mnist_logreg", 3, 1),
+    "mnist_mlp": Task("mnist_mlp", 4, 3),
     "fmnist_mlp_10k": Task("fmnist_mlp", 4, 1, 10_000),
     "fmnist_2c2d_10k": Task("fmnist_2c2d", 3, 1, 10_000),
 }
@@ -116,6 +117,7 @@ VARIANTS = {
     **{f"gather_every {s}": Variant({"gather_every": s}) for s in (1, 5, 10)},
     **{f"renew_every {s}": Variant({"renew_every": s}) for s in (2, 5, 20, 50)},
     **{f"growth {g}": Variant({"growth": g}) for g in (0.0, 0.03, 0.15)},
+    **{f"growth 0.0, lr {f}": Variant({"growth": 0.0, "lr": f}) for f in (0.5, 2.0)},
     **{f"lr {f}": Variant({"lr": f}) for f in (0.25, 0.5, 2.0, 4.0)},
     "no horizon": Variant(horizon=False),
     "l2 5e-4": Variant(l2=5e-4),
