@@ -1,4 +1,4 @@
-"""Figure of the step lengths that Lark finds: from one start, ten times apart on two problems.
+"""Figure of the step lengths that Lark finds: several times apart on two problems.
 
 Trains ``mnist_logreg`` (3 epochs) and ``fmnist_mlp`` on its first 10,000 images (4 epochs) with the
 defaults and draws each layer's length, before annealing, against the share of the horizon done.
