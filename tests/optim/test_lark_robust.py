@@ -226,6 +226,21 @@ def test_vectors_alone_move_at_the_first_length(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(weight.detach(), target, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_entries_of_vectors_never_move_far_however_small_their_gradients(seed: int) -> None:
+    """By Cauchy and Schwarz at most sqrt(sum 0.1^2 0.81^k / (0.01 0.99^k)) < 2.4 lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = nn.Parameter(torch.zeros(50))
+    optimizer = Lark([weight])
+    scale = torch.rand(50, generator=generator) * 45 - 40  # of gradients from 1e-40 to 1e5
+    for step in range(60):
+        before = weight.detach().clone()
+        drift = -0.5 * step * torch.rand(50, generator=generator)
+        weight.grad = torch.randn(50, generator=generator) * 10 ** (scale + drift)
+        optimizer.step()
+        assert (weight.detach() - before).abs().max() <= 2.4 * 0.2 * 0.01
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
