@@ -2,9 +2,9 @@
 
 Short problems of the kind on which Lark's defaults were chosen: ``digits_mlp`` and ``digits_conv``
 (10 epochs, two seeds), ``mnist_logreg`` (3 epochs), ``mnist_mlp`` (4 epochs, three seeds), and on
-their first 10,000 images ``fmnist_mlp`` (4 epochs) and ``fmnist_2c2d`` (3 epochs). Every optimizer anneals linearly to zero. What is
-reported is training loss and validation accuracy at the end, means over seeds; test sets are not
-looked at.
+their first 10,000 images ``fmnist_mlp`` (4 epochs) and ``fmnist_2c2d`` (3 epochs). Every optimizer
+anneals linearly to zero. What is reported is training loss and validation accuracy at the end,
+means over seeds; test sets are not looked at.
 Run with ``python benchmarks/lark_ablations.py --data FOLDER [--json FILE] [VARIANT ...]``.
 
 Index legend: K kept pairs of a factor.
