@@ -55,7 +55,7 @@ def test_a_loss_scaled_by_a_power_of_two_gives_the_same_bits(scale: float) -> No
         assert torch.equal(p, q)
 
 
-@pytest.mark.parametrize("scale", [1e6, 1e-6])
+@pytest.mark.parametrize("scale", [1e6, 1e-6, 1e15, 1e-15])
 def test_a_scaled_loss_gives_the_same_trajectory_up_to_rounding(scale: float) -> None:
     model = classifier(torch.float64)
     other = copy.deepcopy(model)
