@@ -117,7 +117,7 @@ VARIANTS = {
     **{f"gather_every {s}": Variant({"gather_every": s}) for s in (1, 5, 10)},
     **{f"renew_every {s}": Variant({"renew_every": s}) for s in (2, 5, 20, 50)},
     **{f"growth {g}": Variant({"growth": g}) for g in (0.0, 0.03, 0.15)},
-    **{f"growth 0.0, lr {f}": Variant({"growth": 0.0, "lr": f}) for f in (0.5, 2.0)},
+    "growth 0.0, lr 0.5": Variant({"growth": 0.0, "lr": 0.5}),
     **{f"lr {f}": Variant({"lr": f}) for f in (0.25, 0.5, 2.0, 4.0)},
     "no horizon": Variant(horizon=False),
     "l2 5e-4": Variant(l2=5e-4),
