@@ -16,7 +16,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from optiscope.optim.low_rank import shrink_values
 
 EVERY, GROWTH = 10, 0.07  # Lark's own: steps between corrections of a length, and their size
 lark_gather = lark_layers.gather
+lark_lengthen = lark_layers.lengthen
+lark_renew = lark_layers.renew
 
 Gains = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
 
@@ -72,6 +74,8 @@ class Variant:
         batch: samples in a batch, in place of the problem's.
         products: ``factors`` gathers H z with Gaussian z in place of gradients; ``length`` corrects
             lengths by gradient and curvature along the last step, in place of the cosine.
+        tolerance: the factors are renewed only where they predict a fresh gradient badly, see
+            :class:`PredictiveTest`; None renews them whenever it is time.
     """
 
     settings: dict[str, float] = field(default_factory=dict)
@@ -80,6 +84,7 @@ class Variant:
     gains: Gains = kronecker.gains
     batch: int | None = None
     products: str = ""
+    tolerance: float | None = None
 
 
 def shrunk(spread: float) -> Gains:
@@ -132,6 +137,7 @@ VARIANTS = {
     "factors from Hessian products": Variant({"power": 0.25}, products="factors"),
     "factors from Hessian products, power 0.5": Variant(products="factors"),
     "lengths from Hessian products": Variant({"growth": 0.0}, products="length"),
+    **{f"renewed where missed by {t}": Variant(tolerance=t) for t in (0.3, 1.0, 3.0)},
     **{f"above {t} of the rest": Variant(gains=clear_of_the_rest(t)) for t in (3, 10)},
 }
 BASELINES: dict[str, Callable[[Any, int], Optimizer]] = {
@@ -218,6 +224,65 @@ class Products:
         return lark_gather(state, image, kronecker.thin_parts(image, state.by), rule, live)
 
 
+class PredictiveTest:
+    """Factors are renewed only where they predict a fresh gradient badly.
+
+    With gains (eigenvalue / rest)^(-1/2) a factor predicts that a whitened gradient has as much
+    square per kept direction as per other direction. Where on either side the ratio of the two is
+    not within a factor (1 + tolerance) of one, the layer's factors are renewed; else they stay. A
+    side of full rank has no other direction and is not asked; where neither can be, and where the
+    factors are not known yet, they are renewed.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.missed = torch.zeros(())
+        self.renewed = self.asked = 0
+
+    def lengthen(
+        self, state: LayerState, gradient: Tensor, thin: ThinParts, *rest: Any
+    ) -> LayerState:
+        """Lark's own, after the test."""
+        square = gradient.square().sum(dim=(-2, -1))
+        sides = (
+            (thin.rows.square().sum(dim=-1), state.left_gains, gradient.shape[-2]),
+            (thin.columns.square().sum(dim=-2), state.right_gains, gradient.shape[-1]),
+        )
+        partial = [side for side in sides if side[0].shape[-1] < side[2]]
+        fits = torch.full_like(square, bool(partial), dtype=torch.bool)
+        for kept, gains, size in partial:
+            other = (square - kept.sum(dim=-1)) / (size - kept.shape[-1])
+            ratio = (kept * (1 + gains).square()).mean(dim=-1) / other
+            fits &= (ratio.log().abs() <= math.log1p(self.tolerance)) & gains.ne(0).any(dim=-1)
+        self.missed = ~fits
+        return lark_lengthen(state, gradient, thin, *rest)
+
+    def renew(self, state: LayerState, rule: MatrixRule) -> LayerState:
+        """Lark's own, of the layers that were missed."""
+        self.asked += self.missed.numel()
+        self.renewed += int(self.missed.sum())
+        fresh = lark_renew(state, rule)
+        return LayerState(
+            **{
+                name: torch.where(
+                    self.missed[(...,) + (None,) * (old.ndim - self.missed.ndim)],
+                    getattr(fresh, name),
+                    old,
+                )
+                for name, old in vars(state).items()
+            }
+        )
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Lark with this test."""
+        with (
+            mock.patch.object(lark_layers, "lengthen", self.lengthen),
+            mock.patch.object(lark_layers, "renew", self.renew),
+        ):
+            yield
+
+
 def train(
     task: Task,
     make: Callable[[Any, int], Optimizer],
@@ -277,6 +342,8 @@ def run(name: str, tasks: list[str], data: Path) -> dict[str, dict[str, float]]:
     for label in tasks:
         task = TASKS[label]
         scores = []
+        tolerance = None if name in BASELINES else VARIANTS[name].tolerance
+        tested = None if tolerance is None else PredictiveTest(tolerance)
         for seed in range(task.seeds):
             if name in BASELINES:
                 scores.append(train(task, BASELINES[name], True, 0.0, seed, data))
@@ -286,7 +353,7 @@ def run(name: str, tasks: list[str], data: Path) -> dict[str, dict[str, float]]:
             def lark(p: Any, horizon: int, variant: Variant = variant) -> Optimizer:
                 return Lark(p, horizon=horizon if variant.horizon else None, **variant.settings)
 
-            with with_gains(variant.gains):
+            with with_gains(variant.gains), tested.in_force() if tested else nullcontext():
                 scores.append(
                     train(
                         task, lark, False, variant.l2, seed, data, variant.batch, variant.products
@@ -297,6 +364,8 @@ def run(name: str, tasks: list[str], data: Path) -> dict[str, dict[str, float]]:
             "train_loss": sum(losses) / len(losses),
             "valid_accuracy": sum(accuracies) / len(accuracies),
         }
+        if tested:
+            found[label]["renewed_share"] = tested.renewed / tested.asked
     return found
 
 
