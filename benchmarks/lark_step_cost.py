@@ -30,7 +30,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from optiscope import problems
 from optiscope.optim.lark import Lark
 from optiscope.train.layout import in_fast_layout
-from optiscope.train.memory import reuse_freed_memory
+from optiscope.train.process import prepare_process
 
 INPUTS = {
     "mnist_mlp": (1, 28, 28),
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    reuse_freed_memory()
+    prepare_process()
     result = {"machine": machine(), "networks": []}
     for name in given.problems:
         row = measure(name, given.batch, given.rounds)

@@ -70,9 +70,9 @@ def command(
     from rich.text import Text
 
     from optiscope.reproduction.reproduce import reproduce
-    from optiscope.train.memory import reuse_freed_memory
+    from optiscope.train.process import prepare_process
 
-    reuse_freed_memory()
+    prepare_process()
     folder = out or Path("runs") / "reproduce" / name
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

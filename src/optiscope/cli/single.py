@@ -88,9 +88,9 @@ def command(
     from optiscope.cli.root import ExitCode
     from optiscope.records import RunStore, Status
     from optiscope.study.single import run
-    from optiscope.train.memory import reuse_freed_memory
+    from optiscope.train.process import prepare_process
 
-    reuse_freed_memory()
+    prepare_process()
     hyperparameters = parse_settings(settings)
     store = None if out is None else RunStore(out)
     if store is not None:

@@ -68,9 +68,9 @@ def command(
     from rich.progress import Progress
 
     from optiscope.study.cost import time_optimizers
-    from optiscope.train.memory import reuse_freed_memory
+    from optiscope.train.process import prepare_process
 
-    reuse_freed_memory()
+    prepare_process()
     names = [name.strip() for name in optimizers.split(",") if name.strip()]
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"timing {problem}", total=repetitions * len(names))

@@ -24,9 +24,9 @@ def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -
     from optiscope import problems
     from optiscope.optim import registry
     from optiscope.train import run_trials
-    from optiscope.train.memory import reuse_freed_memory
+    from optiscope.train.process import prepare_process
 
-    reuse_freed_memory()
+    prepare_process()
     runs = RunStore(store)
     kept = {trial.hash: runs.read(trial.hash, metrics=False) for trial in trials}
     missing = [trial for trial in trials if not _said_something(kept[trial.hash])]

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from optiscope.train.process import flushes_denormals
+
 __all__ = ["environment"]
 
 
@@ -65,6 +67,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
+        "flush_denormal": flushes_denormals(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "commit": _commit(),
     }

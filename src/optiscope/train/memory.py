@@ -29,8 +29,7 @@ def reuse_freed_memory() -> None:
 
     As it comes, glibc hands large tensors back to the system in every step and gets them anew, page
     by page: a seventh of the time of a small convolutional network. What was kept is given back
-    when the next run begins. For processes whose only work is training; a library has no business
-    to set this for its host.
+    when the next run begins.
     """
     library = _c_library()
     if library is not None:
