@@ -117,7 +117,7 @@ kronecker_gains = kronecker.gains
 VARIANTS = {
     "default": Variant(),
     **{f"rank {k}": Variant({"rank": k}) for k in (0, 4, 8, 16, 64, 128)},
-    **{f"power {p}": Variant({"power": p}) for p in (0.25, 0.35)},
+    **{f"power {p}": Variant({"power": p}) for p in (0.25, 0.35, 0.4, 0.45)},
     **{f"memory {s}": Variant({"memory": s}) for s in (20, 400)},
     **{f"gather_every {s}": Variant({"gather_every": s}) for s in (1, 5, 10)},
     **{f"renew_every {s}": Variant({"renew_every": s}) for s in (2, 5, 20, 50)},

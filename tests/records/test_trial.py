@@ -34,6 +34,7 @@ OTHER = {
     "max_seconds": 61.0,
     "device": "cuda",
     "threads": 1,
+    "optimizer_version": 2,
     "schema": 2,
 }
 

@@ -216,6 +216,11 @@ def test_mixed_versions_of_the_problem(tmp_path: Path) -> None:
     refused(folder, "problem version")
 
 
+def test_mixed_versions_of_an_optimizer(tmp_path: Path) -> None:
+    folder = study(tmp_path / "a", TWO, tuning_changes={"SGD": {"optimizer_version": 2}})
+    assert "versions [1, 2]" in refused(folder, "optimizer version").reason
+
+
 def test_imported_runs_enter_no_claim(tmp_path: Path) -> None:
     folder = study(tmp_path, TWO, run_changes={"SGD": {"imported": "DeepOBS 1.1"}})
     refused(folder, "imported")

@@ -85,7 +85,7 @@ class Lark(Optimizer):
         weight_decay: float = 0.0,
         *,
         rank: int = 32,
-        power: float = 0.5,
+        power: float = 0.4,
         momentum: float = 0.95,
         memory: float = 100.0,
         gather_every: int = 2,

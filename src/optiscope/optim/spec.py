@@ -54,6 +54,9 @@ class OptimizerSpec:
         horizon: name of the argument that takes the horizon in steps, if there is one.
         steps_per_epoch: name of the argument that takes the steps in an epoch, if there is one.
         source: paper or package.
+        version: raised whenever a change alters what the optimizer does; part of every trial's
+            hash. None for a first version, and for those that others keep: the versions of their
+            packages are in the record.
     """
 
     name: str
@@ -64,3 +67,4 @@ class OptimizerSpec:
     horizon: str | None = None
     steps_per_epoch: str | None = None
     source: str = ""
+    version: int | None = None

@@ -50,6 +50,7 @@ class Trial:
         max_seconds: wall time after which the run stops with status ``timed_out``.
         device: ``cpu`` or ``cuda``.
         threads: torch's intra-operation threads; their number changes the order of sums.
+        optimizer_version: the optimizer's own version, or None if it has none.
         schema: the package's schema version.
     """
 
@@ -68,6 +69,7 @@ class Trial:
     max_seconds: float | None = None
     device: str = "cpu"
     threads: int = 1
+    optimizer_version: int | None = None
     schema: int = field(default=SCHEMA_VERSION)
 
     @property

@@ -29,8 +29,8 @@ class Refusal:
         a: label of the first algorithm.
         b: label of the second.
         rule: that it breaks: ``imported``, ``test metric``, ``budget``, ``shared seeds``,
-            ``problem version``, ``horizon``, ``not paired``, ``unfinished``, ``seeds`` or
-            ``metric``.
+            ``problem version``, ``optimizer version``, ``horizon``, ``not paired``,
+            ``unfinished``, ``seeds`` or ``metric``.
         reason: what is not supported and why, in words.
         study_that_would_answer: text of a TOML file for ``optiscope bench``; None where this
             study itself will answer once it is finished.
@@ -201,6 +201,19 @@ def _problem_version(case: _Case) -> Refusal | None:
     )
 
 
+def _optimizer_version(case: _Case) -> Refusal | None:
+    for label in case.labels:
+        runs = _runs(case.tuning(label) + case.reporting(label))
+        versions = sorted({r.trial.optimizer_version or 1 for r in runs})
+        if len(versions) > 1:
+            return case.refusal(
+                "optimizer version",
+                f"the runs of {label} on {case.problem} are of versions {versions} of "
+                f"{runs[0].trial.optimizer}, which are different optimizers",
+            )
+    return None
+
+
 def _horizon(case: _Case) -> Refusal | None:
     declared = case.evidence.declaration["epochs"][case.problem]
     for role, parts in (("tuned", case.tuning), ("reported", case.reporting)):
@@ -281,6 +294,7 @@ _RULES: tuple[Callable[[_Case], Refusal | None], ...] = (
     _budget,
     _shared_seeds,
     _problem_version,
+    _optimizer_version,
     _horizon,
     _not_paired,
     _unfinished,

@@ -91,6 +91,7 @@ def run(
             max_seconds=max_seconds,
             device=device,
             threads=threads or torch.get_num_threads(),
+            optimizer_version=bound.spec.version,
         )
         return run_trial(
             trial,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, Literal
 
+from optiscope.optim import registry
 from optiscope.optim.spec import Choice, Range
 from optiscope.problems import Problem
 from optiscope.records import SCHEMA_VERSION, Trial
@@ -129,6 +130,7 @@ class Study:
             max_seconds=self.max_seconds,
             device=self.device,
             threads=self.threads,
+            optimizer_version=registry.get(algorithm.optimizer).version,
         )
 
     def to_dict(self) -> dict[str, Any]:
