@@ -23,7 +23,7 @@ class ReferenceLark:
         weights: list[Tensor],
         *,
         rank: int,
-        power: float = 0.5,
+        power: float = 0.4,
         momentum: float = 0.95,
         memory: float = 100.0,
         renew_every: int = 1,
