@@ -140,7 +140,7 @@ VARIANTS = {
         for f in (0.5, 1.0, 2.0)
     },
     "factors from Hessian products": Variant({"power": 0.25}, products="factors"),
-    "factors from Hessian products, power 0.5": Variant(products="factors"),
+    "factors from Hessian products, power 0.5": Variant({"power": 0.5}, products="factors"),
     "lengths from Hessian products": Variant({"growth": 0.0}, products="length"),
     **{
         f"renewed where missed by {t}": Variant({"power": 0.5}, tolerance=t)

@@ -106,8 +106,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help=f"of {PERIOD} steps each")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
     prepare_process()
+    torch.set_num_threads(given.threads)
     result = {"machine": machine(), "networks": []}
     for name in given.problems:
         row = measure(name, given.batch, given.rounds)

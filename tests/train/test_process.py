@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import torch
+from small_problems import small, train
 
 from optiscope.train.process import flushes_denormals
 
@@ -26,6 +27,7 @@ def test_all_threads_of_a_prepared_process_count_denormals_as_zero() -> None:
     assert result.stdout.split() == ["0", "True"], result.stderr
 
 
-def test_a_host_keeps_its_denormals() -> None:
+def test_a_host_that_trains_keeps_its_denormals() -> None:
+    assert train(small, epochs=1).environment["flush_denormal"] is False
     assert not flushes_denormals()
     assert torch.tensor(1e-30) * 1e-10 != 0
