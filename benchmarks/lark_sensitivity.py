@@ -1,8 +1,9 @@
 """Figure of what a wrong factor costs: Lark's ``lr`` beside the baselines' rates.
 
-Validation accuracy on ``fmnist_2c2d_10k`` after three annealed epochs, against the factor on the
-best value: Lark from the records of ``lark_ablations.py``, the baselines from the tuning runs of
-``optiscope bench fashion_quick``.
+Validation accuracy against the factor on the best value, on ``fmnist_2c2d_10k`` after three
+annealed epochs and on ``cifar10_3c3d`` after six: Lark from the records of ``lark_ablations.py``,
+the baselines from the tuning runs of ``optiscope bench fashion_quick`` and
+``lark-baselines-cifar10``.
 Run with ``python benchmarks/lark_sensitivity.py --figure FILE``.
 """
 
@@ -11,33 +12,51 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from optiscope.records import Run, StudyFolder
 from optiscope.report.appearance import PALETTE, figure_style
 
 RECORDS = Path(__file__).parent / "records"
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-BASELINES = {"SGD": PALETTE[1], "Momentum": PALETTE[2], "Adam": PALETTE[3]}
-LOWEST = 72.0  # per cent, where the axis begins; runs below it fail
+COLOURS = {"SGD": PALETTE[1], "Momentum": PALETTE[2], "Adam": PALETTE[3]}
 
 
-def lark(l2: bool) -> dict[float, float]:
+@dataclass(frozen=True)
+class Panel:
+    """A problem: its task in the ablations, the study with the baselines, where the axis begins."""
+
+    task: str
+    study: str
+    l2: str
+    lowest: float
+
+
+PANELS = (
+    Panel("fmnist_2c2d_10k", "fashion_quick", "l2 5e-4", 72.0),
+    Panel("cifar10_3c3d", "lark-baselines-cifar10", "l2 2e-3", 48.0),
+)
+
+
+def lark(panel: Panel, *, l2: bool) -> dict[float, float]:
     """Validation accuracy in per cent by factor, with or without L2 in the loss."""
     kept = json.loads((RECORDS / "lark_ablations.json").read_text())
     found = {}
     for factor in FACTORS:
-        parts = (["l2 5e-4"] if l2 else []) + ([f"lr {factor}"] if factor != 1 else [])
+        parts = ([panel.l2] if l2 else []) + ([f"lr {factor}"] if factor != 1 else [])
         name = ", ".join(parts) or "default"
-        found[factor] = kept[name]["fmnist_2c2d_10k"]["valid_accuracy"]
+        if panel.task in kept.get(name, {}):
+            found[factor] = kept[name][panel.task]["valid_accuracy"]
     return found
 
 
-def baselines() -> dict[str, dict[float, float]]:
+def baselines(panel: Panel) -> dict[str, dict[float, float]]:
     """The same of every tuned baseline, by the factor on its best rate."""
-    folder = StudyFolder(RECORDS / "fashion_quick")
+    folder = StudyFolder(RECORDS / panel.study)
     tried: dict[str, dict[float, float]] = defaultdict(dict)
     for entry in folder.ledger():
         run = folder.store.read(entry.trial_hash)
@@ -51,26 +70,32 @@ def baselines() -> dict[str, dict[float, float]]:
     return found
 
 
+def draw(axes: Axes, panel: Panel) -> None:
+    """Lines of one problem."""
+    for name, values in baselines(panel).items():
+        points = zip(*sorted(values.items()), strict=True)
+        label = f"{name}, on its best rate"
+        axes.plot(*points, marker=".", color=COLOURS[name], label=label)
+    for l2, label, style in ((False, "Lark, lr", "-"), (True, "Lark, lr, with L2", "--")):
+        points = zip(*lark(panel, l2=l2).items(), strict=True)
+        axes.plot(*points, marker="o", lw=2, linestyle=style, color=PALETTE[0], label=label)
+    axes.set(xscale="log", ylim=(panel.lowest, None), xlim=(1 / 128, 6), title=panel.task)
+    axes.set_xticks([1 / 64, 1 / 16, 1 / 4, 1, 4], ["1/64", "1/16", "1/4", "1", "4"], minor=False)
+    axes.minorticks_off()
+    axes.set_xlabel("factor")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--figure", type=Path, required=True, help="file to write")
     given = parser.parse_args()
     with figure_style():
-        figure, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
-        for name, values in baselines().items():
-            label, colour = f"{name}, on its best rate", BASELINES[name]
-            axes.plot(
-                *zip(*sorted(values.items()), strict=True), marker=".", color=colour, label=label
-            )
-        for l2, label, style in ((False, "Lark, lr", "-"), (True, "Lark, lr, with L2", "--")):
-            points = zip(*lark(l2).items(), strict=True)
-            axes.plot(*points, marker="o", lw=2, linestyle=style, color=PALETTE[0], label=label)
-        ticks = [1 / 64, 1 / 16, 1 / 4, 1, 4]
-        axes.set(xscale="log", ylim=(LOWEST, None), xlim=(1 / 128, 6))
-        axes.set_xticks(ticks, ["1/64", "1/16", "1/4", "1", "4"], minor=False)
-        axes.minorticks_off()
-        axes.set(xlabel="factor", ylabel="validation accuracy (%)", title="fmnist_2c2d_10k")
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+        for axes, panel in zip(all_axes, PANELS, strict=True):
+            draw(axes, panel)
+        all_axes[0].set_ylabel("validation accuracy (%)")
+        handles = all_axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(given.figure, dpi=120)
 
 

@@ -5,6 +5,7 @@ Index legend: N parameters in all, K rows of a basis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -59,9 +60,9 @@ def precondition(basis: Tensor, coefficients: Tensor, flat: FlatParameters) -> N
         for p, rows in zip(flat.parameters, basis.split(sizes, dim=1), strict=True)
         if p.grad is not None
     ]
-    if not pieces:
-        return
-    along = torch.stack([rows @ g for rows, g, _ in pieces]).sum(dim=0)
+    along = basis.new_zeros(len(basis))
+    for rows, g, _ in pieces:
+        along.addmv_(rows, g)
     weights = coefficients.to(along.device, along.dtype) * along
     for rows, g, grad in pieces:
         g.addmv_(rows.mT, weights)
@@ -87,4 +88,4 @@ def gradients_finite(flat: FlatParameters) -> bool:
     looked_at = [g for g in grads if g.numel() <= _SMALL] or grads
     if not looked_at:
         return True
-    return bool(torch.stack(torch._foreach_norm(looked_at)).isfinite().all())
+    return math.isfinite(torch.stack(torch._foreach_norm(looked_at)).max().item())
