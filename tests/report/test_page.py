@@ -228,6 +228,15 @@ def test_a_study_of_which_nothing_ran_has_a_page(tmp_path: Path) -> None:
     assert "No run has reached its end." in write_report(folder).read_text(encoding="utf-8")
 
 
+def test_a_command_to_give_is_set_as_code(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, algorithms=methods(2), budget=1, seeds=(5, 6))
+    missing = next(entry for entry in folder.ledger() if entry.role == "reporting")
+    folder.store.set_aside(missing.trial_hash)
+    text = write_report(folder, labels={"SGD": "<i>`x`</i>"}).read_text(encoding="utf-8")
+    assert "run <code>optiscope bench</code> again" in text
+    assert "<i>" not in text
+
+
 def test_where_every_run_diverged_that_is_the_result(tmp_path: Path) -> None:
     seeds = (100, 101)
     failing = {(m.label, "digits_mlp", s): Status.DIVERGED for m in methods(2) for s in seeds}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from optiscope.report import result_tables, run_tables, tuning_tables
@@ -113,9 +114,14 @@ class _Swatches:
         return self.names.setdefault(key, f"swatch-{len(self.names)}")
 
 
+def _coded(text: str) -> Markup:
+    """Escaped text in which what stands between backticks is code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def page_environment(*packages: str) -> jinja2.Environment:
     """Environment of pages: templates of ``packages``, then those of the report."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
             [jinja2.PackageLoader(name, "templates") for name in (*packages, "optiscope.report")]
         ),
@@ -124,6 +130,8 @@ def page_environment(*packages: str) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["coded"] = _coded
+    return environment
 
 
 def _draw(group: FigureGroup, first: str) -> dict[str, Any]:
