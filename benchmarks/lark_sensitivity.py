@@ -55,12 +55,13 @@ def lark(panel: Panel, *, l2: bool) -> dict[float, float]:
 
 
 def baselines(panel: Panel) -> dict[str, dict[float, float]]:
-    """The same of every tuned baseline, by the factor on its best rate."""
+    """The same of every baseline whose tuning has ended, by the factor on its best rate."""
     folder = StudyFolder(RECORDS / panel.study)
+    chosen = {entry.algorithm for entry in folder.ledger() if entry.role == "reporting"}
     tried: dict[str, dict[float, float]] = defaultdict(dict)
     for entry in folder.ledger():
         run = folder.store.read(entry.trial_hash)
-        if entry.role == "tuning" and isinstance(run, Run):
+        if entry.role == "tuning" and entry.algorithm in chosen and isinstance(run, Run):
             accuracy = 100 * run.curve("valid", "accuracy")[1][-1]
             tried[entry.algorithm][float(entry.hyperparameters["lr"])] = accuracy
     found = {}
@@ -77,8 +78,17 @@ def draw(axes: Axes, panel: Panel) -> None:
         label = f"{name}, on its best rate"
         axes.plot(*points, marker=".", color=COLOURS[name], label=label)
     for l2, label, style in ((False, "Lark, lr", "-"), (True, "Lark, lr, with L2", "--")):
-        points = zip(*lark(panel, l2=l2).items(), strict=True)
-        axes.plot(*points, marker="o", lw=2, linestyle=style, color=PALETTE[0], label=label)
+        found = lark(panel, l2=l2)
+        if len(found) < len(FACTORS):
+            continue  # not run
+        axes.plot(
+            *zip(*found.items(), strict=True),
+            marker="o",
+            lw=2,
+            linestyle=style,
+            color=PALETTE[0],
+            label=label,
+        )
     axes.set(xscale="log", ylim=(panel.lowest, None), xlim=(1 / 128, 6), title=panel.task)
     axes.set_xticks([1 / 64, 1 / 16, 1 / 4, 1, 4], ["1/64", "1/16", "1/4", "1", "4"], minor=False)
     axes.minorticks_off()
