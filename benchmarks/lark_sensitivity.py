@@ -60,8 +60,10 @@ def baselines(panel: Panel) -> dict[str, dict[float, float]]:
     chosen = {entry.algorithm for entry in folder.ledger() if entry.role == "reporting"}
     tried: dict[str, dict[float, float]] = defaultdict(dict)
     for entry in folder.ledger():
+        if entry.role != "tuning" or entry.algorithm not in chosen:
+            continue
         run = folder.store.read(entry.trial_hash)
-        if entry.role == "tuning" and entry.algorithm in chosen and isinstance(run, Run):
+        if isinstance(run, Run):
             accuracy = 100 * run.curve("valid", "accuracy")[1][-1]
             tried[entry.algorithm][float(entry.hyperparameters["lr"])] = accuracy
     found = {}
