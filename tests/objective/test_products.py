@@ -170,7 +170,7 @@ def test_complex_and_integer_parameters_are_refused() -> None:
 def test_sparse_gradients_are_refused() -> None:
     table = nn.Embedding(5, 2, sparse=True)
     table(torch.tensor([1])).sum().backward()
-    with pytest.raises(RuntimeError, match="use sparse=False"):
+    with pytest.raises(RuntimeError, match="with sparse=False"):
         FlatParameters.of(table.parameters()).gradient()
 
 

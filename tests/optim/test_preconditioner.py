@@ -472,6 +472,23 @@ def test_complex_parameters_are_refused() -> None:
         PreconditionedSGD([torch.ones(2, dtype=torch.complex64, requires_grad=True)])
 
 
+def test_sparse_gradients_are_refused() -> None:
+    table = nn.Embedding(5, 2, sparse=True)
+    opt = PreconditionedSGD(table.parameters())
+
+    def closure() -> Tensor:
+        opt.zero_grad()
+        loss = table(torch.tensor([1, 3])).square().sum()
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="with sparse=False"):
+        opt.step(closure)
+    closure()
+    with pytest.raises(RuntimeError, match="with sparse=False"):
+        opt.step()
+
+
 def test_the_log_says_what_a_person_wants_to_see() -> None:
     _, opt = run(PreconditionedSGD)
     log = opt.get_log()

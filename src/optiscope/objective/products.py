@@ -78,12 +78,24 @@ class FlatParameters:
         pieces = vector.split([p.numel() for p in self.parameters])
         return [piece.view(p.shape) for piece, p in zip(pieces, self.parameters, strict=True)]
 
+    def gradients(self) -> list[Tensor | None]:
+        """The parameters' ``grad``, None where there is none.
+
+        Raises:
+            RuntimeError: one of them is sparse.
+        """
+        grads = [p.grad for p in self.parameters]
+        for g in grads:
+            if g is not None and g.layout != torch.strided:
+                raise RuntimeError(
+                    f"expected dense gradients, got a sparse one of shape {list(g.shape)}: make "
+                    "the embedding with sparse=False"
+                )
+        return grads
+
     def gradient(self) -> Tensor:
         """The parameters' ``grad`` as a vector [N]."""
-        grads = [p.grad for p in self.parameters]
-        if any(g is not None and g.layout != torch.strided for g in grads):
-            raise RuntimeError("expected dense gradients, got a sparse one: use sparse=False")
-        return self.join(grads)
+        return self.join(self.gradients())
 
     def norm(self) -> float:
         """Euclidean norm of the parameters."""

@@ -72,7 +72,7 @@ def precondition(basis: Tensor, coefficients: Tensor, flat: FlatParameters) -> N
 
 def gradient_norm(flat: FlatParameters) -> float:
     """Euclidean norm of all gradients."""
-    grads = [p.grad.detach() for p in flat.parameters if p.grad is not None]
+    grads = [g.detach() for g in flat.gradients() if g is not None]
     if not grads:
         return 0.0
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
@@ -84,7 +84,7 @@ def gradients_finite(flat: FlatParameters) -> bool:
     What is not finite in a backward pass reaches the biases; looking at the rest would cost a pass
     over the memory of every gradient, a few per cent of a step.
     """
-    grads = [p.grad.detach() for p in flat.parameters if p.grad is not None]
+    grads = [g.detach() for g in flat.gradients() if g is not None]
     looked_at = [g for g in grads if g.numel() <= _SMALL] or grads
     if not looked_at:
         return True
