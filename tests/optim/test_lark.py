@@ -7,6 +7,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -379,6 +380,7 @@ def test_the_log_says_what_is_believed() -> None:
         ({"horizon": 10.0}, "horizon must be"),
         ({"weight_decay": -0.1}, "weight_decay must be"),
         ({"rank": -1}, "rank must be"),
+        ({"rank": True}, "rank must be"),
         ({"momentum": 1.0}, "momentum must be"),
         ({"memory": 0.5}, "memory must be"),
         ({"gather_every": 0}, "gather_every must be"),
@@ -387,6 +389,17 @@ def test_the_log_says_what_is_believed() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Lark([nn.Parameter(torch.zeros(2, 2))], **settings)
+
+
+def test_settings_may_be_numpys_and_are_saved_as_pythons() -> None:
+    optimizer = Lark(nn.Linear(3, 2).parameters(), lr=np.float32(0.5), horizon=np.int64(10))
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(2, 3)
+    optimizer.step()
+    saved = io.BytesIO()
+    torch.save(optimizer.state_dict(), saved)
+    saved.seek(0)
+    group = torch.load(saved, weights_only=True)["param_groups"][0]
+    assert (group["lr"], group["horizon"]) == (0.5, 10)
 
 
 def test_complex_parameters_are_refused_and_a_refused_group_leaves_no_trace() -> None:

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -460,11 +461,31 @@ def test_types_of_parameters(dtype: torch.dtype) -> None:
         ({"check_every": -3}, "check_every must be an integer of at least 0"),
         ({"maximize": True}, "negate the loss"),
         ({"momentum": -1.0}, "momentum"),
+        ({"cross_batch": 1}, "cross_batch must be True or False, got 1"),
     ],
 )
 def test_arguments_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PreconditionedSGD(net().parameters(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("sgd", "must be a subclass of torch.optim.Optimizer, got 'sgd'"),
+        (nn.Linear, "must be a subclass of torch.optim.Optimizer"),
+        (torch.optim.LBFGS, "LBFGS.step needs a closure"),
+    ],
+)
+def test_inner_optimizers_that_cannot_be_used_are_refused(kind: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Preconditioner(net().parameters(), optim_class=kind)
+
+
+def test_counts_may_be_numpys() -> None:
+    opt = PreconditionedSGD(net().parameters(), est_rank=np.int64(1), lr=np.float32(0.5))
+    assert type(opt.est_rank) is int
+    assert type(opt.param_groups[0]["first_lr"]) is float
 
 
 def test_complex_parameters_are_refused() -> None:

@@ -5,23 +5,31 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_count", "check_number", "warn_caller"]
+__all__ = ["check_count", "check_flag", "check_number", "warn_caller"]
 
 _LIBRARIES = ("torch.", "optiscope.")  # modules that are not the user's own
 
 
 def check_count(name: str, value: Any, least: int) -> int:
     """``value`` if it is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return int(value)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """``value`` if it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
     return value
 
 
 def check_number(name: str, value: Any, positive: bool = False) -> float:
     """``value`` if it is finite and not negative, nor zero where it must be positive."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool)
+    good = isinstance(value, Real) and not isinstance(value, bool)
     if not good or not math.isfinite(value) or value < 0 or (positive and value == 0):
         kind = "positive" if positive else "non-negative"
         raise ValueError(f"{name} must be a {kind} finite number, got {value!r}")

@@ -22,9 +22,23 @@ class InnerOptimizer:
     Args:
         kind: class of the optimizer.
         settings: its settings, but for the rate.
+
+    Raises:
+        TypeError: ``kind`` is no class of optimizers, or its ``step`` needs a closure.
+        ValueError: ``maximize`` is set.
     """
 
     def __init__(self, kind: type[Optimizer], settings: dict[str, Any]) -> None:
+        if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+            raise TypeError(
+                f"optim_class must be a subclass of torch.optim.Optimizer, got {kind!r}"
+            )
+        closure = inspect.signature(kind.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise TypeError(
+                f"optim_class must step from the gradients at hand, but {kind.__name__}.step needs "
+                "a closure: use a first-order optimizer such as torch.optim.SGD"
+            )
         if settings.get("maximize"):
             raise ValueError("maximize=True has no meaning here: negate the loss")
         self._kind, self._settings = kind, dict(settings)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import MutableMapping
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -12,8 +13,17 @@ from torch import Tensor
 __all__ = ["check_parameter", "check_settings"]
 
 
-def check_settings(group: Mapping[str, Any]) -> None:
-    """Raise ValueError, one line, where a setting is out of its range."""
+_REALS = ("lr", "weight_decay", "power", "momentum", "memory", "growth")
+_INTEGERS = ("horizon", "rank", "gather_every", "renew_every")
+
+
+def check_settings(group: MutableMapping[str, Any]) -> None:
+    """Raise ValueError, one line, where a setting is out of its range; make numbers Python's own.
+
+    Numbers of NumPy would not load again with ``weights_only=True``.
+    """
+    for name in (*_REALS, *_INTEGERS):
+        group[name] = _plain(group[name])
     lr = group["lr"]
     if not isinstance(lr, Tensor) and not (_is_number(lr) and lr >= 0):
         raise ValueError(f"lr must be a finite number >= 0, got {lr!r}: 1.0 is the built-in length")
@@ -25,18 +35,28 @@ def check_settings(group: Mapping[str, Any]) -> None:
     if not (_is_number(group["memory"]) and group["memory"] >= 1):
         raise ValueError(f"memory must be a number of steps >= 1, got {group['memory']!r}")
     for name, lowest in (("rank", 0), ("gather_every", 1), ("renew_every", 1)):
-        if not isinstance(group[name], int) or group[name] < lowest:
+        if not _is_integer(group[name]) or group[name] < lowest:
             raise ValueError(f"{name} must be an integer >= {lowest}, got {group[name]!r}")
     horizon = group["horizon"]
-    if horizon is not None and (not isinstance(horizon, int) or horizon < 1):
+    if horizon is not None and (not _is_integer(horizon) or horizon < 1):
         raise ValueError(
             f"horizon must be a positive number of steps or None, got {horizon!r}: "
             "pass epochs * len(loader)"
         )
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_parameter(parameter: Tensor) -> None:

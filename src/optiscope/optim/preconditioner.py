@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from optiscope.optim.checks import check_count
+from optiscope.optim.checks import check_count, check_flag
 from optiscope.optim.curvature_optimizer import CurvatureOptimizer
 from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
 from optiscope.optim.estimate import OBSERVE, PRIOR, RATE, READY, Estimate, describe
@@ -133,7 +133,11 @@ class Preconditioner(CurvatureOptimizer):
         self.power_iterations = check_count("power_iterations", power_iterations, 0)
         self._set_sizes(est_rank, num_observations, prior_iterations)
         self.estimate_every, self.check_every = estimate_every, check_every
-        self.update_while_estimating, self.cross_batch = update_while_estimating, cross_batch
+        self.update_while_estimating = check_flag(
+            "update_while_estimating", update_while_estimating
+        )
+        self.cross_batch = check_flag("cross_batch", cross_batch)
+        check_flag("check_deterministic", check_deterministic)
         source = CurvatureSource(hessian, check_deterministic)
         super().__init__(params, lr, weight_decay, optim_class, optim_hyperparams, source)
 

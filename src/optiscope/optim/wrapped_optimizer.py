@@ -40,9 +40,9 @@ class WrappedOptimizer(Optimizer):
         optim_class: type[Optimizer],
         settings: dict[str, Any],
     ) -> None:
-        check_number("weight_decay", weight_decay)
+        weight_decay = check_number("weight_decay", weight_decay)
         if lr is not None:
-            check_number("lr", lr, positive=True)
+            lr = check_number("lr", lr, positive=True)
         elif not self.constructs_rate:
             raise ValueError(f"{type(self).__name__} uses a fixed rate: pass lr")
         self._inner = InnerOptimizer(optim_class, settings)
@@ -63,7 +63,8 @@ class WrappedOptimizer(Optimizer):
         group = dict(param_group)
         rate = group.pop("lr", None)
         factor = check_number("lr_scale", group.pop("lr_scale", 1.0))
-        check_number("weight_decay", group.get("weight_decay", 0))
+        if "weight_decay" in group:
+            group["weight_decay"] = check_number("weight_decay", group["weight_decay"])
         if rate is not None:
             group["first_lr"] = check_number("lr", rate, positive=True)
         first = group.get("first_lr", self.defaults["first_lr"])
