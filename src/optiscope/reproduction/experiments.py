@@ -108,7 +108,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "other; here optimizers take turns, epoch by epoch. The text names mnist_mlp, the "
             "script ran fmnist_2c2d: here are both.",
             timed={
-                "small": (TimedProblem("mnist_mlp", 5), TimedProblem("fmnist_2c2d", 3)),
+                "small": (TimedProblem("mnist_mlp", 25), TimedProblem("fmnist_2c2d", 3)),
                 "full": (TimedProblem("mnist_mlp", 25), TimedProblem("fmnist_2c2d", 25)),
             },
         ),
