@@ -376,6 +376,8 @@ def test_the_log_says_what_is_believed() -> None:
     [
         ({"lr": -1.0}, "lr must be"),
         ({"lr": float("nan")}, "lr must be"),
+        ({"lr": torch.tensor(-1.0)}, "lr must be"),
+        ({"lr": torch.ones(2)}, "lr must be one number"),
         ({"horizon": 0}, "horizon must be"),
         ({"horizon": 10.0}, "horizon must be"),
         ({"weight_decay": -0.1}, "weight_decay must be"),

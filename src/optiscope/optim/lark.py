@@ -14,7 +14,7 @@ from optiscope.optim.checks import warn_caller
 from optiscope.optim.lark_layers import MatrixRule, first_length
 from optiscope.optim.lark_log import LayerLog, describe_layer
 from optiscope.optim.lark_schedule import Plan, last_renewal, plan_step
-from optiscope.optim.lark_settings import check_parameter, check_settings
+from optiscope.optim.lark_settings import check_parameter, check_settings, check_state
 from optiscope.optim.lark_stack import LayerStacks
 from optiscope.optim.lark_vectors import first_vector_state, vector_directions
 
@@ -106,7 +106,7 @@ class Lark(Optimizer):
             "growth": growth,
         }
         check_settings(defaults)
-        super().__init__(params, {**defaults, "step": 0, "training": True})
+        super().__init__(params, {**defaults, "step": 0, "training": True, "averaged": False})
 
     def _set_up(self) -> None:
         self._stacks = LayerStacks()
@@ -120,7 +120,8 @@ class Lark(Optimizer):
         self._set_up()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; it anneals on the others' clock."""
+        """Add a copy of a group; it anneals on the others' clock."""
+        param_group = dict(param_group)  # the clock is this optimizer's, not its caller's
         if self.param_groups:
             param_group.setdefault("step", self.param_groups[0]["step"])
             param_group.setdefault("training", self.param_groups[0]["training"])
@@ -148,8 +149,8 @@ class Lark(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found = self._screen(self._gradients())
-        plans = [self._plan(group) for group in self.param_groups]
+        found, taken = self._screen(self._gradients())
+        plans = [self._plan(group, taken) for group in self.param_groups]
         lengths: list[Tensor] = []
         for matrices in (True, False):
             for group, plan in zip(self.param_groups, plans, strict=True):
@@ -158,6 +159,10 @@ class Lark(Optimizer):
                         lengths += self._matrix_steps(group, plan, bunch)
                     else:
                         self._vector_steps(group, plan, bunch, lengths)
+        for group, plan in zip(self.param_groups, plans, strict=True):
+            for p in group["params"]:
+                if plan.averages and p not in found and "average" in self.state.get(p, {}):
+                    self._average(p, self._weights(p), plan)  # at rest: its average comes to it
         return loss
 
     def _gradients(self) -> dict[Tensor, Tensor]:
@@ -177,14 +182,18 @@ class Lark(Optimizer):
                 found[p] = gradient.float() if low else gradient
         return found
 
-    def _screen(self, gradients: dict[Tensor, Tensor]) -> dict[Tensor, _Gradient]:
-        """Gradients with their weights: one, or zero for a zero gradient or a skipped step.
+    def _screen(
+        self, gradients: dict[Tensor, Tensor]
+    ) -> tuple[dict[Tensor, _Gradient], float | Tensor]:
+        """Gradients with their weights, and whether the step is taken: one, or zero if skipped.
 
-        On a CPU asking is free, and a step is skipped by leaving everything. Elsewhere the answer
-        stays on the device: gradients become zeros there and all they enter is weighted by it.
+        A gradient's weight is one, or zero where it is zero or the step is skipped. On a CPU asking
+        is free, and a step is skipped by leaving everything. Elsewhere the answer stays on the
+        device: gradients become zeros there and all they enter is weighted by it.
         """
         if not gradients:
-            return {}
+            return {}, 1.0
+        taken: float | Tensor = 1.0
         values = list(gradients.values())
         home = values[0].device
         widest = max((value.dtype for value in values), key=lambda dtype: dtype.itemsize)
@@ -193,28 +202,33 @@ class Lark(Optimizer):
         if kronecker.asking_is_free(home):
             if not bool(finite):
                 _report_skipped(1)
-                return {}
+                return {}, 0.0
         else:
-            missed = (~finite).to(torch.float32)
-            self._skipped = missed if self._skipped is None else self._skipped + missed
+            taken = finite.to(torch.float32)
+            missed = 1 - taken
+            before = self._skipped
+            self._skipped = missed if before is None else before.to(home) + missed
             values = [torch.where(finite.to(v.device), v, torch.zeros_like(v)) for v in values]
         live = (finite & (sizes > 0)).to(torch.float32).unbind()
-        return {
+        screened = {
             p: _Gradient(value, alive.to(value))
             for p, value, alive in zip(gradients, values, live, strict=True)
         }
+        return screened, taken
 
-    def _plan(self, group: dict[str, Any]) -> Plan:
-        """What the group does now; advances its clock."""
+    def _plan(self, group: dict[str, Any], taken: float | Tensor) -> Plan:
+        """What the group does now; advances its clock. ``taken``: one, or zero if skipped."""
         step, horizon = group["step"], group["horizon"]
         group["step"] = step + 1
         if horizon is not None and step >= horizon and not self._ended:
             self._ended = True
             warn_caller(
                 f"expected at most horizon={horizon} steps, got one more: it and those after it "
-                "have length zero; pass the whole training's number of steps"
+                "have length zero; pass the whole training's number of steps, or set "
+                "group['horizon'] in every one of param_groups (load_state_dict brings the saved "
+                "one back)"
             )
-        return plan_step(step, group)
+        return plan_step(step, group, taken)
 
     def _bunches(
         self, group: dict[str, Any], found: dict[Tensor, _Gradient], *, matrices: bool
@@ -227,9 +241,17 @@ class Lark(Optimizer):
             gradient = found[p].value
             together = not matrices or p.device.type != "cpu" or p.numel() <= _STACKED
             shape = (p.shape[0], p.numel() // p.shape[0]) if matrices else ()
-            key = (shape, gradient.dtype, p.device, None if together else place)
+            kept = self._kept_rank(p, shape, group) if matrices else 0
+            key = (shape, kept, gradient.dtype, p.device, None if together else place)
             bunches.setdefault(key, []).append((p, found[p]))
         yield from bunches.values()
+
+    def _kept_rank(self, p: Tensor, shape: tuple[int, ...], group: dict[str, Any]) -> int:
+        """Eigenpairs kept on the longer side: those of p's first gradient, whatever rank is now."""
+        state = self.state.get(p)
+        if not state:
+            return min(int(group["rank"]), max(shape))
+        return max(int(state[name].shape[-1]) for name in ("left", "right"))
 
     def _matrix_steps(
         self, group: dict[str, Any], plan: Plan, bunch: list[tuple[Tensor, _Gradient]]
@@ -246,7 +268,6 @@ class Lark(Optimizer):
             if not self.state[p]:
                 first = lark_layers.first_state(gradient.value.flatten(1), rule)
                 self.state[p].update(vars(first))
-                self._remember(p, plan)
         states = [self.state[p] for p, _ in bunch]
         flat = [gradient.value.flatten(1) for _, gradient in bunch]
         single = len(bunch) == 1
@@ -260,7 +281,7 @@ class Lark(Optimizer):
             state = lark_layers.lengthen(state, gradients, thin, growth, plan.elapsed, live)
         if plan.gather:
             state = lark_layers.gather(state, gradients, thin, rule, live)
-        if plan.elapsed and rule.rank:
+        if plan.elapsed and state.left.shape[-1]:
             state = lark_layers.renew(state, rule)
         space = self._space(gradients)
         directions, factors = lark_layers.advance(state, gradients, rule, live, space)
@@ -293,7 +314,6 @@ class Lark(Optimizer):
         for p, gradient in bunch:
             if not self.state[p]:
                 self.state[p].update(first_vector_state(gradient.value))
-                self._remember(p, plan)
         live = [gradient.live for _, gradient in bunch]
         values = [gradient.value for _, gradient in bunch]
         directions = vector_directions([self.state[p] for p, _ in bunch], values, live)
@@ -305,14 +325,28 @@ class Lark(Optimizer):
         for (p, _), direction in zip(bunch, directions, strict=True):
             self._move(p, direction, length, None, plan)
 
-    def _remember(self, p: Tensor, plan: Plan) -> None:
-        """Start what is kept besides the method's state: a precise copy, an average."""
-        if p.dtype in _LOW_PRECISION:
-            self.state[p]["precise"] = p.detach().float()
-        if plan.share:
-            self.state[p]["average"] = p.detach().to(
-                torch.promote_types(p.dtype, torch.float32), copy=True
-            )
+    def _weights(self, p: Tensor) -> Tensor:
+        """What a step moves: p, or where p is of low precision the copy that p is a rounding of.
+
+        Where p is no rounding of it, p has been changed from outside, and the copy follows.
+        """
+        state = self.state[p]
+        if p.dtype not in _LOW_PRECISION:
+            state.pop("precise", None)
+            return p
+        precise: Tensor | None = state.get("precise")
+        if precise is None:
+            state["precise"] = precise = p.detach().float()
+        else:
+            precise.copy_(torch.where(precise.to(p.dtype) == p, precise, p.float()))
+        return precise
+
+    def _average(self, p: Tensor, weights: Tensor, plan: Plan) -> None:
+        """Draw p's average towards the weights that p now has."""
+        average, share = self.state[p]["average"], plan.share
+        if isinstance(share, Tensor):
+            share = share.to(average)
+        average.lerp_(weights.to(average.dtype), share)
 
     def _move(
         self,
@@ -323,15 +357,20 @@ class Lark(Optimizer):
         plan: Plan,
     ) -> None:
         """p <- p (1 - decay) - factor direction, and its average."""
-        state = self.state[p]
-        weights = state.get("precise", p)
+        state, weights = self.state[p], self._weights(p)
+        if not plan.averages:
+            state.pop("average", None)  # of the time before there was a horizon
+        elif "average" not in state:
+            state["average"] = weights.detach().to(
+                torch.promote_types(p.dtype, torch.float32), copy=True
+            )
         if decay is not None:
             weights.mul_(1 - decay)
         weights.addcmul_(direction.view_as(p), -factor)
         if weights is not p:
             p.copy_(weights)
-        if plan.share:
-            state["average"].lerp_(weights, plan.share)
+        if plan.averages:
+            self._average(p, weights, plan)
 
     # --- modes, state, log ----------------------------------------------------------------------
 
@@ -345,9 +384,13 @@ class Lark(Optimizer):
             if group["training"] == training:
                 continue
             group["training"] = training
+            averaged = group.get("averaged", group["horizon"] is None)
+            group["averaged"] = not training and group["horizon"] is None
+            if not (averaged if training else group["averaged"]):
+                continue
             for p in group["params"]:
                 state = self.state.get(p, {})
-                if group["horizon"] is not None or "average" not in state:
+                if "average" not in state:
                     continue
                 if "precise" in state:
                     p.copy_(state["precise" if training else "average"])
@@ -376,15 +419,46 @@ class Lark(Optimizer):
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a copy of a state, in the precision in which it was kept."""
-        super().load_state_dict(state_dict)
+        """Load a copy of a state, in float32 at least where torch would take p's precision.
+
+        Settings are those of the state, the horizon too: to train on for longer set
+        ``group["horizon"]`` afterwards.
+
+        Raises:
+            ValueError: the state is another optimizer's, or of parameters of other shapes.
+        """
+        given = [group["horizon"] for group in self.param_groups]
+        hooked: list[dict[str, Any]] = []  # what hooks of the user's have made of it
+        before = self.register_load_state_dict_pre_hook(lambda _, state: hooked.append(state))
+        checked = self.register_load_state_dict_pre_hook(
+            lambda _, state: check_state(state, [p for g in self.param_groups for p in g["params"]])
+        )
+        after = self.register_load_state_dict_post_hook(
+            lambda _: self._restore(hooked[-1]), prepend=True
+        )
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for handle in (before, checked, after):
+                handle.remove()
+        for old, group in zip(given, self.param_groups, strict=True):
+            if old != group["horizon"] and old is not None:
+                warn_caller(
+                    f"the loaded state's horizon={group['horizon']} replaces horizon={old}: to "
+                    "train for another number of steps set group['horizon'] after loading"
+                )
+                break
+
+    def _restore(self, state_dict: dict[str, Any]) -> None:
+        """The saved tensors, in the precision that a step of ours keeps them in."""
         places = [place for group in state_dict["param_groups"] for place in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for place, p in zip(places, params, strict=True):
             if place in state_dict["state"]:
                 kept = state_dict["state"][place]
+                dtype = torch.promote_types(p.dtype, torch.float32)
                 self.state[p] = {
-                    name: v.detach().to(p.device, copy=True) for name, v in kept.items()
+                    name: v.detach().to(p.device, dtype, copy=True) for name, v in kept.items()
                 }
 
     def get_log(self) -> list[LayerLog]:

@@ -199,7 +199,7 @@ def advance(
     """
     state.momentum.lerp_(gradient, ((1 - rule.momentum) * live)[..., None, None])
     ahead = torch.lerp(gradient, state.momentum, rule.momentum, out=out)
-    direction = kronecker.precondition_(ahead, state.by) if rule.rank else ahead
+    direction = kronecker.precondition_(ahead, state.by) if state.left.shape[-1] else ahead
     size = torch.linalg.matrix_norm(direction)
     length = state.log_length.exp() * unit_length(*gradient.shape[-2:])
     factor = torch.where(size > 0, length / torch.where(size > 0, size, 1.0), 0.0)

@@ -24,18 +24,20 @@ class Plan:
         elapsed: steps since factors and lengths were last renewed, zero where they are not now.
         factor: annealing times lr.
         decay: share of a matrix's entries that the step takes away.
-        share: of the newest weights in their average, zero where there is none.
+        averages: whether weights are averaged.
+        share: of the newest weights in their average.
     """
 
     gather: bool
     elapsed: int
     factor: float | Tensor
     decay: float | Tensor
-    share: float
+    averages: bool
+    share: float | Tensor
 
 
-def plan_step(step: int, group: Mapping[str, Any]) -> Plan:
-    """The plan of a group's step number ``step``, from zero.
+def plan_step(step: int, group: Mapping[str, Any], taken: float | Tensor = 1.0) -> Plan:
+    """The plan of a group's step number ``step``, from zero; ``taken`` is zero for a skipped one.
 
     The first gradients all enter the factors. Without a horizon nothing is annealed, and weights
     are averaged instead, late ones more (polynomial decay of the early ones). Decay goes by the
@@ -55,7 +57,8 @@ def plan_step(step: int, group: Mapping[str, Any]) -> Plan:
         elapsed=elapsed,
         factor=factor,
         decay=group["weight_decay"] * first_length(horizon) * factor,
-        share=0.0 if horizon is not None else (1 + _AVERAGING) / (step + 1 + _AVERAGING),
+        averages=horizon is None,
+        share=(1 + _AVERAGING) / (step + 1 + _AVERAGING) * taken,
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_parameter", "check_settings"]
+__all__ = ["check_parameter", "check_settings", "check_state"]
 
 
 _REALS = ("lr", "weight_decay", "power", "momentum", "memory", "growth")
@@ -25,7 +25,10 @@ def check_settings(group: MutableMapping[str, Any]) -> None:
     for name in (*_REALS, *_INTEGERS):
         group[name] = _plain(group[name])
     lr = group["lr"]
-    if not isinstance(lr, Tensor) and not (_is_number(lr) and lr >= 0):
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"lr must be one number, got a tensor of shape {list(lr.shape)}")
+    factor = lr.item() if isinstance(lr, Tensor) else lr
+    if not (_is_number(factor) and factor >= 0):
         raise ValueError(f"lr must be a finite number >= 0, got {lr!r}: 1.0 is the built-in length")
     for name in ("weight_decay", "growth", "power"):
         if not (_is_number(group[name]) and group[name] >= 0):
@@ -57,6 +60,29 @@ def _is_number(value: object) -> bool:
 
 def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_state(state_dict: Mapping[str, Any], params: Sequence[Tensor]) -> None:
+    """Raise ValueError, one line, where a saved state is not one of Lark on such parameters."""
+    groups = state_dict["param_groups"]
+    for group in groups:
+        missing = [name for name in (*_REALS, *_INTEGERS, "step", "training") if name not in group]
+        if missing:
+            raise ValueError(
+                f"expected the state of a Lark, got a group without {', '.join(missing)}: load "
+                "it into the class of optimizer that saved it"
+            )
+    places = [place for group in groups for place in group["params"]]
+    for place, p in zip(places, params, strict=False):  # their numbers are torch's to compare
+        kept = state_dict["state"].get(place, {})
+        tensor = kept.get("momentum", kept.get("mean"))
+        shape = (p.shape[0], p.numel() // p.shape[0]) if p.ndim > 1 and p.numel() else p.shape
+        if kept and (tensor is None or tensor.shape != torch.Size(shape)):
+            got = "no momentum" if tensor is None else f"momentum of shape {list(tensor.shape)}"
+            raise ValueError(
+                f"expected momentum of shape {list(shape)} for parameter {place}, got {got}: "
+                "build the optimizer over the same parameters in the same order"
+            )
 
 
 def check_parameter(parameter: Tensor) -> None:

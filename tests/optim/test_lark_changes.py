@@ -1,0 +1,177 @@
+"""Lark where something changes under it: precision, horizon, rank, frozen layers, loaded states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from optiscope.optim import kronecker
+from optiscope.optim.lark import Lark
+
+
+def trained(parameters: list[nn.Parameter], steps: int = 5, **settings: Any) -> Lark:
+    optimizer = Lark(parameters, **settings)
+    for _ in range(steps):
+        pull(optimizer)
+    return optimizer
+
+
+def pull(optimizer: Lark) -> None:
+    """A step towards zero."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            p.grad = p.detach().clone() if p.requires_grad else None
+    optimizer.step()
+
+
+def square(dtype: torch.dtype = torch.float32, size: int = 6) -> nn.Parameter:
+    torch.manual_seed(0)
+    return nn.Parameter(4 * torch.randn(size, size + 2).to(dtype))
+
+
+@pytest.mark.parametrize("horizon", [None, 100_000])
+def test_a_float32_state_goes_on_in_bfloat16_with_a_precise_copy(horizon: int | None) -> None:
+    weight = square(size=40)
+    optimizer = trained([weight], horizon=horizon, growth=0.0)
+    low = nn.Parameter(weight.detach().bfloat16())
+    other = Lark([low], horizon=horizon, growth=0.0)
+    other.load_state_dict(optimizer.state_dict())
+    for _ in range(200):
+        pull(optimizer)
+        pull(other)
+    torch.testing.assert_close(low.float(), weight.detach(), rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_changes_of_a_parameter_from_outside_stay(dtype: torch.dtype) -> None:
+    weight = square(dtype)
+    optimizer = trained([weight], horizon=500)
+    with torch.no_grad():
+        weight[0] = 0.0
+    others = weight.detach()[1:].clone()
+    pull(optimizer)
+    assert float(weight.detach()[0].abs().max()) < 0.1
+    assert 0 < float((weight.detach()[1:] - others).abs().max()) < 0.5
+
+
+def test_a_layer_that_rests_keeps_no_stale_average() -> None:
+    resting, moving = square(), square()
+    optimizer = trained([resting, moving], steps=60)
+    resting.requires_grad_(False)
+    last = resting.detach().clone()
+    for _ in range(600):
+        pull(optimizer)
+    optimizer.eval()
+    torch.testing.assert_close(resting.detach(), last, rtol=1e-4, atol=1e-4)
+    optimizer.train()
+    assert torch.equal(resting, last)
+
+
+def test_the_horizon_may_be_taken_away_and_given_back_in_any_mode() -> None:
+    weight = square()
+    optimizer = trained([weight], horizon=50)
+    group = optimizer.param_groups[0]
+    group["horizon"] = None
+    for _ in range(5):
+        pull(optimizer)
+    last = weight.detach().clone()
+    optimizer.eval()
+    assert not torch.equal(weight, last)
+    group["horizon"] = 50
+    optimizer.train()
+    assert torch.equal(weight, last)
+    pull(optimizer)
+    last = weight.detach().clone()
+    optimizer.eval()
+    assert torch.equal(weight, last)
+
+
+def test_a_loaded_horizon_that_replaces_another_is_told() -> None:
+    weight = square()
+    saved = trained([weight], horizon=10).state_dict()
+    optimizer = Lark([weight], horizon=30)
+    with pytest.warns(RuntimeWarning, match="horizon=10 replaces horizon=30"):
+        optimizer.load_state_dict(saved)
+    optimizer.param_groups[0]["horizon"] = 30
+    for _ in range(25):
+        pull(optimizer)
+    assert optimizer.param_groups[0]["step"] == 30
+
+
+def test_groups_that_are_used_again_start_anew() -> None:
+    groups = [{"params": [square()]}]
+    for _ in range(2):
+        optimizer = Lark(groups, horizon=10)
+        for _ in range(10):
+            pull(optimizer)
+        assert optimizer.param_groups[0]["step"] == 10
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(torch.float32, torch.float64), (torch.float64, torch.float32)]
+)
+def test_a_state_goes_on_in_another_precision(first: torch.dtype, second: torch.dtype) -> None:
+    weight = square(first)
+    optimizer = trained([weight], horizon=50)
+    other = nn.Parameter(weight.detach().to(second))
+    continued = Lark([other], horizon=50)
+    continued.load_state_dict(optimizer.state_dict())
+    pull(optimizer)
+    pull(continued)
+    torch.testing.assert_close(other.double(), weight.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_skipped_step_leaves_the_average_where_asking_is_not_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kronecker, "asking_is_free", lambda device: False)
+    weight, resting = square(), square()
+    optimizer = trained([weight, resting])
+    before = [optimizer.state[p]["average"].clone() for p in (weight, resting)]
+    weight.grad, resting.grad = torch.full_like(weight, torch.nan), None
+    optimizer.step()
+    for p, average in zip((weight, resting), before, strict=True):
+        assert torch.equal(optimizer.state[p]["average"], average)
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 8), (4, 8), (8, 0)])
+def test_a_rank_changed_later_holds_for_parameters_that_begin_later(
+    before: int, after: int
+) -> None:
+    weight, later = square(size=12), square(size=12)
+    later.requires_grad_(False)
+    optimizer = trained([weight, later], rank=before, horizon=100)
+    optimizer.param_groups[0]["rank"] = after
+    later.requires_grad_(True)
+    for _ in range(25):
+        pull(optimizer)
+    ranks = [optimizer.state[p]["left"].shape[-1] for p in (weight, later)]
+    assert ranks == [before, after]
+
+
+def test_states_of_others_are_refused() -> None:
+    weight, other = square(), square(size=7)
+    with pytest.raises(ValueError, match="expected the state of a Lark, got a group without"):
+        Lark([weight]).load_state_dict(torch.optim.AdamW([weight]).state_dict())
+    optimizer = Lark([other])
+    with pytest.raises(ValueError, match=r"shape \[7, 9\] for parameter 0, got .*\[6, 8\]"):
+        optimizer.load_state_dict(trained([weight]).state_dict())
+    assert not optimizer.state
+
+
+def test_what_hooks_make_of_a_loaded_state_counts() -> None:
+    weight = square()
+    saved = trained([weight], horizon=50).state_dict()
+    optimizer = Lark([weight], horizon=50)
+
+    def doubled(_: Any, state: dict[str, Any]) -> dict[str, Any]:
+        kept = {k: {**v, "momentum": 2 * v["momentum"]} for k, v in state["state"].items()}
+        return {**state, "state": kept}
+
+    optimizer.register_load_state_dict_pre_hook(doubled)
+    optimizer.load_state_dict(saved)
+    expected = 2 * saved["state"][0]["momentum"]
+    assert torch.equal(optimizer.state[weight]["momentum"], expected)
