@@ -23,6 +23,7 @@ __all__ = [
     "RandomState",
     "modules_called",
     "second_order_backward",
+    "twice_differentiable",
     "unchanged_buffers",
 ]
 
@@ -96,6 +97,29 @@ def unchanged_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
         with torch.no_grad():
             for buffer, value in saved:
                 buffer.copy_(value)
+
+
+# The code of whatever is marked as differentiable only once.
+_ONCE = torch.autograd.function.once_differentiable(lambda ctx: None).__code__
+
+
+def twice_differentiable(loss: Tensor) -> bool:
+    """Whether no function in the loss's graph is marked as differentiable only once.
+
+    Such a function's share in a Hessian product is lost, without an error, where the second
+    derivative does not go through it.
+    """
+    seen, waiting = set(), [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        kind = getattr(node, "_forward_cls", None)
+        if getattr(getattr(kind, "backward", None), "__code__", None) is _ONCE:
+            return False
+        waiting += [following for following, _ in node.next_functions]
+    return True
 
 
 class _CreateGraph(TorchFunctionMode):

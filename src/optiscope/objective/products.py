@@ -18,7 +18,25 @@ from optiscope.objective.evaluation import (
     unchanged_buffers,
 )
 
-__all__ = ["FlatParameters", "check_repeatable", "difference_product", "graph_product"]
+__all__ = [
+    "FlatParameters",
+    "NoSecondDerivativesError",
+    "check_repeatable",
+    "difference_product",
+    "graph_product",
+]
+
+
+class NoSecondDerivativesError(RuntimeError):
+    """The gradient of the model cannot be differentiated again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model has no second derivatives (compiled, fused or once-differentiable "
+            "kernels): pass a closure to step, with hessian='auto' or 'difference', or use plain "
+            "kernels"
+        )
+
 
 _REPEATABLE = 0.05  # largest relative change of a repeated gradient; another batch gives about 1
 
@@ -112,6 +130,9 @@ def graph_product(gradient: Sequence[Tensor | None], flat: FlatParameters, v: Te
         gradient: one tensor a parameter, None where the loss does not depend on it.
         flat: the parameters.
         v: vector [N].
+
+    Raises:
+        NoSecondDerivativesError: some operation in the graph has none.
     """
     pairs = [
         (g, piece)
@@ -130,11 +151,12 @@ def graph_product(gradient: Sequence[Tensor | None], flat: FlatParameters, v: Te
                 retain_graph=True,
                 allow_unused=True,
             )
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        raise RuntimeError(
-            "the model has no second derivatives (compiled, fused attention, or cuDNN kernels): "
-            "pass a closure to step, with hessian='auto' or 'difference', or use plain kernels"
-        ) from error
+        if "allocate memory" in str(error):
+            raise
+        raise NoSecondDerivativesError from error
     products = dict(zip(map(id, moving), found, strict=True))
     return flat.join([products.get(id(p)) for p in flat.parameters])
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from optiscope.optim.checks import warn_caller
 from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
 from optiscope.optim.estimate import Estimate
-from optiscope.optim.gradient_edits import add_decay, gradients_finite
+from optiscope.optim.gradient_edits import NonFiniteGradientError, add_decay, gradients_finite
 from optiscope.optim.wrapped_optimizer import WrappedOptimizer
 
 __all__ = ["CurvatureOptimizer"]
@@ -54,9 +54,18 @@ class CurvatureOptimizer(WrappedOptimizer):
 
     @abstractmethod
     def _advance(self, wanted: bool) -> None:
-        """One step with finite gradients; ``wanted`` is what ``_wants_products`` said."""
+        """One step; ``wanted`` is what ``_wants_products`` said.
+
+        Raises:
+            NonFiniteGradientError: a gradient turned out not to be finite; nothing has changed.
+        """
+
+    def __getstate__(self) -> dict[str, Any]:
+        within_step = {"_gradient": None, "_direction": None, "_image": None}
+        return {**super().__getstate__(), **within_step}
 
     def _forget_step(self) -> None:
+        """Drop what lives within one step, and is not saved or copied."""
         self._source.forget()
         self._gradient: Tensor | None = None
         self._direction: Tensor | None = None
@@ -99,11 +108,12 @@ class CurvatureOptimizer(WrappedOptimizer):
             with torch.enable_grad():
                 loss = self._source.evaluate(closure, self._flat) if wanted else closure()
         try:
-            if gradients_finite(self._flat):
-                e.skipped_in_row = 0
-                self._advance(wanted)
-            else:
-                self._skip()
+            if not gradients_finite(self._flat):
+                raise NonFiniteGradientError
+            self._advance(wanted)
+            e.skipped_in_row = 0
+        except NonFiniteGradientError:
+            self._skip()
         finally:
             e.steps += 1
             self._forget_step()

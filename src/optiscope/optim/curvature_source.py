@@ -14,17 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optiscope.objective import (
-    FlatParameters,
-    check_repeatable,
-    difference_product,
-    graph_product,
-)
+from optiscope.objective import FlatParameters
 from optiscope.objective.evaluation import (
     RandomState,
     modules_called,
     second_order_backward,
+    twice_differentiable,
     unchanged_buffers,
+)
+from optiscope.objective.products import (
+    NoSecondDerivativesError,
+    check_repeatable,
+    difference_product,
+    graph_product,
 )
 
 __all__ = ["HESSIANS", "CurvatureSource"]
@@ -51,7 +53,6 @@ class CurvatureSource:
         self.length = 0.0  # norm of the next difference's perturbation; 0 before the first
         self._by_difference = hessian == "difference"
         self._repeatable = False
-        self._modules: list[nn.Module] | None = None
         self.forget()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -59,14 +60,26 @@ class CurvatureSource:
             "_closure": None,
             "_random": None,
             "_graphs": [],
-            "_modules": None,
+            "_modules": [],
         }
         return {**self.__dict__, **transient}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What has been found out about the model, to be saved."""
+        return {"length": self.length, "by_difference": self._by_difference}
+
+    def take(self, saved: dict[str, Any]) -> None:
+        """Go on with what ``to_dict`` gave."""
+        self.length = saved["length"]
+        if self.hessian == "auto":
+            self._by_difference = saved["by_difference"]
 
     def forget(self) -> None:
         """Drop the batch at hand."""
         self._closure: Callable[[], Any] | None = None
         self._random: RandomState | None = None
+        self._modules: list[nn.Module] = []
+        self._twice = True  # whether the closure's loss can be differentiated twice
         self.forget_graphs()
 
     def forget_graphs(self) -> None:
@@ -75,6 +88,15 @@ class CurvatureSource:
 
     def backward(self, loss: Tensor, scale: float, flat: FlatParameters) -> None:
         """Accumulate gradients of ``loss`` and keep their graph; ``scale`` is a factor in it."""
+        if self.hessian == "difference":
+            raise RuntimeError(
+                "expected a closure: hessian='difference' evaluates the loss again; call "
+                "opt.step(closure), or use hessian='auto'"
+            )
+        if not twice_differentiable(loss):
+            raise NoSecondDerivativesError
+        if all(p.grad is None for p in flat.parameters):
+            self.forget_graphs()  # of a step that was never taken
         if world_size() > 1:
             # Hooks that average gradients over ranks keep no graph: this rank's own is kept.
             loss.backward(retain_graph=True)
@@ -95,11 +117,12 @@ class CurvatureSource:
         if world_size() > 1 and self.hessian == "auto":
             self._by_difference = True  # gradients averaged over ranks keep no graph
         with ExitStack() as stack:
-            if self._modules is None:
-                self._modules = stack.enter_context(modules_called())
+            self._modules = stack.enter_context(modules_called())
             if not self._by_difference:
                 stack.enter_context(second_order_backward())
-            return closure()
+            loss = closure()
+        self._twice = not isinstance(loss, Tensor) or twice_differentiable(loss)
+        return loss
 
     def available(self, flat: FlatParameters) -> bool:
         """Whether this step can give products."""
@@ -110,10 +133,10 @@ class CurvatureSource:
         if self._graphs:
             parts = [graph_product(g, flat, v).div_(scale) for g, scale in self._graphs]
             return average_over_ranks(sum(parts[1:], parts[0]))
-        if _has_graph(flat):
+        if self._twice and _has_graph(flat):
             try:
                 return graph_product([p.grad for p in flat.parameters], flat, v)
-            except RuntimeError:
+            except NoSecondDerivativesError:
                 if self.hessian == "exact" or self._closure is None:
                     raise
         if self._closure is None:
@@ -133,7 +156,7 @@ class CurvatureSource:
         assert self._random is not None
         detach_gradients(flat)
         g = flat.gradient()
-        modules = self._modules or ()
+        modules = self._modules
         if not self._by_difference:  # the gradient came from other kernels: once more
             self._by_difference = True
             with unchanged_buffers(modules), self._random.replayed(), torch.enable_grad():

@@ -152,7 +152,7 @@ class Estimate:
 
     @staticmethod
     def from_dict(saved: dict[str, Any], like: Tensor) -> Estimate:
-        """The estimation ``to_dict`` saved, with vectors of the type and device of ``like``."""
+        """The estimation ``to_dict`` saved, with vectors like ``like`` [N] in type and device."""
         known = {f.name for f in fields(Estimate)}
         if set(saved) != known:
             raise ValueError(
@@ -162,7 +162,14 @@ class Estimate:
         values = dict(saved)
         for name in _VECTORS:
             if values[name] is not None:
+                if values[name].shape[-1] != len(like):
+                    raise ValueError(
+                        f"expected a state of {len(like)} parameters in all, got one of "
+                        f"{values[name].shape[-1]}: build the optimizer over the same model"
+                    )
                 values[name] = values[name].to(like.device, like.dtype).clone()
+        for name in ("gram", "cross"):  # small, and kept where small things are factorised
+            values[name] = values[name].to("cpu")
         values["sums"] = CurvatureSums(**saved["sums"])
         values["prior"] = None if saved["prior"] is None else Prior(**saved["prior"])
         return Estimate(**values)

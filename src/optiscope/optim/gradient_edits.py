@@ -15,16 +15,22 @@ from torch import Tensor
 from optiscope.objective import FlatParameters
 
 __all__ = [
+    "NonFiniteGradientError",
     "add_decay",
     "add_decay_to_gradients",
     "gradient_norm",
     "gradients_finite",
     "precondition",
+    "require_finite",
 ]
 
 _SMALL = 1 << 14  # entries up to which a gradient is looked at for non-finite values
 
 Groups = Iterable[Mapping[str, Any]]
+
+
+class NonFiniteGradientError(FloatingPointError):
+    """A gradient that passed the first look holds inf or nan: the batch is to be left out."""
 
 
 def add_decay(vector: Tensor, of: Tensor, groups: Groups, flat: FlatParameters) -> Tensor:
@@ -53,6 +59,9 @@ def precondition(basis: Tensor, coefficients: Tensor, flat: FlatParameters) -> N
         basis: U' [K, N], eigenvectors as rows.
         coefficients: c [K].
         flat: the parameters whose gradients these are.
+
+    Raises:
+        NonFiniteGradientError: a gradient is not finite; they are as they were.
     """
     sizes = [p.numel() for p in flat.parameters]
     pieces = [
@@ -63,6 +72,7 @@ def precondition(basis: Tensor, coefficients: Tensor, flat: FlatParameters) -> N
     along = basis.new_zeros(len(basis))
     for rows, g, _ in pieces:
         along.addmv_(rows, g)
+    require_finite(along)
     weights = coefficients.to(along.device, along.dtype) * along
     for rows, g, grad in pieces:
         g.addmv_(rows.mT, weights)
@@ -78,14 +88,22 @@ def gradient_norm(flat: FlatParameters) -> float:
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
 
 
+def require_finite(vector: Tensor) -> None:
+    """Raise NonFiniteGradientError where a vector [N] holds inf or nan."""
+    if len(vector) and not math.isfinite(torch.linalg.vector_norm(vector, math.inf)):
+        raise NonFiniteGradientError
+
+
 def gradients_finite(flat: FlatParameters) -> bool:
     """Whether the gradients are finite, judged by the small ones (biases), else by all.
 
-    What is not finite in a backward pass reaches the biases; looking at the rest would cost a pass
-    over the memory of every gradient, a few per cent of a step.
+    What is not finite in a backward pass mostly reaches the biases; looking at the rest costs a
+    pass over the memory of every gradient, a few per cent of a step. Where a step reads them all
+    anyway, it looks again.
     """
     grads = [g.detach() for g in flat.gradients() if g is not None]
     looked_at = [g for g in grads if g.numel() <= _SMALL] or grads
     if not looked_at:
         return True
-    return math.isfinite(torch.stack(torch._foreach_norm(looked_at)).max().item())
+    largest = torch._foreach_norm(looked_at, math.inf)
+    return math.isfinite(torch.stack(largest).max().item())

@@ -20,6 +20,7 @@ from optiscope.optim.gradient_edits import (
     add_decay_to_gradients,
     gradient_norm,
     precondition,
+    require_finite,
 )
 from optiscope.optim.inner_optimizer import momentum_of
 from optiscope.optim.low_rank import apply_low_rank, relative_power
@@ -159,18 +160,20 @@ class Preconditioner(CurvatureOptimizer):
         """State that resumes bit for bit in any phase; loads with ``weights_only=True``."""
         return {
             **super().state_dict(),
-            "estimate": {**self._estimate.to_dict(), "length": self._source.length},
+            "estimate": self._estimate.to_dict(),
+            "source": self._source.to_dict(),
             "sizes": [self.est_rank, self.num_observations, self.prior_iterations],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was saved."""
+        self._check_complete(state_dict)
+        like = torch.empty(self._flat.size, dtype=self._flat.dtype, device=self._flat.device)
+        estimate = Estimate.from_dict(state_dict["estimate"], like)
         super().load_state_dict(state_dict)
         self._set_sizes(*state_dict["sizes"])
-        like = torch.empty(0, dtype=self._flat.dtype, device=self._flat.device)
-        saved = dict(state_dict["estimate"])
-        self._source.length = saved.pop("length")
-        self._estimate = Estimate.from_dict(saved, like)
+        self._source.take(state_dict["source"])
+        self._estimate = estimate
 
     # Driving
 
@@ -228,6 +231,7 @@ class Preconditioner(CurvatureOptimizer):
         e = self._estimate
         if wanted:
             self._gradient = self._total_gradient()
+            require_finite(self._gradient)
         if e.phase != READY:
             self._estimation_step()
         elif wanted and self._source.available(self._flat):
@@ -545,6 +549,9 @@ class Preconditioner(CurvatureOptimizer):
     def _watch(self) -> None:
         """Have the next step looked into where gradients have grown: steps may be too long."""
         e, size = self._estimate, gradient_norm(self._flat)
+        if not math.isfinite(size):
+            require_finite(self._flat.gradient())
+            return  # too large for a norm, and for this watch
         if e.level == 0:
             e.level = e.recent = size
             return

@@ -54,10 +54,6 @@ class WrappedOptimizer(Optimizer):
     def _groups_changed(self) -> None:
         """Called after a group has been added to a complete optimizer."""
 
-    @abstractmethod
-    def _forget_step(self) -> None:
-        """Drop what lives within one step, and is not saved or copied."""
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with their settings."""
         group = dict(param_group)
@@ -72,11 +68,13 @@ class WrappedOptimizer(Optimizer):
         super().add_param_group(group)
         try:
             self._see_parameters()
-        except ValueError:
+            self._inner.add(self.param_groups[-1])
+        except Exception:
             self.param_groups.pop()
+            if self.param_groups:
+                self._see_parameters()
             raise
         if self._inner.optimizer is not None:
-            self._inner.add(self.param_groups[-1])
             self._groups_changed()
 
     def _see_parameters(self) -> None:
@@ -84,21 +82,24 @@ class WrappedOptimizer(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """State that resumes bit for bit; loads with ``weights_only=True``."""
+        self._inner.take_settings(self.param_groups)
         return {**super().state_dict(), "inner": self._inner.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was saved."""
+        self._check_complete(state_dict)
+        super().load_state_dict(state_dict)
+        self._inner.load_state_dict(state_dict["inner"], self.param_groups)
+
+    def _check_complete(self, state_dict: dict[str, Any]) -> None:
         missing = set(self.state_dict()) - set(state_dict)
         if missing:
             raise ValueError(
                 f"expected a state of {type(self).__name__}, got one without {sorted(missing)}: "
                 "load the state of the same optimizer"
             )
-        super().load_state_dict(state_dict)
-        self._inner.load_state_dict(state_dict["inner"])
 
     def __getstate__(self) -> dict[str, Any]:
-        self._forget_step()
         hooks = {k for k in self.__dict__ if k.startswith("_optimizer_") or "profile" in k}
         own = {k: v for k, v in self.__dict__.items() if k not in hooks | {"_flat"}}
         return {**own, **super().__getstate__()}
