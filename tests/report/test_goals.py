@@ -82,3 +82,11 @@ def test_page_and_json_say_it(tmp_path: Path) -> None:
     assert f"goal: {MEANING}" in page
     plain = summary_json(folder)["goals"]
     assert [(g["algorithm"], g["verdict"]) for g in plain] == [("SGD", "reached")]
+
+
+def test_stages_share_the_level(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, 0.9)
+    once = _found(folder)[0].level
+    staged = {**folder.declaration(), "until_decided": {"stages": [3, 4, 5]}}
+    folder.write_declaration(staged)
+    assert _found(folder)[0].level == pytest.approx(once / 3)

@@ -71,3 +71,16 @@ def test_points_and_spaces_in_words() -> None:
     assert space_text({"choice": [16, 32]}) == "one of 16, 32"
     assert rate_text(1e-4) == "0.0001"
     assert plain_text({"threads": 2, "flags": [True, None]}) == "threads 2, flags True, –"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0009996, "1 ms"), (0.9997, "1 s"), (59.97, "1 min 0 s"), (3599.9, "1 h 0 min")],
+)
+def test_seconds_that_round_up_to_the_next_unit(seconds: float, text: str) -> None:
+    assert seconds_text(seconds) == text
+
+
+def test_small_losses_keep_their_digits() -> None:
+    assert metric_text(0.00012345, "loss") == "0.0001234"
+    assert metric_text(0.0, "loss") == "0.0000"

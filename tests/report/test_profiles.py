@@ -112,3 +112,20 @@ def test_ranks_that_every_seed_agrees_on_have_no_width(tmp_path: Path) -> None:
     first, second = ranks(tables, tables.labels, generator=np.random.default_rng(0))
     assert (first.mean, first.interval) == (1.0, (1.0, 1.0))
     assert (second.mean, second.interval) == (2.0, (2.0, 2.0))
+
+
+def test_the_reference_reaches_its_own_target_with_an_even_number_of_seeds(tmp_path: Path) -> None:
+    tables = read_study(make_study(tmp_path, algorithms=methods(2), seeds=(101, 102, 103, 104)))
+    reference = str(tables.declaration["reference"])
+    own = [c for c in target_costs(tables, tables.labels) if c.algorithm == reference]
+    assert own
+    assert all(cost.reached >= 3 or math.isfinite(cost.median_epochs) for cost in own)
+
+
+def test_what_is_reached_before_training_is_solved() -> None:
+    profile = performance_profile(
+        {"p": {"ref": 0.0, "b": 1.0}, "q": {"ref": 2.0, "b": 1.0}, "r": {"ref": 0.0, "b": 0.0}}
+    )
+    assert profile.unsolved == ()
+    np.testing.assert_allclose(profile.shares["ref"], [2 / 3, 1.0])
+    np.testing.assert_allclose(profile.shares["b"], [2 / 3, 2 / 3])

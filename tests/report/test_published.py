@@ -1,10 +1,12 @@
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic import make_study, methods
 
-from optiscope.records import Measurement, Run
+from optiscope.records import Measurement, Run, Status
 from optiscope.report import write_report
 from optiscope.stats.importers import foreign_run, keep_imported
 from optiscope.stats.published import published_settings
@@ -77,3 +79,13 @@ def test_published_runs_stand_in_the_page_but_in_no_claim(tmp_path: Path) -> Non
     assert "a paper" in after
     assert "76.50 %" in after
     assert after.count("against") == before.count("against")
+
+
+def test_failed_runs_are_not_averaged_with_the_others() -> None:
+    good, bad = _run(1, [0.1, 0.5, 0.9]), _run(2, [0.1, 0.5, 0.5])
+    bad = replace(bad, status=Status.DIVERGED, metrics=bad.metrics[:2])
+    (setting,) = published_settings([good, bad], "digits_mlp")
+    assert math.isnan(setting.final("test_accuracy"))
+    curve = setting.curve("test", "accuracy")
+    assert curve is not None
+    assert curve.epochs.tolist() == [0.0, 1.0]

@@ -142,3 +142,17 @@ def test_names_that_hold_numbers_learning_rate_first() -> None:
         "k": {"choice": [4, 16]},
     }
     assert numeric_names(space) == ["lr", "momentum", "k"]
+
+
+def test_weights_of_averages_stay_below_one() -> None:
+    edge = edge_of_space("momentum", 0.99, {"low": 0.8, "high": 0.99})
+    assert edge is not None
+    assert edge.suggestion["high"] == pytest.approx(0.999)
+    edge = edge_of_space(
+        "beta2", 0.999, {"low": 0.9, "high": 0.9999, "log": True}, [0.9, 0.99, 0.999]
+    )
+    assert edge is not None
+    assert edge.suggestion["high"] < 1
+    edge = edge_of_space("momentum", 0.99, {"choice": [0.5, 0.9, 0.99]})
+    assert edge is not None
+    assert edge.suggestion == {"choice": [0.9, 0.99, pytest.approx(0.999)]}

@@ -461,3 +461,31 @@ def test_the_documented_example_is_what_the_product_says(tmp_path: Path) -> None
     assert granted.sentence in words
     assert refusal.reason in words
     assert f"```toml\n{refusal.study_that_would_answer}```" in text
+
+
+def test_a_metric_that_was_not_measured_is_unknown(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO)
+    with pytest.raises(QuestionError, match="reports no perplexity"):
+        claim("Adam better than SGD in perplexity", folder)
+    refusal = claim("Adam better than SGD in loss", folder)
+    assert isinstance(refusal, Refusal)
+    assert refusal.rule == "metric"
+
+
+def test_labels_may_hold_the_words_of_a_question() -> None:
+    labels = ["Lark", "SGD", "SGD on cosine", "S.G.D."]
+    for label in labels[1:]:
+        asked = parse_question(
+            f"Lark better than {label} on mine at 8 epochs?", labels=labels, problems=["mine"]
+        )
+        assert (asked.b, asked.problem, asked.epochs) == (label, "mine", 8)
+        asked = parse_question(f"Lark better than {label}.", labels=labels, problems=["mine"])
+        assert asked.b == label
+
+
+def test_a_suggested_study_names_problems_as_the_study_did(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO, paths={PROBLEM: "mine.problems:it"})
+    text = study_toml(
+        folder.declaration(), name="n", question="?", problem=PROBLEM, labels=["Adam", "SGD"]
+    )
+    assert tomllib.loads(text)["problems"] == ["mine.problems:it"]

@@ -253,3 +253,26 @@ def test_imported_runs_stand_beside_a_study_and_enter_no_claim(tmp_path: Path) -
     with pytest.raises(ValueError, match="was not imported"):
         keep_imported(folder, [own])
     assert imported_runs(study(tmp_path / "other", values)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "problem,optimizer,num_epochs,batch_size,test_acc\np,sgd,1,8,0.9\np,sgd,1,8,0.8\n",
+            "lines 2 and 3: final values of one run twice",
+        ),
+        (
+            "problem,optimizer,num_epochs,batch_size,momentum,epoch,test_acc\n"
+            "p,sgd,1,8,0.5,0,0.1\np,sgd,1,8,0.9,0,0.2\n",
+            "lines 2 and 3: epoch 0 of one run twice",
+        ),
+    ],
+)
+def test_runs_that_a_table_does_not_tell_apart_are_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text(text)
+    with pytest.raises(ImportFormatError, match=message):
+        import_table(file)

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 
 from optiscope.records.trial import Trial
 
-__all__ = ["Measurement", "Run", "Seconds", "Status"]
+__all__ = ["PRUNED_BY", "Measurement", "Run", "Seconds", "Status"]
+
+PRUNED_BY = "pruned by"
+"""How the reason of a run begins that a tuning's pruner ended."""
 
 
 class Status(StrEnum):
@@ -89,8 +92,11 @@ class Run:
 
     @property
     def pruned(self) -> bool:
-        """Whether a tuning ended the run because it fell behind earlier ones."""
-        return self.trial.pruning is not None and self.status is Status.STOPPED
+        """Whether a tuning ended the run because it fell behind earlier ones.
+
+        One that early stopping ended is not: it has its outcome.
+        """
+        return self.status is Status.STOPPED and self.reason.startswith(PRUNED_BY)
 
     def curve(self, split: str, name: str) -> tuple[list[float], list[float]]:
         """Epochs and values of one metric, in order of measurement."""

@@ -32,6 +32,7 @@ SHADE: Final = "#f1d9d2"
 
 _STYLE: Final[Mapping[str, Any]] = {
     "font.family": ["DejaVu Sans"],
+    "text.parse_math": False,  # a label with dollar signs is a label
     "font.size": 9.0,
     "axes.titlesize": 10.0,
     "axes.titleweight": "bold",

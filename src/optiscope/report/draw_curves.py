@@ -50,6 +50,7 @@ def draw_curves(
         )
     beside = [_within(c, horizon) for _, c in published] + [np.array([v]) for _, v in goals]
     limits = metric_limits(list(curves.values()), scale, log=log, beside=beside)
+    log = log and limits is not None and limits[0] > 0
     if limits is not None and log:
         set_log(axes, "y", *limits)
     elif limits is not None:

@@ -49,7 +49,9 @@ def metric_text(value: float, metric: str) -> str:
     if metric.endswith("accuracy"):
         return f"{100 * value:.2f} %"
     text = f"{value:.4g}"
-    return significant(value, 4) if "e" in text else f"{value:.4f}" if abs(value) < 10 else text
+    if "e" in text or 0 < abs(value) < 1e-3:
+        return significant(value, 4)
+    return f"{value:.4f}" if abs(value) < 10 else text
 
 
 def spread_text(value: float, metric: str) -> str:
@@ -63,15 +65,14 @@ def seconds_text(seconds: float) -> str:
     """A duration with its unit: ``850 µs``, ``12.3 ms``, ``4.2 s``, ``3 min 20 s``, ``2 h``."""
     if not math.isfinite(seconds):
         return _NONE
-    if seconds < 1e-3:
-        return f"{1e6 * seconds:.3g} µs"
-    if seconds < 1:
-        return f"{1e3 * seconds:.3g} ms"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    for unit, factor, end in (("µs", 1e6, 1000), ("ms", 1e3, 1000), ("s", 1, 60)):
+        text = f"{factor * seconds:.3g}"
+        if float(text) < end:
+            return f"{text} {unit}"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def point_text(hyperparameters: Mapping[str, Any]) -> str:

@@ -63,6 +63,19 @@ def warnings(content: ReportContent) -> list[str]:
             f"{counted(int(failed.sum()), 'reporting run')} diverged or crashed: they count as "
             "outcomes and are drawn with a cross, never filled in."
         )
+    reporting = tables.runs[tables.runs["role"] == "reporting"]["status"]
+    late = int((reporting == "timed_out").sum())
+    if late:
+        lines.append(
+            f"{counted(late, 'reporting run')} ran out of time (max_seconds) before the horizon: "
+            f"{'it counts' if late == 1 else 'they count'} as failed."
+        )
+    broken = int((reporting == "interrupted").sum())
+    if broken:
+        lines.append(
+            f"{counted(broken, 'reporting run')} {'was' if broken == 1 else 'were'} interrupted. "
+            "Start the study again to repeat what is lost."
+        )
     edges = [
         f"{label} on {p.problem}: {edge.name} {significant(edge.value)}, try "
         f"{space_text(edge.suggestion)}"

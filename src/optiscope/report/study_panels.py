@@ -60,8 +60,8 @@ def panels_of_study(
         )
         note = (
             "Rank by final value with each seed, mean over seeds and problems; failed runs come "
-            "last. Thick: 95 % interval by resampling seeds; thin: range when each problem is left "
-            "out in turn."
+            "last. Thick: middle 95 % of resampled seeds, too narrow with few seeds; thin: range "
+            "when each problem is left out in turn."
         )
         groups.append(FigureGroup("all-ranks", "ranks", "Ranks", note, (panel,), keys))
     return groups

@@ -65,12 +65,13 @@ def parse_question(text: str, *, labels: Sequence[str], problems: Sequence[str])
     Raises:
         QuestionError: the form is not understood, or a name is unknown (with the nearest one).
     """
-    words = " ".join(text.strip().rstrip("?.").split())
+    words = " ".join(text.strip().rstrip("?").split())
     halves = _VERB.split(words)
     if len(halves) != 3:
         raise QuestionError(f"expected {FORM}; got {text!r}")
     first, verb, rest = halves
-    second, *clauses = _CLAUSE.split(rest)
+    second, rest = _label_first(rest, labels)
+    clauses = [c for c in _CLAUSE.split(rest.rstrip(".")) if c]
     values: dict[str, str] = {}
     for clause in clauses:
         keyword, _, value = clause.partition(" ")
@@ -92,6 +93,18 @@ def parse_question(text: str, *, labels: Sequence[str], problems: Sequence[str])
         metric=_metric(values["in"]) if "in" in values else None,
         margin=_margin(values["within"]) if "within" in values else None,
     )
+
+
+def _label_first(text: str, labels: Sequence[str]) -> tuple[str, str]:
+    """The longest label that a text begins with, else all up to a clause; and the rest."""
+    for label in sorted(labels, key=len, reverse=True):
+        after = text[len(label) :]
+        if text.casefold().startswith(label.casefold()) and (
+            not after.strip(".") or after[0] == " "
+        ):
+            return text[: len(label)], after
+    name = _CLAUSE.split(text)[0]
+    return name.rstrip("."), text[len(name) :]
 
 
 def _match(name: str, known: Sequence[str], kind: str) -> str:

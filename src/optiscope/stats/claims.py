@@ -143,7 +143,7 @@ def claim(question: str, folder: StudyFolder) -> Claim | Refusal:
     if asked.epochs is not None and asked.epochs != evidence.declaration["epochs"][problem]:
         return refuse_horizon(evidence, problem, a, b, asked.epochs)
     declared = evidence.metric(problem)
-    if asked.metric not in (None, declared, "accuracy", "loss"):
+    if asked.metric not in (None, declared, *_measured(evidence, problem)):
         raise QuestionError(f"{problem} reports no {asked.metric}: leave it out, or say {declared}")
     if asked.metric is not None and asked.metric != declared:
         return refuse_metric(evidence, problem, a, b, asked.metric)
@@ -160,6 +160,14 @@ def claim(question: str, folder: StudyFolder) -> Claim | Refusal:
                 return answer
             return replace(answer if answer.a == a else _mirrored(answer), asserted=asked.verdict)
     raise AssertionError("every two algorithms of a study have an answer on each of its problems")
+
+
+def _measured(evidence: Evidence, problem: str) -> set[str]:
+    """Metrics of the test split that runs of a problem hold."""
+    reporting = (v for (name, _), v in evidence.reporting.items() if name == problem)
+    runs = [part.run for parts in reporting for part in parts.values() if part.run is not None]
+    keys = {key for run in runs for key in run.final}
+    return {key.removeprefix("test_") for key in keys if key.startswith("test_")}
 
 
 def claims_from(

@@ -45,7 +45,8 @@ class GoalResult:
         metric: that it is a figure of.
         mean: of the algorithm's final values; NaN without any.
         interval: of the mean, at the corrected level.
-        level: probability of a false verdict, Bonferroni over all goals and algorithms.
+        level: probability of a false verdict, Bonferroni over all goals, algorithms and, of a study
+            that adds seeds until it is decided, stages.
         p_value: two-sided, of the hypothesis that the mean is the goal; NaN below two seeds.
         verdict: ``reached`` or ``missed`` where the interval leaves the goal out, else
             ``undecided``; ``failed`` where a run failed.
@@ -77,7 +78,9 @@ def goal_results(tables: StudyTables, results: Sequence[Result]) -> list[GoalRes
     """Every result of the study beside the goals of its problem."""
     goals = goals_of(tables)
     pairs = [(g, r) for g in goals for r in results if r.problem == g.problem]
-    level = float(tables.declaration["level"]) / max(1, len(goals) * len(tables.labels))
+    stages = (tables.declaration.get("until_decided") or {}).get("stages") or (0,)
+    looks = len(goals) * len(tables.labels) * len(stages)
+    level = float(tables.declaration["level"]) / max(1, looks)
     return [_compare(tables, goal, result, level) for goal, result in pairs]
 
 

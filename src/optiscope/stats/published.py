@@ -57,20 +57,30 @@ class PublishedSetting:
     epochs: int
     runs: tuple[Run, ...]
 
+    @property
+    def failed(self) -> list[Run]:
+        """Runs that did not come to their end."""
+        return [run for run in self.runs if not run.status.complete]
+
     def final(self, key: str) -> float:
-        """Mean final value of ``split_name``; NaN where it was not published."""
+        """Mean final value of ``split_name``; NaN where it was not published or a run failed."""
         values = [run.final.get(key, math.nan) for run in self.runs]
-        return float(np.mean(values))
+        return math.nan if self.failed else float(np.mean(values))
 
     def curve(self, split: str, name: str) -> PublishedCurve | None:
-        """The curve of a metric, or None where fewer than two epochs were published."""
+        """The curve of a metric, as far as no run has failed.
+
+        None where fewer than two epochs were published.
+        """
         by_epoch: dict[float, list[float]] = {}
         deviation: dict[float, float] = {}
         for run in self.runs:
             for epoch, value in zip(*run.curve(split, name), strict=True):
                 by_epoch.setdefault(epoch, []).append(value)
             deviation.update(zip(*run.curve(split, f"{name}_std"), strict=True))
+        ends = [max(run.curve(split, name)[0], default=0.0) for run in self.failed]
         epochs = [e for e in sorted(by_epoch) if np.isfinite(by_epoch[e]).all()]
+        epochs = [e for e in epochs if e <= min(ends, default=math.inf)]
         if len(epochs) < 2:
             return None
         mean = np.array([np.mean(by_epoch[e]) for e in epochs])

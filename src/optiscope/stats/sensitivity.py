@@ -240,7 +240,8 @@ def edge_of_space(
 
     A logarithmic space is moved on by half its width beyond that edge, at least by a factor of
     ten; a linear one by half its width, a lower end of zero or more staying at zero or more. Of a
-    list of choices, the first and the last number are edges.
+    list of choices, the first and the last number are edges. What must stay below one (momentum, a
+    beta) moves towards one by a tenth of what is left.
     """
     choices = space.get("choice")
     if choices is not None:
@@ -262,6 +263,8 @@ def edge_of_space(
         upper = {"low": low + width / 2, "high": high + width / 2}
         if lower["low"] == low:
             lower = {}
+    if _below_one(name, high):
+        upper = {"low": (low + high) / 2, "high": 1 - (1 - high) / 10}
     several = len(set(values)) >= 3
     if lower and (place <= EDGE_SHARE or (several and value <= min(values))):
         return Edge(name, value, "low", lower)
@@ -276,13 +279,20 @@ def _edge_of_choices(name: str, value: float, choices: Sequence[Any]) -> Edge | 
         return None
     at_low = value == numbers[0]
     kept = numbers[:2] if at_low else numbers[-2:]
-    if kept[0] > 0:
+    if not at_low and _below_one(name, kept[1]):
+        more = [1 - (1 - kept[1]) / 10]
+    elif kept[0] > 0:
         ratio = kept[1] / kept[0]
         more = [kept[0] / ratio**2, kept[0] / ratio] if at_low else [kept[1] * ratio]
         more += [] if at_low else [kept[1] * ratio**2]
     else:
         return None
     return Edge(name, value, "low" if at_low else "high", {"choice": sorted(more + kept)})
+
+
+def _below_one(name: str, largest: float) -> bool:
+    """Whether a hyperparameter is the weight of an average, which must stay below one."""
+    return largest < 1 and name.startswith(("momentum", "beta", "rho"))
 
 
 def _good_range(values: Sequence[float], results: Sequence[float], metric: str) -> GoodRange | None:

@@ -50,7 +50,7 @@ def study_toml(
     top: dict[str, Any] = {
         "name": re.sub(r"[^\w.-]+", "-", name),
         "question": question,
-        "problems": [problem],
+        "problems": [declaration.get("paths", {}).get(problem, problem)],
         "seeds": list(declaration["seeds"] if seeds is None else seeds),
         "epochs": declaration["epochs"][problem] if epochs is None else epochs,
         "batch_size": declaration["batch_sizes"][problem],

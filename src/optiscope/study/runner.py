@@ -96,12 +96,19 @@ def run_study(
 
 def _refuse_another(study: Study, folder: StudyFolder) -> None:
     try:
-        kept = folder.declaration()["name"]
+        declared = folder.declaration()
     except StoreError:
         return  # none yet, or one that can no longer be read: it is written anew
+    kept = declared["name"]
     if kept != study.name:
         raise StoreError(
             f"{folder.path} holds the study {kept!r}: choose another folder for {study.name!r}"
+        )
+    if declared.get("until_decided") and study.stages is None:
+        stages = ", ".join(map(str, declared["until_decided"]["stages"]))
+        raise StoreError(
+            f"{folder.path} holds a study that is decided at {stages} seeds, whose level is shared "
+            "among these looks: go on with --until-decided, or choose another folder"
         )
 
 

@@ -140,6 +140,7 @@ class Study:
             "name": self.name,
             "question": self.question,
             "problems": [p.name for p in self.problems],
+            "paths": dict(self.paths),
             "problem_versions": {p.name: p.version for p in self.problems},
             "epochs": dict(self.epochs),
             "batch_sizes": dict(self.batch_sizes),

@@ -16,6 +16,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
+from optiscope.records.run import PRUNED_BY
+
 __all__ = ["Pruning", "check_pruner", "make_pruner", "pruner_names"]
 
 _NEEDS_MORE = {"BasePruner", "NopPruner", "PatientPruner", "HyperbandPruner"}
@@ -100,4 +102,4 @@ class Pruning:
         self._trial.report(latest[self.metric], epoch)
         if not self._trial.should_prune():
             return None
-        return f"pruned by {self.name}: {self.metric} fell behind earlier trials"
+        return f"{PRUNED_BY} {self.name}: {self.metric} fell behind earlier trials"

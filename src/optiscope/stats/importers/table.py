@@ -75,11 +75,26 @@ def import_table(path: Path | str, *, source: str | None = None) -> list[Run]:
         groups.setdefault(key, []).append((line, row))
     found = []
     for lines in groups.values():
+        _refuse_repeated(file, lines)
         try:
             found.append(_run([row for _, row in lines], source or file.name))
         except ValueError as error:
             raise ImportFormatError(f"{file}, line {lines[0][0]}: {error}") from None
     return found
+
+
+def _refuse_repeated(file: Path, lines: list[tuple[int, Row]]) -> None:
+    """Two rows of one run and epoch are two runs that the table does not tell apart."""
+    seen: dict[str, int] = {}
+    for line, row in lines:
+        epoch = (row.get("epoch") or "").strip()
+        if epoch in seen:
+            at = f"epoch {epoch}" if epoch else "final values"
+            raise ImportFormatError(
+                f"{file}, lines {seen[epoch]} and {line}: {at} of one run twice; tell runs apart "
+                "by a column seed, experiment or hyperparameters"
+            )
+        seen[epoch] = line
 
 
 def parse_settings(text: str) -> dict[str, Any]:
