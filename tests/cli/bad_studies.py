@@ -216,7 +216,7 @@ CASES = [
     BadStudy(
         "schedule that its optimizer refuses",
         'label = "SGD"',
-        'schedule = { name = "CyclicLR", base_lr = -1, max_lr = 1, scale_fn = 3 }',
+        'schedule = { name = "CyclicLR", max_lr = 1, scale_fn = 3 }',
         14,
         ("CyclicLR",),
     ),

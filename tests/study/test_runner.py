@@ -6,7 +6,13 @@ import json
 import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +24,7 @@ from small_studies import SMALL, TRIALS, Inline, essence
 
 from optiscope.records import Run, RunStore, Status, StoreError, StudyFolder
 from optiscope.study import Event, Study, load_study, run_study
-from optiscope.study.runner import DEATHS_ALONE
+from optiscope.study.runner import DEATHS_ALONE, WorkerError
 from optiscope.train import TrialError
 
 
@@ -402,3 +408,49 @@ def test_a_pool_that_breaks_while_trials_are_handed_over_loses_none(
 
     run_study(declared(tmp_path), tmp_path / "out", workers=2, executor=Fragile)
     assert essence(tmp_path / "out") == essence(undisturbed)
+
+
+class NeverAlive(Executor):
+    """Workers that die whatever they are given."""
+
+    def submit(self, *_: Any, **__: Any) -> Any:
+        future: Future[None] = Future()
+        future.set_exception(BrokenExecutor("no worker"))
+        return future
+
+
+def test_workers_that_cannot_start_end_the_study_and_blame_no_trial(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="die before they begin"):
+        run_study(declared(tmp_path), tmp_path / "out", executor=lambda _: NeverAlive())
+    assert not RunStore(tmp_path / "out" / "runs").hashes()
+
+
+def test_threads_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="an executor of processes, or one thread"):
+        run_study(declared(tmp_path), tmp_path / "out", executor=ThreadPoolExecutor, workers=2)
+
+
+def test_crashed_trials_run_again_where_that_is_asked_for(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "out")
+    store = RunStore(tmp_path / "out" / "runs")
+    run = next(run for run in store.scan(metrics=True) if isinstance(run, Run))
+    store.set_aside(run.trial.hash)
+    store.write(replace(run, status=Status.CRASHED, reason="at step 0: a bug since mended"))
+    study = declared(tmp_path)
+    run_study(study, tmp_path / "out", executor=Inline)
+    kept = store.read(run.trial.hash)
+    assert isinstance(kept, Run)
+    assert kept.status is Status.CRASHED
+    events: list[Event] = []
+    run_study(study, tmp_path / "out", executor=Inline, retry_crashed=True, on_event=events.append)
+    assert essence(tmp_path / "out") == essence(undisturbed)
+    assert any("a bug since mended" in event.message for event in events)
+
+
+def test_a_study_decided_in_stages_is_not_taken_for_one_that_looks_once(tmp_path: Path) -> None:
+    study = declared(tmp_path)
+    run_study(study.with_stages([len(study.seeds), 9]), tmp_path / "out", executor=Inline)
+    with pytest.raises(StoreError, match="go on with --until-decided"):
+        run_study(study, tmp_path / "out", executor=Inline)

@@ -194,3 +194,9 @@ def test_accuracy_is_better_when_higher() -> None:
         assert proposal is not None
         tuned.tell(proposal[0], [value])
     assert tuned.best()[0] == 1
+
+
+def test_a_grid_of_one_point_is_the_middle() -> None:
+    asked = tuning("grid", space={"lr": Range(1e-4, 1e-2, log=True)}, budget=1).ask()
+    assert asked is not None
+    assert asked[1]["lr"] == pytest.approx(1e-3)

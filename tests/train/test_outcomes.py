@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
+from typing import Any
 
 import pytest
 import torch
 from small_problems import STEPS, TRAIN, Linear, failing_at, small, train
 from torch import Tensor
 
+import optiscope
 from optiscope.data.errors import MissingData
 from optiscope.optim import registry
 from optiscope.problems import Problem
-from optiscope.records import Run, Status, Trial
+from optiscope.records import Measurement, Run, Status, Trial, summarise
+from optiscope.study.single import RunInterrupted
 from optiscope.train import TrialError, run_trial
 from optiscope.train.early_stopping import EarlyStopping
 
@@ -211,3 +215,62 @@ def test_progress_is_told_after_each_evaluation() -> None:
         trial, small, bound, progress=lambda share, seen: told.append((share, "valid_loss" in seen))
     )
     assert told == [(0.0, True), (0.5, True), (1.0, True)]
+
+
+def test_the_callers_callback_is_the_callers() -> None:
+    def broken(share: float, latest: Any) -> None:
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        optiscope.run(
+            "digits_logreg", "sgd", hyperparameters={"lr": 0.1}, epochs=1, progress=broken
+        )
+
+    def slow(share: float, latest: Any) -> None:
+        time.sleep(0.3)
+
+    run = optiscope.run(
+        "digits_logreg", "sgd", hyperparameters={"lr": 0.1}, epochs=1, progress=slow
+    )
+    assert sum(phase.wall for phase in run.seconds.values()) < run.steps * 0.02 + 0.3
+
+
+def test_ctrl_c_ends_a_loop_over_runs_and_brings_what_was_measured() -> None:
+    def interrupt(share: float, latest: Any) -> None:
+        if share == 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        optiscope.run(
+            "digits_logreg", "sgd", hyperparameters={"lr": 0.1}, epochs=2, progress=interrupt
+        )
+    assert isinstance(caught.value, RunInterrupted)
+    assert caught.value.run.status is Status.INTERRUPTED
+    assert "valid_loss" in caught.value.run.final
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"schedule": "linear_decay"}, "schedule must be a table such as"),
+        ({"clip": 1.0}, "clip must be a table such as"),
+        ({"device": "gpu"}, "device must be 'cpu' or 'cuda', got 'gpu'"),
+        ({"threads": 0}, "threads must be a positive integer, got 0"),
+        ({"epochs": 2.5}, "epochs must be a positive integer, got 2.5"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_one_line(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        optiscope.run("digits_logreg", "sgd", hyperparameters={"lr": 0.1}, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["loss", "logloss", "nll_loss"])
+def test_what_ends_in_loss_falls(name: str) -> None:
+    rows = [Measurement(e, float(e), "valid", name, v) for e, v in enumerate((3.0, 1.0, 2.0))]
+    assert summarise(rows)[1] == {f"valid_{name}": 1.0}
+    stopping = EarlyStopping(f"valid_{name}", patience=1)
+    assert stopping.update({f"valid_{name}": 3.0}) is None
+    assert stopping.update({f"valid_{name}": 1.0}) is None
+    assert stopping.update({f"valid_{name}": 2.0}) is not None

@@ -94,3 +94,21 @@ def test_a_bad_pruner_is_refused_with_its_line(tmp_path: Path) -> None:
     path = study_file(tmp_path, '{ name = "MedianPruner", startup = 1 }')
     with pytest.raises(StudyError, match=r"study.toml, line 12: pruner MedianPruner: .*startup"):
         load_study(path)
+
+
+def test_a_trial_that_early_stopping_ended_is_not_pruned(tmp_path: Path) -> None:
+    path = study_file(tmp_path, '{ name = "MedianPruner", n_startup_trials = 50 }')
+    stopping = 'early_stopping = { metric = "valid_loss", patience = 1, min_delta = 0.5 }'
+    path.write_text(path.read_text().rstrip() + "\n" + stopping + "\n")
+    folder = run_study(load_study(path), tmp_path / "out", executor=one_thread)
+    runs = [(e, folder.store.read(e.trial_hash)) for e in folder.ledger()]
+    tuning = [(e, r) for e, r in runs if e.role == "tuning" and isinstance(r, Run)]
+    assert any(run.status is Status.STOPPED for _, run in tuning)
+    assert not any(run.pruned for _, run in tuning)
+    best = min(tuning, key=lambda pair: pair[1].final["valid_loss"])[0]
+    chosen = next(entry.hyperparameters for entry, _ in runs if entry.role == "reporting")
+    assert best.hyperparameters == chosen
+
+
+def test_pruners_that_need_more_than_curves_are_refused() -> None:
+    assert "SuccessiveHalvingPruner" not in pruner_names()

@@ -15,10 +15,10 @@ from optiscope.train.schedule import check_schedule, make_schedule, schedule_nam
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "CosineAnnealingLR": {"T_max": "horizon"},
     "CosineAnnealingWarmRestarts": {"T_0": 5},
-    "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1, "cycle_momentum": False},
+    "CyclicLR": {"max_lr": 0.1, "cycle_momentum": False},
     "ExponentialLR": {"gamma": 0.9},
     "MultiStepLR": {"milestones": [3, 6]},
-    "OneCycleLR": {"max_lr": 0.1, "total_steps": "horizon"},
+    "OneCycleLR": {"total_steps": "horizon"},
     "StepLR": {"step_size": 3},
     "SWALR": {"swa_lr": 0.01},
 }
@@ -105,7 +105,11 @@ def test_a_plateau_schedule_watches_validation() -> None:
         ({"name": "linear_decay", "final": -0.1}, r"final must lie in \[0, 1\]"),
         ({"name": "linear_decay", "final": "low"}, r"final must lie in \[0, 1\]"),
         ({"name": "linear_decay", "until": 0.0}, r"until must lie in \(0, 1\]"),
-        ({"name": "CyclicLR", "base_lr": "a", "max_lr": 1}, "CyclicLR: "),
+        ({"name": "CyclicLR", "max_lr": "a"}, "CyclicLR: "),
+        ({"name": "CyclicLR", "base_lr": 0.1, "max_lr": 1}, "CyclicLR: leave out base_lr"),
+        ({"name": "OneCycleLR", "max_lr": 0.1, "total_steps": 5}, "leave out max_lr.* its peak"),
+        ({"name": "CosineAnnealingLR", "T_max": "horizn"}, "CosineAnnealingLR: "),
+        ({"name": "ReduceLROnPlateau", "interval": "step"}, "must be 'epoch', got 'step'"),
         ({"name": "LambdaLR"}, "lr_lambda"),
     ],
 )
@@ -116,10 +120,36 @@ def test_what_cannot_be_built_is_one_line(declared: dict[str, Any], words: str) 
 
 
 def test_a_schedule_is_tried_on_the_optimizer_it_is_for() -> None:
-    declared = {"name": "CyclicLR", "base_lr": 0.01, "max_lr": 0.1}
+    declared = {"name": "CyclicLR", "max_lr": 0.1}
     check_schedule(declared, sgd())
     plain = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     plain.param_groups[0].pop("momentum")
     plain.defaults.pop("momentum")
     with pytest.raises(ValueError, match="momentum"):
         check_schedule(declared, plain)
+
+
+def test_a_plateau_rule_knows_which_way_its_metric_improves() -> None:
+    for metric, mode in (
+        ("valid_accuracy", "max"),
+        ("valid_loss", "min"),
+        ("valid_logloss", "min"),
+    ):
+        schedule = make_schedule(
+            {"name": "ReduceLROnPlateau", "metric": metric}, sgd(), steps=10, epochs=2
+        )
+        assert schedule.scheduler.mode == mode  # type: ignore[attr-defined]
+
+
+def test_the_tuned_rate_is_the_peak_of_one_cycle() -> None:
+    optimizer = sgd()
+    optimizer.param_groups[0]["lr"] = 0.03
+    schedule = make_schedule(
+        {"name": "OneCycleLR", "total_steps": "horizon"}, optimizer, steps=10, epochs=2
+    )
+    rates = []
+    for _ in range(9):
+        optimizer.step()
+        schedule.scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert max(rates) == pytest.approx(0.03)

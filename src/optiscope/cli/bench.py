@@ -36,6 +36,11 @@ __all__ = ["command"]
     show_default=True,
     help="Cap of --until-decided.",
 )
+@click.option(
+    "--retry-crashed",
+    is_flag=True,
+    help="Run trials again that crashed, once what made them crash is mended.",
+)
 @data_dir_option
 @json_option
 def command(
@@ -44,6 +49,7 @@ def command(
     workers: int | None,
     until_decided: bool,
     max_seeds: int,
+    retry_crashed: bool,
     data_dir: Path | None,
     wants_json: bool,
 ) -> None:
@@ -64,6 +70,7 @@ def command(
     )
     from rich.text import Text
 
+    from optiscope.records import Run, Status
     from optiscope.report import summary_json, summary_table, write_report
     from optiscope.stats.claims import next_seed_count
     from optiscope.study import Event, load_study, run_study
@@ -91,11 +98,18 @@ def command(
             if event.warning:
                 bar.console.print(Text(event.message, style="yellow"))
 
-        def run(study: Study) -> StudyFolder:
-            return run_study(study, folder, workers=workers, data_dir=data_dir, on_event=show)
+        def run(study: Study, again: bool = False) -> StudyFolder:
+            return run_study(
+                study,
+                folder,
+                workers=workers,
+                data_dir=data_dir,
+                on_event=show,
+                retry_crashed=again,
+            )
 
         try:
-            kept = run(declared)
+            kept = run(declared, retry_crashed)
             while (count := next_seed_count(kept)) is not None:
                 bar.console.print(f"not decided: going on to {count} seeds", highlight=False)
                 kept = run(declared.with_seeds(count))
@@ -111,6 +125,8 @@ def command(
         click.echo(as_json(summary_json(kept)))
         return
     Console().print(summary_table(kept))
+    if any(isinstance(r, Run) and r.status is Status.CRASHED for r in kept.store.scan()):
+        click.echo("some runs crashed, see Failures on the page; once mended: --retry-crashed")
     click.echo(f"report: {page}")
 
 

@@ -40,8 +40,8 @@ class ExitCode:
 EPILOG = """\b
 Exit status:
   0    done
-  1    the run diverged, crashed or timed out (optiscope run), a check failed (data verify),
-       or a claim is not supported
+  1    the run diverged, crashed or timed out (optiscope run), worker processes cannot start,
+       a check failed (data verify), or a claim is not supported
   2    wrong usage: an unknown name, a bad value, a study that cannot be run as declared
   3    a data set is missing, damaged or cannot be downloaded
   4    a folder cannot be written or read
@@ -59,6 +59,7 @@ EXIT_CODES = {
     ("optiscope.stats.importers.foreign_run", "ImportFormatError"): ExitCode.USAGE,
     ("optiscope.stats.claim_question", "QuestionError"): ExitCode.USAGE,
     ("optiscope.train.loop", "TrialError"): ExitCode.USAGE,
+    ("optiscope.study.runner", "WorkerError"): ExitCode.UNFINISHED,
     ("optiscope.data.errors", "DataError"): ExitCode.DATA,
     ("optiscope.records.store", "StoreError"): ExitCode.STORE,
 }

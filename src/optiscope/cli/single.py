@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,9 @@ __all__ = ["command"]
 )
 @click.option(
     "--schedule",
-    help="Learning-rate schedule: linear_decay, or a class of torch.optim.lr_scheduler.",
+    metavar="RULE",
+    help="Learning-rate schedule: linear_decay, or a class of torch.optim.lr_scheduler with its "
+    "arguments, such as CosineAnnealingLR,T_max=horizon.",
 )
 @click.option(
     "--init",
@@ -86,8 +89,8 @@ def command(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from optiscope.cli.root import ExitCode
-    from optiscope.records import RunStore, Status
-    from optiscope.study.single import run
+    from optiscope.records import Run, RunStore, Status
+    from optiscope.study.single import RunInterrupted, run
     from optiscope.train.process import prepare_process
 
     prepare_process()
@@ -112,22 +115,34 @@ def command(
             text = next((f"{f} {latest[f]:.4g}" for f in figures if f in latest), "")
             bar.update(task, completed=share, latest=text.replace("_", " "))
 
-        result = run(
+        begin = partial(
+            run,
             problem,
             optimizer,
             hyperparameters=hyperparameters,
-            schedule={"name": schedule} if schedule else None,
+            schedule=parse_rule(schedule) if schedule else None,
             initialisation=parse_rule(initialisation) if initialisation else None,
             clip={"norm": clip_norm} if clip_norm is not None else None,
             progress=show,
             **options,
         )
+        try:
+            result = begin()
+        except RunInterrupted as error:
+            result = error.run
     if wants_json:
         rows = [m._asdict() for m in result.metrics]
         click.echo(as_json(result.to_dict() | {"metrics": rows}))
     else:
         _print(result)
     if store is not None:
+        kept = store.read(result.trial.hash, metrics=False)
+        if isinstance(kept, Run) and kept.status is not Status.INTERRUPTED:
+            console.print(
+                f"{store.path(result.trial.hash)} already holds a record of this trial, begun "
+                f"{kept.started}: that one is kept",
+                highlight=False,
+            )
         store.write(result)  # last: should the disk be full, what was measured has been shown
     if result.status is Status.INTERRUPTED:
         ctx.exit(ExitCode.INTERRUPTED)

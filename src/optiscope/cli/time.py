@@ -72,6 +72,10 @@ def command(
 
     prepare_process()
     names = [name.strip() for name in optimizers.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter(
+            "expected names with commas between, got none", param_hint="'--optimizers'"
+        )
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"timing {problem}", total=repetitions * len(names))
         content = time_optimizers(

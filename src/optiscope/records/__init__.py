@@ -1,6 +1,6 @@
 """The run record, its store, and the folder of a study."""
 
-from optiscope.records.run import Measurement, Run, Seconds, Status, summarise
+from optiscope.records.run import Measurement, Run, Seconds, Status, higher_is_better, summarise
 from optiscope.records.store import DamagedRecord, RunStore, StoreError
 from optiscope.records.study_folder import Entry, StudyFolder
 from optiscope.records.trial import SCHEMA_VERSION, Trial
@@ -17,5 +17,6 @@ __all__ = [
     "StoreError",
     "StudyFolder",
     "Trial",
+    "higher_is_better",
     "summarise",
 ]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from optiscope.records.trial import Trial
 
-__all__ = ["PRUNED_BY", "Measurement", "Run", "Seconds", "Status"]
+__all__ = ["PRUNED_BY", "Measurement", "Run", "Seconds", "Status", "higher_is_better"]
 
 PRUNED_BY = "pruned by"
 """How the reason of a run begins that a tuning's pruner ended."""
@@ -141,6 +141,11 @@ class Run:
         )
 
 
+def higher_is_better(metric: str) -> bool:
+    """Whether a larger value is better: False for what ends in ``loss``, whatever the split."""
+    return not metric.endswith("loss")
+
+
 def summarise(metrics: Sequence[Measurement]) -> tuple[dict[str, float], dict[str, float]]:
     """Final and best value of each ``split_name``; only finite values can be best."""
     final: dict[str, float] = {}
@@ -149,7 +154,7 @@ def summarise(metrics: Sequence[Measurement]) -> tuple[dict[str, float], dict[st
         key = f"{row.split}_{row.name}"
         final[key] = row.value
         if math.isfinite(row.value):
-            better = min if row.name == "loss" else max
+            better = max if higher_is_better(row.name) else min
             best[key] = better(best.get(key, row.value), row.value)
     return final, best
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
+from optiscope.records import higher_is_better
 from optiscope.report.appearance import Look
 from optiscope.report.axis_scale import set_linear
 from optiscope.report.draw_sensitivity import SpanOfResults
 from optiscope.report.number_text import axis_name
-from optiscope.stats.summary import higher_is_better
 
 __all__ = ["draw_budget"]
 

@@ -9,12 +9,12 @@ from typing import Final, Literal
 import numpy as np
 from matplotlib.axes import Axes
 
+from optiscope.records import higher_is_better
 from optiscope.report.appearance import INK, SHADE, Look
 from optiscope.report.axis_scale import set_linear, set_log
 from optiscope.report.number_text import axis_name
 from optiscope.report.panels import shortened
 from optiscope.stats.sensitivity import Sensitivity, Tried
-from optiscope.stats.summary import higher_is_better
 
 __all__ = ["SpanOfResults", "draw_map", "draw_sensitivity", "span_of_results"]
 

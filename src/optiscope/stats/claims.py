@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from optiscope.records import StudyFolder
+from optiscope.records import StudyFolder, higher_is_better
 from optiscope.stats.claim_question import QuestionError, parse_question
 from optiscope.stats.comparison import SIGN_TEST, Comparison, Verdict, paired_comparison
 from optiscope.stats.evidence import Evidence, read_evidence
@@ -14,7 +14,6 @@ from optiscope.stats.many_comparisons import correct_for_many
 from optiscope.stats.naming import algorithm_name, counted, short_number
 from optiscope.stats.refusal import Refusal, refuse, refuse_horizon, refuse_metric
 from optiscope.stats.sequential import SequentialPlan, next_stage, sequential_comparison
-from optiscope.stats.summary import higher_is_better
 
 __all__ = ["Claim", "claim", "claims_from", "next_seed_count", "study_claims"]
 

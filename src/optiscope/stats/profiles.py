@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from optiscope.records import higher_is_better
 from optiscope.stats.study_table import NO_OUTCOME, StudyTables
-from optiscope.stats.summary import higher_is_better
 
 __all__ = [
     "PerformanceProfile",

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from optiscope.records import higher_is_better
 from optiscope.stats.study_table import NO_OUTCOME, StudyTables
-from optiscope.stats.summary import higher_is_better
 
 __all__ = [
     "Edge",

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from optiscope.records import Status
+from optiscope.records import Status, higher_is_better
 from optiscope.stats.study_table import DAMAGED, MISSING, PHASES, StudyTables
 
 __all__ = ["FAILED", "Cost", "Result", "costs", "failures", "higher_is_better", "results"]
@@ -21,11 +21,6 @@ FAILED: Final = tuple(
     str(s) for s in (Status.DIVERGED, Status.CRASHED, Status.TIMED_OUT, Status.INTERRUPTED)
 )
 """Statuses of runs that ended before an end of their own."""
-
-
-def higher_is_better(metric: str) -> bool:
-    """Whether a larger value is better: False for losses only."""
-    return not metric.endswith("loss")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from optiscope.records import higher_is_better
 from optiscope.stats.sensitivity import Edge, edges, selection_metric, tried
 from optiscope.stats.study_table import StudyTables
-from optiscope.stats.summary import higher_is_better
 
 __all__ = ["SelectionBias", "TuningSummary", "expected_best", "selection_bias", "tuning_summaries"]
 

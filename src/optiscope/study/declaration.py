@@ -116,7 +116,7 @@ class GoalTable(_Table):
 class Declaration(_Table):
     """A study as its author wrote it."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     question: str
     problems: Annotated[list[str], Field(min_length=1)]
     algorithms: Annotated[list[AlgorithmTable], Field(min_length=1)]
@@ -177,7 +177,7 @@ def _text_of(source: str | Path) -> tuple[str, str]:
     path = Path(source)
     if path.is_file():
         try:
-            return path.read_text(encoding="utf-8"), path.name
+            return path.read_text(encoding="utf-8-sig"), path.name
         except (OSError, UnicodeDecodeError) as error:
             raise StudyError(f"cannot read {path}: {error}") from None
     shipped = dict(_shipped())

@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -23,14 +30,19 @@ from optiscope.records import (
     StoreError,
     StudyFolder,
     Trial,
+    higher_is_better,
 )
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.tuning import Tuning
 from optiscope.study.work import record_trials
 
-__all__ = ["Event", "run_study"]
+__all__ = ["Event", "WorkerError", "run_study"]
 
 DEATHS_ALONE = 5  # times a trial may take its process with it, alone in the pool
+
+
+class WorkerError(RuntimeError):
+    """Worker processes cannot run; nothing that is recorded is lost."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ def run_study(
     data_dir: Path | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Callable[[int], Executor] = process_pool,
+    retry_crashed: bool = False,
 ) -> StudyFolder:
     """Run what of ``study`` is not yet recorded in ``folder``.
 
@@ -77,11 +90,15 @@ def run_study(
         on_event: told of every trial that is done.
         executor: ``executor(workers)`` makes anything with the contract of
             ``concurrent.futures.Executor`` that can be entered as a context.
+        retry_crashed: set records of crashed runs aside and run their trials again, once; a crash
+            is an outcome otherwise.
 
     Raises:
         StoreError: the folder cannot be written, or holds another study; what is recorded stays.
         MissingData: a data set is not at hand; nothing has run.
         TrialError: a trial cannot begin (see :func:`optiscope.train.run_trial`).
+        WorkerError: worker processes die before they begin.
+        TypeError: the executor runs trials in several threads.
     """
     for problem in study.problems:
         require_data(problem, data_dir)
@@ -90,8 +107,18 @@ def run_study(
     kept.write_declaration(study.to_dict())
     kept.store.sweep()
     count = workers or max(1, available_cores() // study.threads)
+    if retry_crashed:
+        _set_crashed_aside(kept, on_event)
     _Runner(study, kept, data_dir, on_event).run(lambda: executor(count), count)
     return kept
+
+
+def _set_crashed_aside(folder: StudyFolder, on_event: Callable[[Event], None]) -> None:
+    for run in folder.store.scan():
+        if isinstance(run, Run) and run.status is Status.CRASHED:
+            aside = folder.store.set_aside(run.trial.hash)
+            message = f"a run that crashed ({run.reason}) moved to {aside}: its trial runs again"
+            on_event(Event(0, 0, message, warning=True))
 
 
 def _refuse_another(study: Study, folder: StudyFolder) -> None:
@@ -139,18 +166,23 @@ class _Runner:
         return Tuning(
             algorithm,
             [self.study.name, problem.name],
-            lower_is_better=self.study.select.endswith("_loss"),
+            lower_is_better=not higher_is_better(self.study.select),
         )
 
     def run(self, make_executor: Callable[[], Executor], workers: int) -> None:
         for pair in self.pairs:
             self._advance(pair)
         self._write_ledger()
+        killed = False
         while self.ready:
             pool = make_executor()
+            _refuse_threads(pool)
             try:
+                if killed:
+                    _check_alive(pool)
                 self._drain(pool, workers)
             except BrokenExecutor:
+                killed = True
                 self._say("a worker process was killed; going on with a new one", warning=True)
                 _end(pool)
             except BaseException:
@@ -199,6 +231,8 @@ class _Runner:
                 self.deaths_alone[trial.hash] += alone
                 if self.deaths_alone[trial.hash] == DEATHS_ALONE:
                     self.folder.store.write(_killed(trial))
+                    self._take_in(pair, trial)
+                    continue
             self.ready.appendleft((pair, trial))
 
     def _advance(self, pair: _Pair) -> None:
@@ -303,6 +337,25 @@ class _Runner:
 
     def _say(self, message: str, *, warning: bool = False) -> None:
         self.on_event(Event(len(self.done), self.total, message, warning))
+
+
+def _refuse_threads(pool: Executor) -> None:
+    if isinstance(pool, ThreadPoolExecutor) and pool._max_workers > 1:
+        raise TypeError(
+            "expected an executor of processes, or one thread, got a ThreadPoolExecutor of "
+            f"{pool._max_workers}: trials in threads would share random numbers, thread counts "
+            "and clocks"
+        )
+
+
+def _check_alive(pool: Executor) -> None:
+    """Raise WorkerError where a fresh pool cannot do anything at all."""
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenExecutor as error:
+        raise WorkerError(
+            "worker processes die before they begin: look at limits of memory and processes"
+        ) from error
 
 
 def _end(pool: Executor) -> None:

@@ -14,14 +14,26 @@ from optiscope import problems
 from optiscope.optim import registry
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
-from optiscope.records import Run, Trial
+from optiscope.records import Run, Status, Trial
 from optiscope.train import Progress, run_trial
 from optiscope.train.clipping import check_clip
 from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.evaluation import check_watched
 from optiscope.train.schedule import check_schedule
 
-__all__ = ["run"]
+__all__ = ["RunInterrupted", "run"]
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a run.
+
+    Attributes:
+        run: what had been measured by then.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.reason)
+        self.run = run
 
 
 def run(
@@ -44,6 +56,8 @@ def run(
 ) -> Run:
     """Train one problem with one optimizer and return the run, whatever its outcome.
 
+    Ctrl-C goes on to the caller, so that it ends a loop over runs.
+
     Args:
         problem: a name, an import path, or a problem.
         optimizer: a name, an import path, a class of optimizers, or a spec.
@@ -59,17 +73,19 @@ def run(
         device: where to train.
         threads: torch's threads; by default as many as torch uses now.
         data_dir: where the data sets are.
-        progress: called after each evaluation.
+        progress: its errors go on to the caller; called after each evaluation.
 
     Raises:
         UnknownProblemError, UnknownOptimizerError: nothing of that name.
         BadSettingsError: a setting that cannot be.
         MissingData: the data set is not at hand.
+        RunInterrupted: Ctrl-C, a ``KeyboardInterrupt`` with the run so far.
     """
     found = problems.get(problem) if isinstance(problem, str) else problem
     bound = registry.bind(optimizer, hyperparameters or {})
     with registry.refusing():
-        _check_numbers(seed, epochs, batch_size, max_seconds)
+        _check_numbers(seed, epochs, batch_size, threads, max_seconds)
+        _check_kinds(schedule, clip, early_stopping, initialisation, device)
         EarlyStopping.of(early_stopping)
         check_watched(early_stopping, schedule, found)
         if clip is not None:
@@ -93,24 +109,46 @@ def run(
             threads=threads or torch.get_num_threads(),
             optimizer_version=bound.spec.version,
         )
-        return run_trial(
+        done = run_trial(
             trial,
             found,
             bound,
             data_dir=Path(data_dir) if data_dir is not None else None,
             progress=progress,
         )
+    if done.status is Status.INTERRUPTED:
+        raise RunInterrupted(done)
+    return done
 
 
 def _check_numbers(
-    seed: int, epochs: int | None, batch_size: int | None, max_seconds: float | None
+    seed: int,
+    epochs: int | None,
+    batch_size: int | None,
+    threads: int | None,
+    max_seconds: float | None,
 ) -> None:
-    if seed < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
-    for name, value in (
-        ("epochs", epochs),
-        ("batch_size", batch_size),
-        ("max_seconds", max_seconds),
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+    for name, count in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
+        if count is None:
+            continue
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} must be a positive integer, got {count!r}")
+    if max_seconds is not None and not 0 < max_seconds < math.inf:
+        raise ValueError(f"max_seconds must be positive and finite, got {max_seconds}")
+
+
+def _check_kinds(
+    schedule: object, clip: object, early_stopping: object, initialisation: object, device: object
+) -> None:
+    for name, table, example in (
+        ("schedule", schedule, {"name": "linear_decay"}),
+        ("clip", clip, {"norm": 1.0}),
+        ("early_stopping", early_stopping, {"metric": "valid_loss", "patience": 5}),
+        ("initialisation", initialisation, {"name": "he_normal"}),
     ):
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive and finite, got {value}")
+        if table is not None and not isinstance(table, Mapping):
+            raise ValueError(f"{name} must be a table such as {example}, got {table!r}")
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")

@@ -138,13 +138,17 @@ def _at(dimension: Range | Choice, u: float) -> float:
 
 
 def _grid(algorithm: Algorithm) -> list[Mapping[str, Any]]:
-    """Every point of the grid: choices as they are, ranges evenly spaced with both ends."""
+    """Every point of the grid: choices, and ranges evenly spaced with both ends (or the middle)."""
     axes: list[list[Any]] = []
     for dimension in algorithm.space.values():
         if isinstance(dimension, Choice):
             axes.append(list(range(len(dimension.values))))
             continue
         points = dimension.points or algorithm.budget
+        if points == 1:
+            low, high = dimension.low, dimension.high
+            axes.append([math.sqrt(low * high) if dimension.log else (low + high) / 2])
+            continue
         space = np.geomspace if dimension.log else np.linspace
         inner = [float(v) for v in space(dimension.low, dimension.high, points)]
         axes.append([dimension.low, *inner[1:-1], dimension.high])

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from optiscope.records.run import higher_is_better
+
 __all__ = ["EarlyStopping"]
 
 
@@ -29,7 +31,7 @@ class EarlyStopping:
         if not (isinstance(min_delta, int | float) and 0 <= min_delta < math.inf):
             raise ValueError(f"min_delta must be a number of at least 0, got {min_delta!r}")
         self.metric, self.patience, self.min_delta = metric, patience, min_delta
-        self._sign = -1.0 if metric.endswith("_loss") else 1.0
+        self._sign = 1.0 if higher_is_better(metric) else -1.0
         self._best = float("-inf")
         self._since = 0
 

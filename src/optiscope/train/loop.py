@@ -64,6 +64,14 @@ class _Diverged(Exception):
     """The loss is not finite."""
 
 
+class _CallbackError(Exception):
+    """The caller's progress callback raised ``original``."""
+
+    def __init__(self, original: Exception) -> None:
+        super().__init__(str(original))
+        self.original = original
+
+
 class _Ended(Exception):
     """The run ends before its horizon, with a status and a reason."""
 
@@ -119,6 +127,12 @@ def run_trials(
         yield run_trial(trial, problem, factory, **options)
 
 
+def check_device(device: torch.device) -> None:
+    """Raise TrialError where a device is not there."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise TrialError("device 'cuda' needs a GPU that torch can use, got none: use 'cpu'")
+
+
 def run_trial(
     trial: Trial,
     problem: Problem,
@@ -139,8 +153,7 @@ def run_trial(
             optimizer or the schedule cannot be built; what goes wrong later is part of the run.
     """
     device = torch.device(trial.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TrialError("device 'cuda' needs a GPU that torch can use, got none: use 'cpu'")
+    check_device(device)
     splits = load_splits(problem.data, data_dir, device)
     threads = torch.get_num_threads()
     forked = [torch.cuda.current_device()] if device.type == "cuda" else []
@@ -243,6 +256,8 @@ class Training:
             status, reason = Status.DIVERGED, str(error)
         except _Ended as error:
             status, reason = error.status, str(error)
+        except _CallbackError as error:
+            raise error.original from None
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, f"interrupted at step {self.step}"
         except Exception as error:
@@ -377,7 +392,11 @@ class Training:
         self.clock.mark("evaluation")
         latest = self._latest()
         if self.progress is not None:
-            self.progress(epoch / self.trial.epochs, latest)
+            try:
+                self.progress(epoch / self.trial.epochs, latest)
+            except Exception as error:  # the caller's, not the algorithm's
+                raise _CallbackError(error) from None
+            self.clock.restart()  # the caller's time
         for split in self.splits.evaluation():
             if not math.isfinite(latest[f"{split}_loss"]):
                 value = latest[f"{split}_loss"]
@@ -394,6 +413,7 @@ class Training:
             reason = self.pruning.update(epoch, self._latest())
             if reason is not None:
                 raise _Ended(Status.STOPPED, f"{reason} at step {self.step}")
+        self.clock.mark("instruments")
         self._check_time()
 
     def _step_schedule(self, schedule: Schedule) -> None:

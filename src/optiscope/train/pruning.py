@@ -16,11 +16,18 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from optiscope.records.run import PRUNED_BY
+from optiscope.records.run import PRUNED_BY, higher_is_better
 
 __all__ = ["Pruning", "check_pruner", "make_pruner", "pruner_names"]
 
-_NEEDS_MORE = {"BasePruner", "NopPruner", "PatientPruner", "HyperbandPruner"}
+# Base classes, wrappers, and those that look at more of earlier trials than their curves.
+_NEEDS_MORE = {
+    "BasePruner",
+    "HyperbandPruner",
+    "NopPruner",
+    "PatientPruner",
+    "SuccessiveHalvingPruner",
+}
 
 
 def pruner_names() -> list[str]:
@@ -72,10 +79,10 @@ class Pruning:
         self, pruner: Mapping[str, Any], metric: str, past: Sequence[Mapping[str, Any]]
     ) -> None:
         self.name, self.metric = str(pruner["name"]), metric
-        lower_is_better = metric.endswith("_loss")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(
-            direction="minimize" if lower_is_better else "maximize", pruner=make_pruner(pruner)
+            direction="maximize" if higher_is_better(metric) else "minimize",
+            pruner=make_pruner(pruner),
         )
         empty: dict[str, BaseDistribution] = {}
         states = optuna.trial.TrialState

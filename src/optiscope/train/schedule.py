@@ -6,11 +6,13 @@ A schedule is a table with a ``name`` and arguments:
   ε_τ = final · ε_0 and τ = until · horizon; constant after τ (Goodfellow et al. 2016, eq. 8.14);
 - ``{name = "CosineAnnealingLR", T_max = "horizon"}``: any class of ``torch.optim.lr_scheduler``
   with its arguments. ``interval`` is ``"step"`` (default) or ``"epoch"``; the word ``"horizon"`` as
-  an argument stands for the horizon in that interval.
+  an argument stands for the horizon in that interval. ``OneCycleLR`` has its peak at the
+  optimizer's ``lr``, ``CyclicLR`` its base; ``ReduceLROnPlateau`` watches ``metric``.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,7 +20,13 @@ from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
 
+from optiscope.records.run import higher_is_better
+
 __all__ = ["Schedule", "check_schedule", "make_schedule", "schedule_names"]
+
+
+_RATE_OF_ITS_OWN = {"OneCycleLR": "max_lr", "CyclicLR": "base_lr"}
+"""Arguments that would replace the rates of the groups; they are taken from these instead."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,15 @@ def check_schedule(declared: Mapping[str, Any], optimizer: Optimizer) -> None:
         declared: the table of the schedule.
         optimizer: one that is thrown away afterwards.
     """
-    make_schedule(declared, optimizer, steps=10, epochs=2)
+    schedule = make_schedule(declared, optimizer, steps=10, epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for _ in range(2 if schedule.interval == "epoch" else 9):
+                schedule.scheduler.step(*([1.0] if schedule.metric else []))  # type: ignore[arg-type]
+        except Exception as error:
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(f"schedule {declared.get('name')}: {why}") from None
 
 
 def make_schedule(
@@ -69,12 +85,23 @@ def make_schedule(
         near = get_close_matches(str(name), schedule_names(), n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown schedule {name!r}{hint}")
-    interval = arguments.pop("interval", "step")
-    if interval not in ("step", "epoch"):
-        raise ValueError(f"schedule interval must be 'step' or 'epoch', got {interval!r}")
+    plateau = name == "ReduceLROnPlateau"
+    interval = arguments.pop("interval", "epoch" if plateau else "step")
+    if interval not in (("epoch",) if plateau else ("step", "epoch")):
+        words = "'epoch'" if plateau else "'step' or 'epoch'"
+        raise ValueError(f"interval of {name} must be {words}, got {interval!r}")
     metric = None
-    if name == "ReduceLROnPlateau":
-        interval, metric = "epoch", str(arguments.pop("metric", "valid_loss"))
+    if plateau:
+        metric = str(arguments.pop("metric", "valid_loss"))
+        arguments.setdefault("mode", "max" if higher_is_better(metric) else "min")
+    if (own := _RATE_OF_ITS_OWN.get(str(name))) is not None:
+        if own in arguments:
+            place = "its peak" if own == "max_lr" else "where it starts"
+            raise ValueError(
+                f"schedule {name}: leave out {own}, which would replace the optimizer's lr: that "
+                f"is {place}"
+            )
+        arguments[own] = [group["lr"] for group in optimizer.param_groups]
     horizon = steps if interval == "step" else epochs
     arguments = {k: horizon if v == "horizon" else v for k, v in arguments.items()}
     try:

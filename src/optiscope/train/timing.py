@@ -11,7 +11,7 @@ import torch
 from optiscope.problems.problem import Problem
 from optiscope.records import Seconds, Trial
 from optiscope.train.clock import PHASES
-from optiscope.train.loop import OptimizerFactory, Training, load_splits
+from optiscope.train.loop import OptimizerFactory, Training, check_device, load_splits
 
 __all__ = ["TimedChunk", "time_interleaved"]
 
@@ -73,6 +73,7 @@ def time_interleaved(
     if len(places) != 1:
         raise ValueError(f"expected trials with one device and thread count, got {sorted(places)}")
     device = torch.device(trials[0].device)
+    check_device(device)
     splits = load_splits(problem.data, data_dir, device)
     threads = torch.get_num_threads()
     torch.set_num_threads(trials[0].threads)
