@@ -390,3 +390,17 @@ def test_reproduce_knows_its_experiments(optiscope: Command) -> None:
     assert outcome.code == 2
     assert "preconditioning" in outcome.err
     assert "Experiment 4" in optiscope("reproduce", "--help").out
+
+
+def test_a_schedule_takes_arguments(optiscope: Command) -> None:
+    command = ["run", "digits_logreg", "sgd", "--set", "lr=0.1", "--epochs", "2", "--json"]
+    done = optiscope(*command, "--schedule", "CosineAnnealingLR,T_max=horizon")
+    schedule = {"name": "CosineAnnealingLR", "T_max": "horizon"}
+    assert json.loads(done.out)["trial"]["schedule"] == schedule
+
+
+def test_a_record_that_is_kept_is_said_to_be(optiscope: Command, tmp_path: Path) -> None:
+    command = ["run", "digits_logreg", "sgd", "--set", "lr=0.1", "--epochs", "1"]
+    first, second = (optiscope(*command, "--out", tmp_path / "runs") for _ in range(2))
+    assert "already holds" not in first.err
+    assert "already holds a record of this trial" in " ".join(second.err.split())

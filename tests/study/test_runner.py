@@ -454,3 +454,12 @@ def test_a_study_decided_in_stages_is_not_taken_for_one_that_looks_once(tmp_path
     run_study(study.with_stages([len(study.seeds), 9]), tmp_path / "out", executor=Inline)
     with pytest.raises(StoreError, match="go on with --until-decided"):
         run_study(study, tmp_path / "out", executor=Inline)
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    study = declared(tmp_path)
+    name = study.problems[-1].name
+    study = replace(study, batch_sizes={**study.batch_sizes, name: 100_000})
+    with pytest.raises(TrialError, match="batch_size must be at most the"):
+        run_study(study, tmp_path / "out", executor=Inline)
+    assert not (tmp_path / "out").exists()

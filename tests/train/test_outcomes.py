@@ -13,8 +13,10 @@ from small_problems import STEPS, TRAIN, Linear, failing_at, small, train
 from torch import Tensor
 
 import optiscope
+from optiscope import problems
 from optiscope.data.errors import MissingData
 from optiscope.optim import registry
+from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
 from optiscope.records import Measurement, Run, Status, Trial, summarise
 from optiscope.study.single import RunInterrupted
@@ -274,3 +276,19 @@ def test_what_ends_in_loss_falls(name: str) -> None:
     assert stopping.update({f"valid_{name}": 3.0}) is None
     assert stopping.update({f"valid_{name}": 1.0}) is None
     assert stopping.update({f"valid_{name}": 2.0}) is not None
+
+
+def test_what_a_record_depends_on_is_in_its_hash() -> None:
+    runs = [
+        optiscope.run(
+            "digits_logreg", OptimizerSpec("mine", torch.optim.SGD, {"lr": rate}), epochs=1
+        )
+        for rate in (0.1, 0.5)
+    ]
+    assert [run.trial.hyperparameters for run in runs] == [{"lr": 0.1}, {"lr": 0.5}]
+    assert runs[0].trial.hash != runs[1].trial.hash
+    shipped = problems.get("digits_logreg")
+    other = dataclasses.replace(shipped, make_model=problems.get("digits_mlp").make_model)
+    with pytest.raises(ValueError, match="give yours a name of its own"):
+        optiscope.run(other, "sgd", hyperparameters={"lr": 0.1}, epochs=1)
+    optiscope.run(shipped, "sgd", hyperparameters={"lr": 0.1}, epochs=1)

@@ -108,6 +108,11 @@ class BoundOptimizer:
         return self([{"params": parameters}], horizon=10, steps_per_epoch=5)
 
 
+def is_shipped(spec: OptimizerSpec) -> bool:
+    """Whether it is the catalogue's own of that name."""
+    return _SPECS.get(spec.name) is spec
+
+
 def bind(
     optimizer: str | type[Optimizer] | OptimizerSpec, hyperparameters: Mapping[str, Any]
 ) -> BoundOptimizer:

@@ -35,6 +35,7 @@ from optiscope.records import (
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.tuning import Tuning
 from optiscope.study.work import record_trials
+from optiscope.train.loop import check_batch
 
 __all__ = ["Event", "WorkerError", "run_study"]
 
@@ -102,6 +103,8 @@ def run_study(
     """
     for problem in study.problems:
         require_data(problem, data_dir)
+    for problem in study.problems:
+        _require_a_batch(problem, study.batch_sizes[problem.name], data_dir)
     kept = StudyFolder(folder)
     _refuse_another(study, kept)
     kept.write_declaration(study.to_dict())
@@ -111,6 +114,12 @@ def run_study(
         _set_crashed_aside(kept, on_event)
     _Runner(study, kept, data_dir, on_event).run(lambda: executor(count), count)
     return kept
+
+
+def _require_a_batch(problem: Problem, batch_size: int, data_dir: Path | None) -> None:
+    """Raise TrialError where a batch that is not the problem's own is larger than its data."""
+    if batch_size > problem.batch_size:
+        check_batch(batch_size, len(problem.data(data_dir).train), problem.name)
 
 
 def _set_crashed_aside(folder: StudyFolder, on_event: Callable[[Event], None]) -> None:

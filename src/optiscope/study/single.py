@@ -82,8 +82,13 @@ def run(
         RunInterrupted: Ctrl-C, a ``KeyboardInterrupt`` with the run so far.
     """
     found = problems.get(problem) if isinstance(problem, str) else problem
-    bound = registry.bind(optimizer, hyperparameters or {})
+    settings = dict(hyperparameters or {})
+    if isinstance(optimizer, OptimizerSpec) and not registry.is_shipped(optimizer):
+        settings = {**optimizer.defaults, **settings}  # a record must hold what it depends on
+    bound = registry.bind(optimizer, settings)
     with registry.refusing():
+        if not isinstance(problem, str):
+            _check_name(problem)
         _check_numbers(seed, epochs, batch_size, threads, max_seconds)
         _check_kinds(schedule, clip, early_stopping, initialisation, device)
         EarlyStopping.of(early_stopping)
@@ -119,6 +124,15 @@ def run(
     if done.status is Status.INTERRUPTED:
         raise RunInterrupted(done)
     return done
+
+
+def _check_name(problem: Problem) -> None:
+    """A record names its problem: another one must not go by the name of one that is shipped."""
+    if problem.name in problems.names() and problems.get(problem.name) != problem:
+        raise ValueError(
+            f"{problem.name!r} is the name of a shipped problem that this one differs from: give "
+            "yours a name of its own"
+        )
 
 
 def _check_numbers(

@@ -127,6 +127,15 @@ def run_trials(
         yield run_trial(trial, problem, factory, **options)
 
 
+def check_batch(batch_size: int, samples: int, problem: str) -> None:
+    """Raise TrialError where a problem has not enough training samples for one batch."""
+    if batch_size > samples:
+        raise TrialError(
+            f"batch_size must be at most the {samples} training samples of {problem}, "
+            f"got {batch_size}"
+        )
+
+
 def check_device(device: torch.device) -> None:
     """Raise TrialError where a device is not there."""
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -202,12 +211,8 @@ class Training:
     ) -> None:
         self.trial, self.problem, self.splits, self.device = trial, problem, splits, device
         self.progress = progress
+        check_batch(trial.batch_size, len(splits.train), trial.problem)
         self.steps_per_epoch = len(splits.train) // trial.batch_size
-        if self.steps_per_epoch < 1:
-            raise TrialError(
-                f"batch_size must be at most the {len(splits.train)} training samples of "
-                f"{trial.problem}, got {trial.batch_size}"
-            )
         self.horizon = trial.epochs * self.steps_per_epoch
         reset_peak_memory(device)
         self.random = _Generators.of(trial.seed, device)
