@@ -269,3 +269,20 @@ def test_groups_of_a_shipped_problem_train_with_every_regrouping() -> None:
     assert scales == pytest.approx(
         {"lr_kernels": 1.0, "lr_hidden": 1.0, "lr_output": 0.5, "lr_biases": 2.0}
     )
+
+
+def test_the_l2_term_is_measured_on_its_own() -> None:
+    models: list[nn.Module] = []
+
+    def remembered() -> nn.Module:
+        models.append(small.make_model())
+        return models[-1]
+
+    problem = dataclasses.replace(small, make_model=remembered, param_groups=l2_on_weights(L2))
+    run = train(problem)
+    weights = [p.detach() for p in models[-1].parameters() if p.ndim > 1]
+    epochs, values = run.curve("penalty", "loss")
+    assert epochs == run.curve("test", "loss")[0]
+    assert values[-1] == pytest.approx(0.5 * L2 * sum(float(w.square().sum()) for w in weights))
+    assert run.final["penalty_loss"] == values[-1]
+    assert train(small).curve("penalty", "loss") == ([], [])

@@ -394,6 +394,10 @@ class Training:
                 _seed_global_generators(self.random.noise, self.device)
                 values = evaluate(self.problem, self.model, samples, self.device)
                 self._measure(epoch, split, values)
+            with torch.no_grad():
+                penalty = regularization(self.groups)
+            if penalty is not None:
+                self._measure(epoch, "penalty", {"loss": penalty.item()})
         self.clock.mark("evaluation")
         latest = self._latest()
         if self.progress is not None:
