@@ -13,7 +13,6 @@ from small_problems import STEPS, TRAIN, Linear, failing_at, small, train
 from torch import Tensor
 
 import optiscope
-from optiscope import problems
 from optiscope.data.errors import MissingData
 from optiscope.optim import registry
 from optiscope.optim.spec import OptimizerSpec
@@ -287,8 +286,3 @@ def test_what_a_record_depends_on_is_in_its_hash() -> None:
     ]
     assert [run.trial.hyperparameters for run in runs] == [{"lr": 0.1}, {"lr": 0.5}]
     assert runs[0].trial.hash != runs[1].trial.hash
-    shipped = problems.get("digits_logreg")
-    other = dataclasses.replace(shipped, make_model=problems.get("digits_mlp").make_model)
-    with pytest.raises(ValueError, match="give yours a name of its own"):
-        optiscope.run(other, "sgd", hyperparameters={"lr": 0.1}, epochs=1)
-    optiscope.run(shipped, "sgd", hyperparameters={"lr": 0.1}, epochs=1)
