@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,19 +114,17 @@ def command(
             text = next((f"{f} {latest[f]:.4g}" for f in figures if f in latest), "")
             bar.update(task, completed=share, latest=text.replace("_", " "))
 
-        begin = partial(
-            run,
-            problem,
-            optimizer,
-            hyperparameters=hyperparameters,
-            schedule=parse_rule(schedule) if schedule else None,
-            initialisation=parse_rule(initialisation) if initialisation else None,
-            clip={"norm": clip_norm} if clip_norm is not None else None,
-            progress=show,
-            **options,
-        )
         try:
-            result = begin()
+            result = run(
+                problem,
+                optimizer,
+                hyperparameters=hyperparameters,
+                schedule=parse_rule(schedule) if schedule else None,
+                initialisation=parse_rule(initialisation) if initialisation else None,
+                clip={"norm": clip_norm} if clip_norm is not None else None,
+                progress=show,
+                **options,
+            )
         except RunInterrupted as error:
             result = error.run
     if wants_json:

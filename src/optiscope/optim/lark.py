@@ -429,18 +429,20 @@ class Lark(Optimizer):
         """
         given = [group["horizon"] for group in self.param_groups]
         hooked: list[dict[str, Any]] = []  # what hooks of the user's have made of it
-        before = self.register_load_state_dict_pre_hook(lambda _, state: hooked.append(state))
-        checked = self.register_load_state_dict_pre_hook(
-            lambda _, state: check_state(state, [p for g in self.param_groups for p in g["params"]])
-        )
+
+        def take(_: Optimizer, state: dict[str, Any]) -> None:
+            check_state(state, [p for group in self.param_groups for p in group["params"]])
+            hooked.append(state)
+
+        before = self.register_load_state_dict_pre_hook(take)
         after = self.register_load_state_dict_post_hook(
             lambda _: self._restore(hooked[-1]), prepend=True
         )
         try:
             super().load_state_dict(state_dict)
         finally:
-            for handle in (before, checked, after):
-                handle.remove()
+            before.remove()
+            after.remove()
         for old, group in zip(given, self.param_groups, strict=True):
             if old != group["horizon"] and old is not None:
                 warn_caller(

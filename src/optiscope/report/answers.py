@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from optiscope.records import higher_is_better
 from optiscope.report.number_text import metric_text, significant, spread_text
 from optiscope.stats.claims import Claim
 from optiscope.stats.comparison import Comparison, Verdict
 from optiscope.stats.goals import GoalResult
 from optiscope.stats.refusal import Refusal
-from optiscope.stats.summary import Result, higher_is_better
+from optiscope.stats.summary import Result
 
 __all__ = ["Answer", "Standing", "answer", "effect_text", "goal_text", "lead_text"]
 

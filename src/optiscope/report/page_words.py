@@ -57,13 +57,13 @@ def warnings(content: ReportContent) -> list[str]:
             f"{'is' if len(tables.damaged) == 1 else 'are'} left out: see Failures. Start the "
             "study again to repeat these runs."
         )
-    failed = tables.runs[tables.runs["role"] == "reporting"]["status"].isin(["diverged", "crashed"])
+    reporting = statuses[tables.runs["role"] == "reporting"]
+    failed = reporting.isin(["diverged", "crashed"])
     if failed.any():
         lines.append(
             f"{counted(int(failed.sum()), 'reporting run')} diverged or crashed: they count as "
             "outcomes and are drawn with a cross, never filled in."
         )
-    reporting = tables.runs[tables.runs["role"] == "reporting"]["status"]
     late = int((reporting == "timed_out").sum())
     if late:
         lines.append(

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from optiscope.records import higher_is_better
 from optiscope.report.appearance import DASHES, INK, Look
 from optiscope.report.draw_curves import draw_curves
 from optiscope.report.draw_final import draw_final, row_label
@@ -29,7 +30,7 @@ from optiscope.stats.goals import Goal, goals_of
 from optiscope.stats.published import PublishedSetting, published_settings
 from optiscope.stats.sensitivity import Tried
 from optiscope.stats.study_table import StudyTables
-from optiscope.stats.summary import Cost, Result, higher_is_better
+from optiscope.stats.summary import Cost, Result
 from optiscope.stats.tuning_curve import TuningSummary
 
 __all__ = ["panels_of_problem"]

@@ -13,9 +13,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from optiscope.records import higher_is_better
 from optiscope.stats.curves import curve
 from optiscope.stats.study_table import StudyTables
-from optiscope.stats.summary import Result, higher_is_better
+from optiscope.stats.summary import Result
 
 __all__ = ["Goal", "GoalResult", "goal_results", "goals_of"]
 

@@ -65,8 +65,7 @@ def check_schedule(declared: Mapping[str, Any], optimizer: Optimizer) -> None:
             for _ in range(2 if schedule.interval == "epoch" else 9):
                 schedule.scheduler.step(*([1.0] if schedule.metric else []))  # type: ignore[arg-type]
         except Exception as error:
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"schedule {declared.get('name')}: {why}") from None
+            raise _refused(str(declared.get("name")), error) from None
 
 
 def make_schedule(
@@ -107,9 +106,14 @@ def make_schedule(
     try:
         scheduler = getattr(lr_scheduler, name)(optimizer, **arguments)
     except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"schedule {name}: {why}") from None
+        raise _refused(str(name), error) from None
     return Schedule(scheduler, interval, metric)
+
+
+def _refused(name: str, error: Exception) -> ValueError:
+    """What torch has against a schedule, in one line."""
+    why = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(f"schedule {name}: {why}")
 
 
 def _linear_decay(arguments: dict[str, Any], optimizer: Optimizer, steps: int) -> Schedule:
