@@ -20,7 +20,8 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -127,6 +128,7 @@ def clear_of_the_rest(times: float) -> Gains:
 kronecker_gains = kronecker.gains
 
 L2 = ("5e-4", "2e-3")  # the second is that of ``cifar10_3c3d``
+BATCHES = (32, 512, 1024)  # beside the problems' own
 
 VARIANTS = {
     "default": Variant(),
@@ -147,11 +149,7 @@ VARIANTS = {
     },
     "weight_decay 0.1": Variant({"weight_decay": 0.1}),
     **{f"shrunk by spread {s}": Variant(gains=shrunk(s)) for s in (0.2, 0.5)},
-    **{
-        f"batch {b}, lr {f}": Variant({"lr": f}, batch=b)
-        for b in (32, 512, 1024)
-        for f in (0.5, 1.0, 2.0)
-    },
+    **{f"batch {b}, lr {f}": Variant({"lr": f}, batch=b) for b in BATCHES for f in (0.5, 1.0, 2.0)},
     "factors from Hessian products": Variant({"power": 0.25}, products="factors"),
     "factors from Hessian products, power 0.5": Variant({"power": 0.5}, products="factors"),
     "lengths from Hessian products": Variant({"growth": 0.0}, products="length"),
@@ -161,14 +159,32 @@ VARIANTS = {
     },
     **{f"above {t} of the rest": Variant(gains=clear_of_the_rest(t)) for t in (3, 10)},
 }
-BASELINES: dict[str, Callable[[Any, int], Optimizer]] = {
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An optimizer to compare with.
+
+    Attributes:
+        make: the optimizer of some parameters.
+        batch: samples in a batch, in place of the problem's.
+    """
+
+    make: Callable[..., Optimizer]
+    batch: int | None = None
+
+
+RATES: dict[str, Baseline] = {
+    **{f"adamw {r}": Baseline(partial(AdamW, lr=r)) for r in (5e-4, 1e-3, 2e-3, 4e-3, 1e-2, 3e-2)},
     **{
-        f"adamw {r}": lambda p, _, r=r: AdamW(p, lr=r) for r in (5e-4, 1e-3, 2e-3, 4e-3, 1e-2, 3e-2)
+        f"momentum {r}": Baseline(partial(SGD, lr=r, momentum=0.9))
+        for r in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
     },
-    **{
-        f"momentum {r}": lambda p, _, r=r: SGD(p, lr=r, momentum=0.9)
-        for r in (0.01, 0.02, 0.05, 0.1, 0.2)
-    },
+}
+BASELINES = RATES | {
+    f"{name}, batch {b}": replace(baseline, batch=b)
+    for b in BATCHES
+    for name, baseline in RATES.items()
 }
 
 
@@ -371,7 +387,12 @@ def run(
         tested = None if tolerance is None else PredictiveTest(tolerance)
         for seed in range(seeds or task.seeds):
             if name in BASELINES:
-                scores.append(train(task, BASELINES[name], True, 0.0, seed, data))
+                baseline = BASELINES[name]
+
+                def tuned(p: Any, _: int, baseline: Baseline = baseline) -> Optimizer:
+                    return baseline.make(p)
+
+                scores.append(train(task, tuned, True, 0.0, seed, data, baseline.batch))
                 continue
             variant = VARIANTS[name]
 
