@@ -7,6 +7,8 @@ from scipy import stats
 from synthetic import make_study, methods
 
 from optiscope.records import Status, StudyFolder
+from optiscope.report.appearance import looks
+from optiscope.report.study_panels import panels_of_study
 from optiscope.stats.profiles import performance_profile, ranks, target, target_costs
 from optiscope.stats.study_table import read_study
 
@@ -76,6 +78,22 @@ def test_a_reference_that_mostly_fails_sets_no_target(tmp_path: Path) -> None:
     tables = read_study(folder)
     assert not math.isfinite(target(tables, "digits_mlp"))
     assert target_costs(tables, tables.labels) == []
+
+
+def test_the_profile_says_which_problems_set_no_target(tmp_path: Path) -> None:
+    failing = {("SGD", "digits_conv", s): Status.DIVERGED for s in (100, 101, 102)}
+    folder = make_study(
+        tmp_path,
+        algorithms=methods(2),
+        budget=2,
+        problems=("digits_mlp", "digits_conv"),
+        failing=failing,
+    )
+    tables = read_study(folder)
+    groups = panels_of_study(tables, target_costs(tables, tables.labels), looks(tables.labels))
+    profile = next(group for group in groups if group.name == "all-profile")
+    assert "Left out: digits_conv, as most runs of SGD failed there" in profile.note
+    assert "digits_mlp" not in profile.note
 
 
 def test_mean_ranks_are_scipys_with_failures_last(study: StudyFolder) -> None:

@@ -46,6 +46,12 @@ def panels_of_study(
         )
         if profile.unsolved:
             note += f" Nobody reached the target of {', '.join(profile.unsolved)}."
+        without = [problem for problem in tables.problems if problem not in table]
+        if without:
+            note += (
+                f" Left out: {', '.join(without)}, as most runs of "
+                f"{tables.declaration['reference']} failed there or are still to come."
+            )
         groups.append(FigureGroup("all-profile", "profile", "Profile", note, (panel,), lines))
     found = ranks(tables, list(looks), generator=np.random.default_rng(0))
     if found:
