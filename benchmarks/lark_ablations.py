@@ -8,7 +8,8 @@ two seeds), ``mnist_logreg`` (3 epochs), ``mnist_mlp`` (4 epochs, three seeds), 
 where ``--tasks`` names them; nothing was chosen by them. Every optimizer anneals linearly to zero.
 What is reported is training loss and validation accuracy at the end, means over seeds; test sets
 are not looked at.
-Run with ``python benchmarks/lark_ablations.py --data FOLDER [--json FILE] [VARIANT ...]``.
+Run with ``python benchmarks/lark_ablations.py --data FOLDER [--json FILE] [VARIANT ...]``;
+baselines at other batch sizes, such as ``"adamw 0.004, batch 512"``, run where they are named.
 
 Index legend: K kept pairs of a factor.
 """
@@ -172,6 +173,10 @@ class Baseline:
 
     make: Callable[..., Optimizer]
     batch: int | None = None
+
+    def tuned(self, parameters: Any, horizon: int) -> Optimizer:
+        """The optimizer, which is told no horizon."""
+        return self.make(parameters)
 
 
 RATES: dict[str, Baseline] = {
@@ -388,11 +393,7 @@ def run(
         for seed in range(seeds or task.seeds):
             if name in BASELINES:
                 baseline = BASELINES[name]
-
-                def tuned(p: Any, _: int, baseline: Baseline = baseline) -> Optimizer:
-                    return baseline.make(p)
-
-                scores.append(train(task, tuned, True, 0.0, seed, data, baseline.batch))
+                scores.append(train(task, baseline.tuned, True, 0.0, seed, data, baseline.batch))
                 continue
             variant = VARIANTS[name]
 
@@ -429,7 +430,7 @@ def main() -> None:
     given = parser.parse_args()
     prepare_process()
     torch.set_num_threads(given.threads)
-    for name in given.variants or known:
+    for name in given.variants or [*VARIANTS, *RATES]:
         if name not in known:
             parser.error(f"expected a variant among {', '.join(known)}, got {name!r}")
         found = run(name, given.tasks, given.data, given.seeds)

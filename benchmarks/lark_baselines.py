@@ -53,11 +53,11 @@ def read_all() -> dict[tuple[str, int], dict[str, Method]]:
     for path in [*sorted(RECORDS.glob("lark-baselines*")), RECORDS / "preconditioner-fmnist_2c2d"]:
         folder = StudyFolder(path)
         declaration = folder.declaration()
+        planned = set(declaration["seeds"])
         optimizers = {a["label"]: a["optimizer"] for a in declaration["algorithms"]}
         for entry in folder.ledger():
             if entry.role != "reporting" or optimizers[entry.algorithm] in LEFT_OUT:
                 continue
-            planned = set(declaration["seeds"])
             new = Method(optimizers[entry.algorithm], planned)
             place = (entry.problem, declaration["epochs"][entry.problem])
             method = found[place].setdefault(entry.algorithm, new)

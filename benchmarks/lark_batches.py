@@ -8,16 +8,16 @@ Run with ``python benchmarks/lark_batches.py --figure FILE``.
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from optiscope.report.appearance import PALETTE, figure_style
+from lark_sensitivity import RECORDS, figure_file, save_panels
+from optiscope.report.appearance import PALETTE
 
-RECORD = Path(__file__).parent / "records" / "lark_ablations.json"
 OWN = 128  # the problems' own batch size, which no name of a variant mentions
 SIZES = (32, OWN, 512, 1024)
 TITLES = {
@@ -26,9 +26,12 @@ TITLES = {
 }
 
 
-def accuracies(task: str, optimizer: str) -> dict[float, dict[int, float]]:
+Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Per variant and task, as in the record."""
+
+
+def accuracies(kept: Scores, task: str, optimizer: str) -> dict[float, dict[int, float]]:
     """Validation accuracy in per cent of a baseline by rate and batch size."""
-    kept = json.loads(RECORD.read_text())
     found: dict[float, dict[int, float]] = {}
     for name, scores in kept.items():
         setting, _, batch = name.partition(", batch ")
@@ -39,42 +42,28 @@ def accuracies(task: str, optimizer: str) -> dict[float, dict[int, float]]:
     return found
 
 
-def lark(task: str) -> list[float]:
+def lark(kept: Scores, task: str) -> list[float]:
     """The same of Lark as it comes, in the order of the sizes."""
-    kept = json.loads(RECORD.read_text())
     names = ["default" if size == OWN else f"batch {size}, lr 1.0" for size in SIZES]
     return [kept[name][task]["valid_accuracy"] for name in names]
 
 
-def draw(axes: Axes, task: str) -> None:
+def draw(axes: Axes, task: str, kept: Scores) -> None:
     """Lines of one problem."""
-    axes.plot(SIZES, lark(task), marker="o", lw=2, color=PALETTE[0], label="Lark, untouched")
+    axes.plot(SIZES, lark(kept, task), marker="o", lw=2, color=PALETTE[0], label="Lark, untouched")
     for place, name in enumerate(("AdamW", "Momentum"), start=1):
-        by_rate = accuracies(task, name.lower())
+        by_rate = accuracies(kept, task, name.lower())
         best = [max(values[size] for values in by_rate.values()) for size in SIZES]
         stays = max(by_rate, key=lambda rate: by_rate[rate][OWN])
-        style = {"color": PALETTE[place], "marker": "."}
+        style: dict[str, Any] = {"color": PALETTE[place], "marker": "."}
         axes.plot(SIZES, best, **style, label=f"{name}, best rate for each size")
-        kept = [by_rate[stays][size] for size in SIZES]
-        axes.plot(SIZES, kept, **style, linestyle="--", label=f"{name}, rate of {OWN}")
+        same = [by_rate[stays][size] for size in SIZES]
+        axes.plot(SIZES, same, **style, linestyle="--", label=f"{name}, rate of {OWN}")
     axes.set(xscale="log", title=TITLES[task], xlabel="batch size")
     axes.set_xticks(SIZES, [str(size) for size in SIZES])
     axes.minorticks_off()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--figure", type=Path, required=True, help="file to write")
-    given = parser.parse_args()
-    with figure_style():
-        figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-        for axes, task in zip(all_axes, TITLES, strict=True):
-            draw(axes, task)
-        all_axes[0].set_ylabel("validation accuracy (%)")
-        handles = all_axes[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
-        figure.savefig(given.figure, dpi=120)
-
-
 if __name__ == "__main__":
-    main()
+    recorded = json.loads((RECORDS / "lark_ablations.json").read_text())
+    save_panels(figure_file(__doc__), TITLES, partial(draw, kept=recorded))

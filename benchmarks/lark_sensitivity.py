@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -21,6 +23,7 @@ from matplotlib.axes import Axes
 from optiscope.records import Run, StudyFolder
 from optiscope.report.appearance import PALETTE, figure_style
 
+T = TypeVar("T")
 RECORDS = Path(__file__).parent / "records"
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 COLOURS = {"SGD": PALETTE[1], "Momentum": PALETTE[2], "Adam": PALETTE[3]}
@@ -97,19 +100,25 @@ def draw(axes: Axes, panel: Panel) -> None:
     axes.set_xlabel("factor")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--figure", type=Path, required=True, help="file to write")
-    given = parser.parse_args()
+def save_panels(file: Path, panels: Iterable[T], draw: Callable[[Axes, T], None]) -> None:
+    """Write a figure of two panels with one legend below them."""
     with figure_style():
         figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-        for axes, panel in zip(all_axes, PANELS, strict=True):
+        for axes, panel in zip(all_axes, panels, strict=True):
             draw(axes, panel)
         all_axes[0].set_ylabel("validation accuracy (%)")
         handles = all_axes[0].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
-        figure.savefig(given.figure, dpi=120)
+        figure.savefig(file, dpi=120)
+
+
+def figure_file(description: str) -> Path:
+    """The file that the command line asks for."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--figure", type=Path, required=True, help="file to write")
+    file: Path = parser.parse_args().figure
+    return file
 
 
 if __name__ == "__main__":
-    main()
+    save_panels(figure_file(__doc__), PANELS, draw)
