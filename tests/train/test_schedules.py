@@ -153,3 +153,28 @@ def test_the_tuned_rate_is_the_peak_of_one_cycle() -> None:
         schedule.scheduler.step()
         rates.append(optimizer.param_groups[0]["lr"])
     assert max(rates) == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.02, 0.1, 0.3])
+def test_warmup_is_one_cycle_over_a_share_of_the_steps(share: float) -> None:
+    declared = {
+        "name": "OneCycleLR",
+        "total_steps": "horizon",
+        "pct_start": share,
+        "anneal_strategy": "linear",
+        "cycle_momentum": False,
+    }
+    check_schedule(declared, sgd())
+    optimizer = sgd()
+    optimizer.param_groups[0]["lr"] = 0.03
+    schedule = make_schedule(declared, optimizer, steps=1000, epochs=2)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(999):
+        optimizer.step()
+        schedule.scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    peak = round(share * 1000) - 1
+    assert rates[peak] == pytest.approx(max(rates)) == pytest.approx(0.03)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert 0 < rates[-1] < 1e-4

@@ -7,7 +7,9 @@ A schedule is a table with a ``name`` and arguments:
 - ``{name = "CosineAnnealingLR", T_max = "horizon"}``: any class of ``torch.optim.lr_scheduler``
   with its arguments. ``interval`` is ``"step"`` (default) or ``"epoch"``; the word ``"horizon"`` as
   an argument stands for the horizon in that interval. ``OneCycleLR`` has its peak at the
-  optimizer's ``lr``, ``CyclicLR`` its base; ``ReduceLROnPlateau`` watches ``metric``.
+  optimizer's ``lr``, ``CyclicLR`` its base; ``ReduceLROnPlateau`` watches ``metric``. Warmup is
+  ``OneCycleLR`` with ``total_steps = "horizon"``, ``anneal_strategy = "linear"`` and the share of
+  the steps it takes as ``pct_start``.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ __all__ = ["Schedule", "check_schedule", "make_schedule", "schedule_names"]
 
 _RATE_OF_ITS_OWN = {"OneCycleLR": "max_lr", "CyclicLR": "base_lr"}
 """Arguments that would replace the rates of the groups; they are taken from these instead."""
+
+_TRIED_STEPS = 1000
+"""Horizon of a trial declaration: in ``OneCycleLR`` a warmup of one step divides by zero."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def check_schedule(declared: Mapping[str, Any], optimizer: Optimizer) -> None:
         declared: the table of the schedule.
         optimizer: one that is thrown away afterwards.
     """
-    schedule = make_schedule(declared, optimizer, steps=10, epochs=2)
+    schedule = make_schedule(declared, optimizer, steps=_TRIED_STEPS, epochs=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
