@@ -29,6 +29,18 @@ def sgd(lr: float = 0.1) -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9)
 
 
+def rates_of(declared: dict[str, Any], lr: float, steps: int) -> list[float]:
+    """The learning rate that each step of a horizon is taken with."""
+    optimizer = sgd(lr)
+    schedule = make_schedule(declared, optimizer, steps=steps, epochs=2)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps - 1):
+        optimizer.step()
+        schedule.scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
 def test_linear_decay_is_its_formula() -> None:
     optimizer = sgd(0.4)
     schedule = make_schedule(
@@ -142,17 +154,8 @@ def test_a_plateau_rule_knows_which_way_its_metric_improves() -> None:
 
 
 def test_the_tuned_rate_is_the_peak_of_one_cycle() -> None:
-    optimizer = sgd()
-    optimizer.param_groups[0]["lr"] = 0.03
-    schedule = make_schedule(
-        {"name": "OneCycleLR", "total_steps": "horizon"}, optimizer, steps=10, epochs=2
-    )
-    rates = []
-    for _ in range(9):
-        optimizer.step()
-        schedule.scheduler.step()
-        rates.append(optimizer.param_groups[0]["lr"])
-    assert max(rates) == pytest.approx(0.03)
+    rates = rates_of({"name": "OneCycleLR", "total_steps": "horizon"}, lr=0.03, steps=10)
+    assert max(rates[1:]) == pytest.approx(0.03)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.02, 0.1, 0.3])
@@ -165,14 +168,7 @@ def test_warmup_is_one_cycle_over_a_share_of_the_steps(share: float) -> None:
         "cycle_momentum": False,
     }
     check_schedule(declared, sgd())
-    optimizer = sgd()
-    optimizer.param_groups[0]["lr"] = 0.03
-    schedule = make_schedule(declared, optimizer, steps=1000, epochs=2)
-    rates = [optimizer.param_groups[0]["lr"]]
-    for _ in range(999):
-        optimizer.step()
-        schedule.scheduler.step()
-        rates.append(optimizer.param_groups[0]["lr"])
+    rates = rates_of(declared, lr=0.03, steps=1000)
     peak = round(share * 1000) - 1
     assert rates[peak] == pytest.approx(max(rates)) == pytest.approx(0.03)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
