@@ -158,6 +158,12 @@ def test_the_tuned_rate_is_the_peak_of_one_cycle() -> None:
     assert max(rates[1:]) == pytest.approx(0.03)
 
 
+def test_a_warmup_of_one_step_is_refused_with_what_to_do() -> None:
+    declared = {"name": "OneCycleLR", "total_steps": "horizon", "pct_start": 0.1}
+    with pytest.raises(ValueError, match="OneCycleLR: .* train for more steps or lengthen it"):
+        make_schedule(declared, sgd(), steps=10, epochs=1)
+
+
 @pytest.mark.parametrize("share", [0.01, 0.02, 0.1, 0.3])
 def test_warmup_is_one_cycle_over_a_share_of_the_steps(share: float) -> None:
     declared = {

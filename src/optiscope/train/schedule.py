@@ -118,6 +118,8 @@ def make_schedule(
 def _refused(name: str, error: Exception) -> ValueError:
     """What torch has against a schedule, in one line."""
     why = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ZeroDivisionError):
+        why += ", as a phase of it lasts one step or none: train for more steps or lengthen it"
     return ValueError(f"schedule {name}: {why}")
 
 
