@@ -160,7 +160,7 @@ def test_the_tuned_rate_is_the_peak_of_one_cycle() -> None:
 
 def test_a_warmup_of_one_step_is_refused_with_what_to_do() -> None:
     declared = {"name": "OneCycleLR", "total_steps": "horizon", "pct_start": 0.1}
-    with pytest.raises(ValueError, match="OneCycleLR: .* train for more steps or lengthen it"):
+    with pytest.raises(ValueError, match=r"OneCycleLR: .* train for more steps or lengthen it"):
         make_schedule(declared, sgd(), steps=10, epochs=1)
 
 
