@@ -36,17 +36,17 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """A problem: its task in the ablations, the study with the baselines, where the axis begins."""
+    """A problem: its task in the ablations, the study with the baselines, its range of the axis."""
 
     task: str
     study: str
     l2: str
-    lowest: float
+    shown: tuple[float, float]
 
 
 PANELS = (
-    Panel("fmnist_2c2d", "lark-baselines-conv", "l2 5e-4", 80.0),
-    Panel("cifar10_3c3d", "lark-baselines-cifar10", "l2 2e-3", 48.0),
+    Panel("fmnist_2c2d", "lark-baselines-conv", "l2 5e-4", (80.0, 95.0)),
+    Panel("cifar10_3c3d", "lark-baselines-cifar10", "l2 2e-3", (45.0, 85.0)),
 )
 
 
@@ -100,7 +100,7 @@ def draw(axes: Axes, panel: Panel) -> None:
             color=PALETTE[0],
             label=label,
         )
-    axes.set(xscale="log", ylim=(panel.lowest, None), xlim=(1 / 128, 6), title=panel.task)
+    axes.set(xscale="log", ylim=panel.shown, xlim=(1 / 128, 6), title=panel.task)
     axes.set_xticks([1 / 64, 1 / 16, 1 / 4, 1, 4], ["1/64", "1/16", "1/4", "1", "4"], minor=False)
     axes.minorticks_off()
     axes.set_xlabel("factor")
