@@ -70,6 +70,60 @@ def test_a_layer_that_rests_keeps_no_stale_average() -> None:
     assert torch.equal(resting, last)
 
 
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_a_layer_finds_its_length_in_whichever_steps_it_has_a_gradient(first: int) -> None:
+    heads = [square(size=40), square(size=40)]
+    optimizer = Lark(heads, horizon=400)
+    for step in range(200):
+        active = int(step % 4 != first)
+        heads[active].grad = heads[active].detach().clone()
+        heads[1 - active].grad = None
+        optimizer.step()
+    logs = optimizer.get_log()
+    assert [log.age for log in logs] == [9, 9]
+    for log in logs:
+        assert log.length > 0.1  # six times the first one
+        assert log.left_rank > 0
+
+
+def tensors_held(optimizer: Lark) -> int:
+    """Bytes of the memory that states lie in."""
+    memory = {
+        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
+        for state in optimizer.state.values()
+        for value in state.values()
+    }
+    return sum(memory.values())
+
+
+def test_layers_that_rest_one_after_another_hold_no_more_than_their_own_memory() -> None:
+    layers = [square() for _ in range(8)]
+    optimizer = trained(layers, horizon=1000)
+    for layer in layers:
+        layer.requires_grad_(False)
+        pull(optimizer)
+        pull(optimizer)
+    numbers = sum(value.numel() for s in optimizer.state.values() for value in s.values())
+    assert tensors_held(optimizer) == 4 * numbers
+
+
+@pytest.mark.parametrize("shape", [(8, 128, 3, 3), (2, 3000), (20, 90)])
+def test_equal_layers_resume_bit_for_bit_whatever_their_layout(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Parameter(torch.randn(shape)) for _ in range(2)]
+    optimizer = trained(layers, steps=13, horizon=60)
+    again = [nn.Parameter(p.detach().clone()) for p in layers]
+    resumed = Lark(again, horizon=60)
+    resumed.load_state_dict(optimizer.state_dict())
+    for _ in range(12):
+        gradients = [torch.randn(shape) for _ in layers]
+        for p, q, gradient in zip(layers, again, gradients, strict=True):
+            p.grad, q.grad = gradient, gradient.clone()
+        optimizer.step()
+        resumed.step()
+    assert all(torch.equal(p, q) for p, q in zip(layers, again, strict=True))
+
+
 def test_the_horizon_may_be_taken_away_and_given_back_in_any_mode() -> None:
     weight = square()
     optimizer = trained([weight], horizon=50)

@@ -187,7 +187,8 @@ def test_without_asking_a_bad_gradient_changes_nothing_and_is_reported_later() -
     with pytest.warns(RuntimeWarning, match="got inf or nan in 1 step"):
         kept = optimizer.state_dict()["state"]
     for place, held in kept.items():
-        assert all(torch.equal(held[name], state[place][name]) for name in held)
+        changed = [name for name in held if not torch.equal(held[name], state[place][name])]
+        assert changed == (["step"] if "momentum" in held else [])  # its turn is used up
 
 
 def test_without_asking_the_same_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:

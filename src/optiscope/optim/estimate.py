@@ -30,7 +30,7 @@ PRIOR, OBSERVE, RATE, READY = "prior", "observe", "rate", "ready"
 
 
 def _no_small() -> Tensor:
-    return torch.zeros(0, dtype=torch.float64)
+    return torch.zeros(0, dtype=torch.float64, device="cpu")
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Estimate:
     def forget_observations(self) -> None:
         """Free the observed directions and products."""
         self.directions = self.products = None
-        self.gram = self.cross = torch.zeros(0, 0, dtype=torch.float64)
+        self.gram = self.cross = torch.zeros(0, 0, dtype=torch.float64, device="cpu")
 
     def observations(self, like: Tensor) -> Observations:
         """Observed so far, as the pure functions take them; ``like`` [N] gives type and device."""

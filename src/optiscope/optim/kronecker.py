@@ -85,8 +85,9 @@ def first_block(gradient: Tensor, rank: int) -> Block:
         basis = torch.eye(d, dtype=gradient.dtype, device=gradient.device)
         basis = basis.expand(*gradient.shape[:-2], d, d).clone()
     else:
-        generator = torch.Generator().manual_seed(d * 1_000_003 + rank)
-        probe = torch.randn(d, rank, generator=generator, dtype=torch.float64).to(gradient)
+        generator = torch.Generator("cpu").manual_seed(d * 1_000_003 + rank)
+        probe = torch.randn(d, rank, generator=generator, dtype=torch.float64, device="cpu")
+        probe = probe.to(gradient)
         size = torch.linalg.matrix_norm(gradient, keepdim=True)
         unit = gradient / torch.where(size > 0, size, torch.ones_like(size))
         # The probe itself, small, completes the basis where the gradient has fewer directions.

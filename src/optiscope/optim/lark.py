@@ -13,10 +13,11 @@ from optiscope.optim import kronecker, lark_layers
 from optiscope.optim.checks import warn_caller
 from optiscope.optim.lark_layers import MatrixRule, first_length
 from optiscope.optim.lark_log import LayerLog, describe_layer
-from optiscope.optim.lark_schedule import Plan, last_renewal, plan_step
+from optiscope.optim.lark_schedule import Plan, Turn, last_renewal, plan_step, take_turn
 from optiscope.optim.lark_settings import check_parameter, check_settings, check_state
 from optiscope.optim.lark_stack import LayerStacks
 from optiscope.optim.lark_vectors import first_vector_state, vector_directions
+from optiscope.optim.precision import full_precision
 
 __all__ = ["Lark"]
 
@@ -65,8 +66,10 @@ class Lark(Optimizer):
         momentum: of the average of gradients.
         memory: steps over which the factors are averaged.
         gather_every: steps between gradients that enter the factors; the first ones all do.
-        renew_every: steps between renewals of the factors and of the length.
-        growth: most by which a step's length changes from one step to the next, as a logarithm.
+        renew_every: steps between renewals of the factors and of the length. A layer counts those
+            steps in which it has a gradient.
+        growth: most by which a step's length changes for each step since it was last renewed, of
+            which ten count at most, as a logarithm.
 
     A step with a gradient that is not finite changes nothing but the count of steps, and warns (on
     a GPU when ``get_log``, ``eval`` or ``state_dict`` is next called, so as not to wait). A
@@ -149,21 +152,26 @@ class Lark(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found, taken = self._screen(self._gradients())
+        gradients = self._gradients()
+        with full_precision({p.device.type for p in gradients}):
+            self._update(gradients)
+        return loss
+
+    def _update(self, gradients: dict[Tensor, Tensor]) -> None:
+        found, taken = self._screen(gradients)
         plans = [self._plan(group, taken) for group in self.param_groups]
         lengths: list[Tensor] = []
         for matrices in (True, False):
             for group, plan in zip(self.param_groups, plans, strict=True):
-                for bunch in self._bunches(group, found, matrices=matrices):
-                    if matrices:
-                        lengths += self._matrix_steps(group, plan, bunch)
+                for turn, bunch in self._bunches(group, found, matrices=matrices):
+                    if turn:
+                        lengths += self._matrix_steps(group, plan, turn, bunch)
                     else:
                         self._vector_steps(group, plan, bunch, lengths)
         for group, plan in zip(self.param_groups, plans, strict=True):
             for p in group["params"]:
                 if plan.averages and p not in found and "average" in self.state.get(p, {}):
                     self._average(p, self._weights(p), plan)  # at rest: its average comes to it
-        return loss
 
     def _gradients(self) -> dict[Tensor, Tensor]:
         """Dense gradients, in float32 at least, of the parameters that have one."""
@@ -232,8 +240,8 @@ class Lark(Optimizer):
 
     def _bunches(
         self, group: dict[str, Any], found: dict[Tensor, _Gradient], *, matrices: bool
-    ) -> Iterator[list[tuple[Tensor, _Gradient]]]:
-        """Parameters of a group, with gradients, that are treated at once."""
+    ) -> Iterator[tuple[Turn | None, list[tuple[Tensor, _Gradient]]]]:
+        """Parameters of a group, with gradients, that are treated at once; matrices' turn."""
         bunches: dict[Any, list[tuple[Tensor, _Gradient]]] = {}
         for place, p in enumerate(group["params"]):
             if p not in found or (p.ndim > 1) != matrices:
@@ -242,9 +250,15 @@ class Lark(Optimizer):
             together = not matrices or p.device.type != "cpu" or p.numel() <= _STACKED
             shape = (p.shape[0], p.numel() // p.shape[0]) if matrices else ()
             kept = self._kept_rank(p, shape, group) if matrices else 0
-            key = (shape, kept, gradient.dtype, p.device, None if together else place)
+            turn = take_turn(self._seen(p), group) if matrices else None
+            key = (turn, shape, kept, gradient.dtype, p.device, None if together else place)
             bunches.setdefault(key, []).append((p, found[p]))
-        yield from bunches.values()
+        for key, bunch in bunches.items():
+            yield key[0], bunch
+
+    def _seen(self, p: Tensor) -> int:
+        """Gradients that a matrix has had."""
+        return int(self.state.get(p, {}).get("step", 0))
 
     def _kept_rank(self, p: Tensor, shape: tuple[int, ...], group: dict[str, Any]) -> int:
         """Eigenpairs kept on the longer side: those of p's first gradient, whatever rank is now."""
@@ -254,7 +268,11 @@ class Lark(Optimizer):
         return max(int(state[name].shape[-1]) for name in ("left", "right"))
 
     def _matrix_steps(
-        self, group: dict[str, Any], plan: Plan, bunch: list[tuple[Tensor, _Gradient]]
+        self,
+        group: dict[str, Any],
+        plan: Plan,
+        turn: Turn,
+        bunch: list[tuple[Tensor, _Gradient]],
     ) -> list[Tensor]:
         """Move matrices of equal shape; returns the logarithms of their lengths."""
         rule = MatrixRule(
@@ -267,21 +285,24 @@ class Lark(Optimizer):
         for p, gradient in bunch:
             if not self.state[p]:
                 first = lark_layers.first_state(gradient.value.flatten(1), rule)
-                self.state[p].update(vars(first))
+                self.state[p].update(
+                    vars(first), step=torch.tensor(0.0, dtype=torch.float32, device="cpu")
+                )
+            self.state[p]["step"] += 1
         states = [self.state[p] for p, _ in bunch]
         flat = [gradient.value.flatten(1) for _, gradient in bunch]
         single = len(bunch) == 1
         gradients = flat[0] if single else torch.stack(flat)
         live = bunch[0][1].live if single else torch.stack([g.live for _, g in bunch])
         state = self._stacks.stack(states)
-        if plan.elapsed or plan.gather:
+        if turn.elapsed or turn.gather:
             thin = kronecker.thin_parts(gradients, state.by)
-        if plan.elapsed:
+        if turn.elapsed:
             growth = group["growth"]
-            state = lark_layers.lengthen(state, gradients, thin, growth, plan.elapsed, live)
-        if plan.gather:
+            state = lark_layers.lengthen(state, gradients, thin, growth, turn.elapsed, live)
+        if turn.gather:
             state = lark_layers.gather(state, gradients, thin, rule, live)
-        if plan.elapsed and state.left.shape[-1]:
+        if turn.elapsed and state.left.shape[-1]:
             state = lark_layers.renew(state, rule)
         space = self._space(gradients)
         directions, factors = lark_layers.advance(state, gradients, rule, live, space)
@@ -457,10 +478,12 @@ class Lark(Optimizer):
         params = [p for group in self.param_groups for p in group["params"]]
         for place, p in zip(places, params, strict=True):
             if place in state_dict["state"]:
-                kept = state_dict["state"][place]
                 dtype = torch.promote_types(p.dtype, torch.float32)
                 self.state[p] = {
-                    name: v.detach().to(p.device, dtype, copy=True) for name, v in kept.items()
+                    name: v.detach().to(p.device, dtype, copy=True)
+                    if name != "step"
+                    else v.detach().to("cpu", copy=True)
+                    for name, v in state_dict["state"][place].items()
                 }
 
     def get_log(self) -> list[LayerLog]:
@@ -469,10 +492,10 @@ class Lark(Optimizer):
         logs, place = [], 0
         for group in self.param_groups:
             names = group.get("param_names")
-            newest = group["step"] - 1
             for inner, p in enumerate(group["params"]):
                 if "momentum" in self.state.get(p, {}):
                     name = names[inner] if names else str(place)
+                    newest = self._seen(p) - 1
                     age = newest - last_renewal(newest, group["renew_every"])
                     logs.append(describe_layer(name, tuple(p.shape), self.state[p], age))
                 place += 1

@@ -26,7 +26,7 @@ class LayerLog:
             first gradient.
         right_share: the same on the right.
         length: of the next step, in units of an orthogonal matrix's step, before annealing and lr.
-        age: steps taken since the factors were renewed.
+        age: gradients seen since the factors were renewed.
     """
 
     name: str

@@ -179,7 +179,7 @@ def relative_power(
     """
     wide = values.to(torch.float64)
     base = torch.as_tensor(reference, dtype=torch.float64, device=values.device)
-    lowest = base if floor is None else torch.as_tensor(floor).to(base)
+    lowest = base if floor is None else torch.as_tensor(floor, dtype=base.dtype, device=base.device)
     usable = (base > 0) & (lowest > 0)
     ratio = torch.maximum(wide.abs(), lowest) / base
     ratio = torch.where(usable, ratio, torch.ones_like(ratio))

@@ -192,7 +192,7 @@ class Observations:
     @staticmethod
     def none(like: Tensor) -> Observations:
         """No observation yet, of vectors such as ``like`` [N]."""
-        empty = torch.zeros(0, 0, dtype=torch.float64)
+        empty = torch.zeros(0, 0, dtype=torch.float64, device="cpu")
         rows = like.new_empty(0, len(like))
         return Observations(rows, rows, empty, empty)
 
@@ -220,7 +220,7 @@ def extend(seen: Observations, directions: Tensor, products: Tensor) -> Observat
     For callers that keep their rows in one buffer and need no copy.
     """
     m = len(seen)
-    gram = torch.zeros(m + 1, m + 1, dtype=torch.float64)
+    gram = torch.zeros(m + 1, m + 1, dtype=torch.float64, device="cpu")
     cross = torch.zeros_like(gram)
     gram[:m, :m], cross[:m, :m] = seen.gram, seen.cross
     gram[m] = gram[:, m] = _small(directions @ directions[m])
@@ -264,7 +264,7 @@ def posterior_solve(prior: Prior, seen: Observations, g: Tensor) -> Tensor:
     """
     a = 1 / prior.base
     along = _small(seen.directions @ g)
-    core = prior.ratio * torch.eye(len(seen), dtype=torch.float64) + a * seen.cross
+    core = prior.ratio * torch.eye(len(seen), dtype=torch.float64, device="cpu") + a * seen.cross
     if len(seen) == 0 or not bool(core.isfinite().all() & along.isfinite().all()):
         return a * g
     weights = _rows(a * (torch.linalg.pinv(core, rtol=1e-7) @ along), g)  # a^2 may overflow
@@ -337,7 +337,9 @@ def _residual_gram(prior: Prior, seen: Observations) -> Tensor:
 def log_evidence(prior: Prior, seen: Observations) -> float:
     """Logarithm of the density of the unit products given the unit directions; M x M work."""
     n, m = seen.directions.shape[1], len(seen)
-    cover = prior.scale**2 * seen.gram + prior.noise**2 * torch.eye(m, dtype=torch.float64)
+    cover = prior.scale**2 * seen.gram + prior.noise**2 * torch.eye(
+        m, dtype=torch.float64, device="cpu"
+    )
     fit = torch.linalg.solve(cover, _residual_gram(prior, seen)).trace()
     sign, logdet = torch.linalg.slogdet(2 * math.pi * cover)
     return float(-0.5 * fit - 0.5 * n * logdet) if sign > 0 else -math.inf

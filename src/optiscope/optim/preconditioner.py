@@ -340,7 +340,7 @@ class Preconditioner(CurvatureOptimizer):
             return
         e.directions = e.gradient_sum.new_zeros(self.num_observations, self._flat.size)
         e.products = torch.zeros_like(e.directions)
-        e.gram = e.cross = torch.zeros(0, 0, dtype=torch.float64)
+        e.gram = e.cross = torch.zeros(0, 0, dtype=torch.float64, device="cpu")
 
     def _apply_estimated_inverse(self) -> None:
         """Next direction: what the last estimation kept, the mean product, what is new in B u.
