@@ -74,6 +74,14 @@ def test_a_failed_run_cannot_be_held_against_a_goal(tmp_path: Path) -> None:
     assert momentum.verdict == "reached"
 
 
+def test_runs_that_are_still_to_come_have_not_failed(tmp_path: Path) -> None:
+    folder = _folder(tmp_path, 0.5, count=1)
+    folder.write_declaration({**folder.declaration(), "seeds": [*range(100, 107)]})
+    (sgd,) = _found(folder)
+    assert sgd.verdict == "unfinished"
+    assert goal_text(sgd).endswith("its runs are not finished.")
+
+
 def test_page_and_json_say_it(tmp_path: Path) -> None:
     folder = _folder(tmp_path, 0.5, count=1)
     page = write_report(folder).read_text()

@@ -96,6 +96,17 @@ def test_the_profile_says_which_problems_set_no_target(tmp_path: Path) -> None:
     assert "digits_mlp" not in profile.note
 
 
+def test_a_problem_that_an_algorithm_has_not_run_on_is_left_out(tmp_path: Path) -> None:
+    folder = make_study(
+        tmp_path, algorithms=methods(2), budget=2, problems=("digits_mlp", "digits_conv"), missing=5
+    )
+    tables = read_study(folder)
+    groups = panels_of_study(tables, target_costs(tables, tables.labels), looks(tables.labels))
+    profile = next(group for group in groups if group.name == "all-profile")
+    assert "Left out: digits_conv, where an algorithm has not run yet." in profile.note
+    assert "Share of 1 problem" in profile.note
+
+
 def test_mean_ranks_are_scipys_with_failures_last(study: StudyFolder) -> None:
     tables = read_study(study, curves=False)
     labels = tables.labels

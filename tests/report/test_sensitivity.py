@@ -1,11 +1,13 @@
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from optiscope.records import StudyFolder
+from optiscope.report.appearance import looks
+from optiscope.report.tuning_tables import sensitivity_table
 from optiscope.stats.sensitivity import (
     Tried,
     edge_of_space,
@@ -15,6 +17,7 @@ from optiscope.stats.sensitivity import (
     tried,
 )
 from optiscope.stats.study_table import read_study
+from optiscope.stats.tuning_curve import tuning_summaries
 
 LOG = {"low": 1e-4, "high": 1.0, "log": True}
 LINEAR = {"low": 0.0, "high": 1.0}
@@ -106,6 +109,37 @@ def test_a_failure_between_good_values_is_no_region(study: StudyFolder) -> None:
     found = sensitivity(tables, "SGD", "lr", points)
     assert found is not None
     assert (found.failed_below, found.failed_above) == (None, None)
+
+
+def test_a_value_failed_where_all_its_trials_did(study: StudyFolder) -> None:
+    """As in a grid of two hyperparameters."""
+    tables = read_study(study, curves=False)
+    pairs = [(0.1, 0.5), (0.1, 0.6), (1.0, 0.4), (1.0, math.nan), (3.0, math.nan), (3.0, math.nan)]
+    found = sensitivity(tables, "SGD", "lr", _points(pairs, chosen=1.0))
+    assert found is not None
+    assert (found.failed_below, found.failed_above) == (None, 3.0)
+    found = sensitivity(tables, "SGD", "lr", _points(pairs[:4], chosen=1.0))
+    assert found is not None
+    assert found.failed_above is None
+
+
+def test_a_pruned_trial_has_not_failed_of_its_own() -> None:
+    statuses = {("pruned",): True, ("finished", "pruned"): True, ("diverged", "pruned"): False}
+    for one, pruned in statuses.items():
+        assert Tried(0, {"lr": 0.1}, math.nan, one, "why", chosen=False).pruned is pruned
+    assert not Tried(0, {"lr": 0.1}, 0.5, ("finished",), "", chosen=False).pruned
+
+
+def test_the_best_of_a_metric_is_by_its_direction(study: StudyFolder) -> None:
+    tables = read_study(study, curves=False)
+    points = _points([(0.1, 0.2), (0.3, 0.8)], chosen=0.3)
+    found = sensitivity(tables, "SGD", "lr", points)
+    assert found is not None
+    scored = replace(found, metric="valid_f1")
+    summary = next(s for s in tuning_summaries(tables) if s.algorithm == "SGD")
+    look = looks(tables.labels)["SGD"]
+    row = sensitivity_table([(look, scored)], {"SGD": summary}, {}).rows[0]
+    assert "0.8000" in [cell.text for cell in row.cells]
 
 
 def test_where_everything_failed_nothing_is_good(study: StudyFolder) -> None:

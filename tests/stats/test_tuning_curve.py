@@ -102,6 +102,26 @@ def test_summaries_of_a_study(tmp_path: Path) -> None:
     json.dumps([adam.to_dict(), sgd.to_dict()], allow_nan=False)
 
 
+def test_pruned_trials_are_counted_apart_and_keep_their_order(tmp_path: Path) -> None:
+    tuned = {"Adam": (0.5, 0.8, 0.7, NAN), "SGD": (0.2, 0.3, 0.4, 0.5)}
+    pruning = {**algorithm("Adam"), "pruner": {"name": "MedianPruner"}}
+    folder = study(
+        tmp_path,
+        {"Adam": ADAM, "SGD": SGD},
+        tuning_values=tuned,
+        algorithms=[pruning, algorithm("SGD")],
+    )
+    tables = read_study(folder)
+    rows = tables.runs
+    at = (rows["algorithm"] == "Adam") & (rows["role"] == "tuning") & (rows["index"] == 2)
+    rows.loc[at, "status"], rows.loc[at, "complete"] = "pruned", False
+    adam, sgd = tuning_summaries(tables)
+    assert (adam.budget, adam.failed, adam.pruned) == (4, 1, 1)
+    assert not adam.resampled
+    assert adam.expected == pytest.approx((0.5, 0.2, 0.2, 0.2))
+    assert sgd.resampled
+
+
 def test_a_winner_at_the_edge_is_flagged_with_the_space_to_try(tmp_path: Path) -> None:
     space = {"lr": {"low": 1e-5, "high": 1e-3, "log": True}}
     adam = algorithm("Adam", space=space)

@@ -12,6 +12,7 @@ from small_problems import STEPS, Linear, small, train
 from optiscope import problems
 from optiscope.optim import registry
 from optiscope.records import Seconds, Trial
+from optiscope.study.cost import time_optimizers
 from optiscope.train import clock
 from optiscope.train.clock import PHASES, PhaseClock
 from optiscope.train.timing import time_interleaved
@@ -103,3 +104,10 @@ def test_an_optimizer_that_diverges_is_timed_like_any_other() -> None:
     chunks = list(time_interleaved([trial], problem, [bound], repetitions=2))
     assert [chunk.steps for chunk in chunks] == [37, 37]
     assert all(chunk.total.wall > 0 for chunk in chunks)
+
+
+def test_an_epochs_seconds_are_those_of_all_its_steps_however_few_are_timed() -> None:
+    rows = time_optimizers("digits_logreg", ["sgd"], repetitions=1, steps=2)["rows"]
+    steps = len(problems.get("digits_logreg").data(None).train) // 32
+    expected = steps * rows[0]["milliseconds_per_step"] / 1000
+    assert rows[0]["seconds_per_epoch"] == pytest.approx(expected)

@@ -79,14 +79,16 @@ def answer(
 def goal_text(found: GoalResult) -> str:
     """An algorithm beside a goal, as a sentence."""
     goal = f"the goal of {metric_text(found.goal.value, found.metric)} ({found.goal.meaning})"
-    verbs = {"reached": "reaches", "missed": "misses", "failed": "cannot be held against"}
+    verbs = {"reached": "reaches", "missed": "misses"}
+    whys = {"failed": "a run failed", "unfinished": "its runs are not finished"}
     if found.verdict == "undecided":
         text = f"whether {found.algorithm} reaches {goal} is undecided"
         text = f"{text[0].upper()}{text[1:]}"
     else:
-        text = f"{found.algorithm} {verbs[found.verdict]} {goal}"
-    if found.verdict == "failed":
-        return f"{text}: a run failed."
+        verb = verbs.get(found.verdict, "cannot be held against")
+        text = f"{found.algorithm} {verb} {goal}"
+    if found.verdict in whys:
+        return f"{text}: {whys[found.verdict]}."
     if math.isfinite(found.p_value):
         low, high = (metric_text(end, found.metric) for end in found.interval)
         share = significant(100 * (1 - found.level), 4)

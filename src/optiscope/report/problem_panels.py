@@ -140,6 +140,8 @@ def _learning_curves(
         else "One seed: no spread is known. "
     )
     note += "The value axis is fitted to what follows the first tenth of the epochs."
+    if any(tables.algorithm(label).early_stopping for label in looks):
+        note += " A run that stopped early keeps its last value."
     if settings:
         note += (
             " Grey: published elsewhere, with the range or standard deviation of its source; its "

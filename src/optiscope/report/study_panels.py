@@ -12,7 +12,8 @@ from optiscope.report.appearance import Look
 from optiscope.report.draw_profiles import draw_profile, draw_ranks
 from optiscope.report.legend import Key
 from optiscope.report.panels import FigureGroup, Panel, in_lines, label_width, rows_height
-from optiscope.stats.profiles import TargetCost, performance_profile, ranks
+from optiscope.stats.naming import counted
+from optiscope.stats.profiles import TargetCost, has_outcome, performance_profile, ranks
 from optiscope.stats.study_table import StudyTables
 
 __all__ = ["panels_of_study"]
@@ -28,7 +29,12 @@ def panels_of_study(
     table: dict[str, dict[str, float]] = {}
     for cost in costs:
         table.setdefault(cost.problem, {})[cost.algorithm] = cost.median_epochs
-    table = {p: {label: c.get(label, math.inf) for label in looks} for p, c in table.items()}
+    unrun = [p for p in table if any(not has_outcome(tables, p, label) for label in looks)]
+    table = {
+        p: {label: c.get(label, math.inf) for label in looks}
+        for p, c in table.items()
+        if p not in unrun
+    }
     lines = tuple(Key.of(look) for look in looks.values())
     if table:
         profile = performance_profile(table)
@@ -39,14 +45,16 @@ def panels_of_study(
             keys=lines,
         )
         note = (
-            f"Share of {profile.problems} problems on which an algorithm reaches the target within "
-            "a factor of the fewest epochs that any algorithm shown needs (medians over seeds). "
-            f"Target: median final value of {tables.declaration['reference']}; a method that "
-            "misses it has not solved the problem."
+            f"Share of {counted(profile.problems, 'problem')} on which an algorithm reaches the "
+            "target within a factor of the fewest epochs that any algorithm shown needs (medians "
+            f"over seeds). Target: median final value of {tables.declaration['reference']}; a "
+            "method that misses it has not solved the problem."
         )
         if profile.unsolved:
             note += f" Nobody reached the target of {', '.join(profile.unsolved)}."
-        without = [problem for problem in tables.problems if problem not in table]
+        if unrun:
+            note += f" Left out: {', '.join(unrun)}, where an algorithm has not run yet."
+        without = [p for p in tables.problems if p not in table and p not in unrun]
         if without:
             note += (
                 f" Left out: {', '.join(without)}, as most runs of "

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optiscope.records import higher_is_better
 from optiscope.report.appearance import Look
 from optiscope.report.data_table import Cell, DataTable, Row
 from optiscope.report.legend import Key
@@ -29,7 +30,7 @@ def sensitivity_table(
     for look, s in found:
         summary = tuned[look.label]
         finite = [r for r in s.results if math.isfinite(r)]
-        best = (max if s.metric.endswith("accuracy") else min)(finite) if finite else math.nan
+        best = (max if higher_is_better(s.metric) else min)(finite) if finite else math.nan
         flags = [
             f"{e.name} at the {e.side} edge: try {space_text(e.suggestion)}"
             for e in edges.get(look.label, ())
@@ -44,7 +45,7 @@ def sensitivity_table(
                     Cell(_good_range(s)),
                     Cell(metric_text(best, s.metric)),
                     Cell(_fresh(summary)),
-                    Cell(f"{summary.failed} of {summary.budget}"),
+                    Cell(_lost(summary)),
                     Cell("; ".join(flags) or "–", "bad words" if flags else ""),
                 ],
                 Key.of(look),
@@ -128,6 +129,12 @@ def _good_range(s: Sensitivity) -> str:
     if math.isfinite(good.factor):
         text += f" (× {significant(good.factor)}, {good.trials} trials)"
     return text
+
+
+def _lost(summary: TuningSummary) -> str:
+    """Trials without a value of their end."""
+    text = f"{summary.failed} of {summary.budget}"
+    return f"{text}, {summary.pruned} pruned" if summary.pruned else text
 
 
 def _fresh(summary: TuningSummary) -> str:

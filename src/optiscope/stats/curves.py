@@ -41,15 +41,15 @@ class SingleRun:
 class Curve:
     """One metric of one algorithm on one problem against epochs.
 
-    A failed run is never averaged with the others: it stands by itself in ``failed``.
+    A failed run is never averaged with the others: it stands by itself in ``failed``. A run that
+    stopped early keeps its last value, so that the mean ends where the table of results has it.
 
     Attributes:
-        epochs: [E] epochs at which a run that reached its end was measured.
+        epochs: [E] epochs at which a run that reached an end of its own was measured.
         mean: [E] over those runs.
         low: [E] smallest value.
         high: [E] largest value.
-        count: [E] runs measured there; below ``complete`` once a run has stopped early.
-        complete: runs that reached their end.
+        complete: runs that reached an end of their own.
         failed: the other runs, one by one.
     """
 
@@ -57,7 +57,6 @@ class Curve:
     mean: Array
     low: Array
     high: Array
-    count: NDArray[np.int64]
     complete: int
     failed: tuple[SingleRun, ...]
 
@@ -77,18 +76,20 @@ def curve(tables: StudyTables, problem: str, label: str, split: str, name: str) 
     complete = set(runs.index[runs["complete"].astype(bool)])
     finite = rows[np.isfinite(rows["value"])]
     kept = finite[finite["seed"].isin(complete)]
-    grouped = kept.assign(epoch=kept["epoch"].round(6)).groupby("epoch")["value"]
-    table = grouped.agg(["mean", "min", "max", "count"]).sort_index()
+    table = kept.assign(epoch=kept["epoch"].round(6)).pivot_table(
+        index="epoch", columns="seed", values="value"
+    )  # [E, seeds]
+    stopped = table[::-1].isna().cummin()[::-1]
+    table = table.mask(stopped, table.ffill())
     failed = tuple(
         _single(seed, str(runs.at[seed, "status"]), rows[rows["seed"] == seed])
         for seed in sorted(set(rows["seed"].tolist()) - complete)
     )
     return Curve(
         epochs=table.index.to_numpy(float),
-        mean=table["mean"].to_numpy(float),
-        low=table["min"].to_numpy(float),
-        high=table["max"].to_numpy(float),
-        count=table["count"].to_numpy(np.int64),
+        mean=table.mean(axis=1).to_numpy(float),
+        low=table.min(axis=1).to_numpy(float),
+        high=table.max(axis=1).to_numpy(float),
         complete=int(kept["seed"].nunique()),
         failed=failed,
     )

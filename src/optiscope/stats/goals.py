@@ -15,10 +15,13 @@ from scipy import stats
 
 from optiscope.records import higher_is_better
 from optiscope.stats.curves import curve
-from optiscope.stats.study_table import StudyTables
+from optiscope.stats.study_table import NO_OUTCOME, StudyTables
 from optiscope.stats.summary import Result
 
 __all__ = ["Goal", "GoalResult", "goal_results", "goals_of"]
+
+
+_Verdict = Literal["reached", "missed", "undecided", "failed", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class GoalResult:
             that adds seeds until it is decided, stages.
         p_value: two-sided, of the hypothesis that the mean is the goal; NaN below two seeds.
         verdict: ``reached`` or ``missed`` where the interval leaves the goal out, else
-            ``undecided``; ``failed`` where a run failed.
+            ``undecided``; ``failed`` where a run failed, ``unfinished`` where one is still to come.
         epoch: first at which the mean over seeds was there; infinite where it never was or curves
             were not read.
     """
@@ -62,7 +65,7 @@ class GoalResult:
     interval: tuple[float, float]
     level: float
     p_value: float
-    verdict: Literal["reached", "missed", "undecided", "failed"]
+    verdict: _Verdict
     epoch: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,9 +96,9 @@ def _compare(tables: StudyTables, goal: Goal, result: Result, level: float) -> G
         p_value = float(test.pvalue)
         found = test.confidence_interval(1 - level)
         interval = (float(found.low), float(found.high))
-    verdict: Literal["reached", "missed", "undecided", "failed"] = "undecided"
+    verdict: _Verdict = "undecided"
     if not result.all_complete:
-        verdict = "failed"
+        verdict = "unfinished" if set(result.failed) <= {*NO_OUTCOME} else "failed"
     elif p_value < level:
         above = result.mean > goal.value
         verdict = "reached" if above == higher_is_better(result.metric) else "missed"

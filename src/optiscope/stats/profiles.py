@@ -23,6 +23,7 @@ __all__ = [
     "PerformanceProfile",
     "Rank",
     "TargetCost",
+    "has_outcome",
     "performance_profile",
     "ranks",
     "target",
@@ -117,6 +118,11 @@ def target(tables: StudyTables, problem: str) -> float:
     rows = rows[~rows["status"].isin(NO_OUTCOME)]
     values = _outcomes(rows, metric, worst)
     return _upper_median(values.tolist(), largest_is_worst=worst > 0)
+
+
+def has_outcome(tables: StudyTables, problem: str, label: str) -> bool:
+    """Whether a reporting run of an algorithm on a problem has ended, well or not."""
+    return bool((~tables.of(problem, label, "reporting")["status"].isin(NO_OUTCOME)).any())
 
 
 def target_costs(tables: StudyTables, labels: Sequence[str]) -> list[TargetCost]:

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from optiscope.records import higher_is_better
-from optiscope.stats.study_table import NO_OUTCOME, StudyTables
+from optiscope.records import Status, higher_is_better
+from optiscope.stats.study_table import NO_OUTCOME, PRUNED, StudyTables
 
 __all__ = [
     "Edge",
@@ -54,8 +54,15 @@ class Tried:
 
     @property
     def failed(self) -> bool:
-        """Whether one of its runs did not reach its end."""
+        """Whether one of its runs did not reach its end, of its own or because it was pruned."""
         return not math.isfinite(self.value)
+
+    @property
+    def pruned(self) -> bool:
+        """Whether the tuning ended it, and nothing else was wrong with it."""
+        return PRUNED in self.statuses and all(
+            status == PRUNED or Status(status).complete for status in self.statuses
+        )
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,11 @@ def sensitivity(
     space = tables.algorithm(label).space.get(name, {})
     values = tuple(float(p.hyperparameters[name]) for p in points)
     results = tuple(p.value for p in points)
-    failed = [p.failed for p in points]
+    distinct = sorted(set(values))
+    failed = [
+        all(p.failed for p, value in zip(points, values, strict=True) if value == one)
+        for one in distinct
+    ]
     chosen = next((float(p.hyperparameters[name]) for p in points if p.chosen), None)
     leading = failed.index(False) if False in failed else len(failed)
     trailing = failed[::-1].index(False) if False in failed else len(failed)
@@ -207,8 +218,8 @@ def sensitivity(
         chosen=chosen,
         space=space,
         log=bool(space.get("log", _looks_logarithmic(values))),
-        failed_below=values[leading - 1] if leading and trailing < len(failed) else None,
-        failed_above=values[-trailing] if trailing else None,
+        failed_below=distinct[leading - 1] if leading and trailing < len(failed) else None,
+        failed_above=distinct[-trailing] if trailing else None,
         good=_good_range(values, results, metric),
         edge=None if chosen is None else edge_of_space(name, chosen, space, values),
     )

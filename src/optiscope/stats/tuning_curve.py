@@ -46,14 +46,15 @@ class TuningSummary:
         problem: name.
         algorithm: label.
         metric: that selected, ``valid_loss`` or another figure of the validation set.
-        budget: B, trials that ran, failed ones included.
+        budget: B, trials that ran, failed and pruned ones included.
         failed: how many of them failed.
-        charge: value that a failed trial is charged with: the worst that any trial of any
+        pruned: how many the tuning ended early.
+        charge: value that a failed or pruned trial is charged with: the worst that any trial of any
             algorithm reached on this problem; None where no trial reached its end.
         expected: [B] expected best of n trials for n = 1 .. B; None where no trial of any
             algorithm reached its end.
         resampled: whether ``expected`` resamples the trials; False for a sampler that learns from
-            one trial to the next, where it is the best so far in their own order.
+            one trial to the next and for a pruner, where it is the best so far in their own order.
         edges: hyperparameters whose chosen value lies at the edge of the space, with the space to
             try next.
         selection: bias of the winner, None with fewer than two reporting seeds at their end.
@@ -64,6 +65,7 @@ class TuningSummary:
     metric: str
     budget: int
     failed: int
+    pruned: int
     charge: float | None
     expected: tuple[float, ...] | None
     resampled: bool
@@ -136,7 +138,8 @@ def tuning_summaries(tables: StudyTables) -> list[TuningSummary]:
             if not points:
                 continue
             values = [p.value for p in points]
-            learns = tables.algorithm(label).sampler == "tpe"
+            algorithm = tables.algorithm(label)
+            learns = algorithm.sampler == "tpe" or algorithm.pruner is not None
             chosen = next((p for p in points if p.chosen), None)
             summaries.append(
                 TuningSummary(
@@ -144,11 +147,12 @@ def tuning_summaries(tables: StudyTables) -> list[TuningSummary]:
                     algorithm=label,
                     metric=metric,
                     budget=len(points),
-                    failed=sum(p.failed for p in points),
+                    failed=sum(p.failed and not p.pruned for p in points),
+                    pruned=sum(p.pruned for p in points),
                     charge=charge,
                     expected=None if charge is None else _curve(values, charge, better, learns),
                     resampled=not learns,
-                    edges=edges(tables.algorithm(label).space, points),
+                    edges=edges(algorithm.space, points),
                     selection=None
                     if chosen is None
                     else selection_bias(

@@ -109,8 +109,7 @@ def _row(name: str, position: int, chunks: Sequence[TimedChunk]) -> dict[str, An
         "ratios": [a / b.total.wall for a, b in zip(wall, reference, strict=True)],
         "milliseconds_per_step": 1000 * median(c.total.wall / c.steps for c in mine),
         "cpu_milliseconds_per_step": 1000 * median(c.total.cpu / c.steps for c in mine),
-        "seconds_per_epoch": median(c.total.wall / c.steps for c in mine)
-        * max(c.steps for c in mine),
+        "seconds_per_epoch": median(c.total.wall / c.steps for c in mine) * mine[0].steps_per_epoch,
         "phases_milliseconds_per_step": {
             phase: 1000 * median(c.seconds[phase].wall / c.steps for c in mine) for phase in phases
         },

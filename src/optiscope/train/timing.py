@@ -24,6 +24,7 @@ class TimedChunk:
         position: of the optimizer in the list that was timed.
         repetition: number of the round, from 0; round 0 comes after the warm-up.
         steps: how many were taken.
+        steps_per_epoch: how many an epoch has.
         seconds: per phase; evaluation is no part of it.
         gradient_evaluations: in these steps.
         hessian_products: in these steps.
@@ -32,6 +33,7 @@ class TimedChunk:
     position: int
     repetition: int
     steps: int
+    steps_per_epoch: int
     seconds: dict[str, Seconds]
     gradient_evaluations: int
     hessian_products: int
@@ -114,4 +116,6 @@ def _chunk(training: Training, position: int, repetition: int, steps: int | None
             new, old = seconds_after[phase], seconds_before.get(phase, zero)
             spent[phase] = Seconds(new.wall - old.wall, new.cpu - old.cpu)
     taken, gradients, products = (b - a for a, b in zip(before, after, strict=True))
-    return TimedChunk(position, repetition, taken, spent, gradients, products)
+    return TimedChunk(
+        position, repetition, taken, training.steps_per_epoch, spent, gradients, products
+    )
