@@ -81,6 +81,22 @@ def test_all_comparisons_of_the_study_are_one_family(tmp_path: Path) -> None:
     assert all(isinstance(x, Claim) and x.family == 6 for x in answers)
 
 
+def test_comparisons_still_to_come_are_of_the_family(tmp_path: Path) -> None:
+    """Else an algorithm that has not run yet would make the others' verdicts easier."""
+    values = TWO | {"Lark": tuple(x + 0.001 for x in ADAM[::-1])}
+    folder = study(tmp_path, values)
+    finished = {(x.a, x.b): x for x in study_claims(folder)}["Adam", "SGD"]
+    for entry in folder.ledger():
+        if entry.algorithm == "Lark" and entry.role == "reporting":
+            shutil.rmtree(folder.store.path(entry.trial_hash))
+    (before,) = [x for x in study_claims(folder) if isinstance(x, Claim)]
+    assert (before.a, before.b, before.family) == ("Adam", "SGD", 3)
+    assert before.comparison.level == pytest.approx(0.05 / 3)
+    assert before.correction == "Holm over 3 comparisons, 2 of them unfinished"
+    assert isinstance(finished, Claim)
+    assert before.verdict is finished.verdict
+
+
 def test_equivalence_within_the_declared_margin(tmp_path: Path) -> None:
     near = {"Adam": ADAM, "SGD": tuple(x + d for x, d in zip(ADAM, (1e-4, -2e-4, 0, 1e-4, 2e-4),
                                                              strict=True))}  # fmt: skip

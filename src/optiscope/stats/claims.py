@@ -188,9 +188,11 @@ def claims_from(
         family, correction = len(pairs), f"Bonferroni over {len(pairs)} comparisons, in stages"
         decided = [c.comparison for c in claims]
     else:
-        family = len(claims)
+        to_come = sum(isinstance(x, Refusal) and x.rule == "unfinished" for x in answers)
+        family = len(claims) + to_come
         correction = f"Holm over {family} comparisons" if family > 1 else "one comparison"
-        decided = correct_for_many([c.comparison for c in claims], level)
+        correction += f", {to_come} of them unfinished" if to_come else ""
+        decided = correct_for_many([c.comparison for c in claims], level, to_come=to_come)
     following = iter(decided)
     return [
         replace(x, comparison=next(following), family=family, correction=correction)

@@ -44,12 +44,18 @@ def step_down_levels(p_values: Sequence[Sequence[float]], level: float) -> list[
     return [last if left else own for own, left in zip(levels, unrejected, strict=True)]
 
 
-def correct_for_many(comparisons: Sequence[Comparison], level: float) -> list[Comparison]:
+def correct_for_many(
+    comparisons: Sequence[Comparison], level: float, *, to_come: int = 0
+) -> list[Comparison]:
     """The comparisons decided again so that all their verdicts hold together at ``level``.
+
+    ``to_come`` more that the family will hold count as not rejected, so that a verdict found before
+    they are in is found after.
 
     Intervals follow: each is stated at the level of its own decision, so that it excludes zero
     exactly where a difference was found, and covers the true difference with probability
     ``1 - level`` at least.
     """
-    levels = step_down_levels([c.p_values for c in comparisons], level)
+    p_values = [*(c.p_values for c in comparisons), *[(1.0,)] * to_come]
+    levels = step_down_levels(p_values, level)[: len(comparisons)]
     return [decide(c, own) for c, own in zip(comparisons, levels, strict=True)]
