@@ -35,6 +35,8 @@ OTHER = {
     "device": "cuda",
     "threads": 1,
     "optimizer_version": 2,
+    "optimizer_code": "5d41402abc4b2a76",
+    "problem_code": "7d793037a0760186",
     "schema": 2,
 }
 

@@ -233,6 +233,8 @@ def test_mixed_versions_of_the_problem(tmp_path: Path) -> None:
 
 
 def test_mixed_versions_of_an_optimizer(tmp_path: Path) -> None:
+    folder = study(tmp_path / "e", TWO, tuning_changes={"SGD": {"optimizer_code": "5d41402abc4b"}})
+    assert "was edited between the runs of SGD" in refused(folder, "optimizer version").reason
     folder = study(tmp_path / "a", TWO, tuning_changes={"SGD": {"optimizer_version": 2}})
     assert "versions [1, 2]" in refused(folder, "optimizer version").reason
 
@@ -301,6 +303,7 @@ def test_a_metric_chosen_afterwards(tmp_path: Path) -> None:
     refusal = claim("adam better than sgd in loss", folder)
     assert isinstance(refusal, Refusal)
     assert suggested(refusal)["metric"] == {PROBLEM: "loss"}
+    assert suggested(refusal)["seeds"] == [105, 106, 107, 108, 109]  # the others are known
 
 
 def test_a_suggested_study_mends_everything_at_once(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import (
     BrokenExecutor,
@@ -25,6 +26,7 @@ from small_studies import SMALL, TRIALS, Inline, essence
 from optiscope.records import Run, RunStore, Status, StoreError, StudyFolder
 from optiscope.study import Event, Study, load_study, run_study
 from optiscope.study.runner import DEATHS_ALONE, WorkerError
+from optiscope.study.source_digest import source_digest
 from optiscope.train import TrialError
 
 
@@ -387,6 +389,31 @@ def test_a_problem_at_an_import_path_keeps_its_path_in_the_record(
     run = folder.store.read(entry.trial_hash)
     assert isinstance(run, Run)
     assert run.trial.problem == "deadly_problem:problem"
+
+
+def test_an_edited_optimizer_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (
+        'name = "own"\nquestion = "?"\nproblems = ["digits_logreg"]\nepochs = 1\nseeds = [5]\n'
+        '[[algorithms]]\nlabel = "Mine"\noptimizer = "edited_in_place:Mine"\n'
+    )
+    accuracies = []
+    for rate in (0.0, 0.1):
+        (tmp_path / "edited_in_place.py").write_text(
+            "import torch\n\n\nclass Mine(torch.optim.SGD):\n"
+            f"    def __init__(self, params, lr={rate}):\n"
+            "        super().__init__(params, lr=lr)\n"
+        )
+        sys.modules.pop("edited_in_place", None)  # as in another process
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        source_digest.cache_clear()
+        folder = run_study(declared(tmp_path, text), tmp_path / "out", executor=Inline)
+        (entry,) = folder.ledger()
+        run = folder.store.read(entry.trial_hash)
+        assert isinstance(run, Run)
+        accuracies.append(run.final["test_accuracy"])
+    assert len(folder.store.hashes()) == 2
+    assert accuracies[0] < 0.3 < accuracies[1]
 
 
 def test_a_pool_that_breaks_while_trials_are_handed_over_loses_none(

@@ -51,6 +51,8 @@ class Trial:
         device: ``cpu`` or ``cuda``.
         threads: torch's intra-operation threads; their number changes the order of sums.
         optimizer_version: the optimizer's own version, or None if it has none.
+        optimizer_code: digest of the code of an optimizer that has an import path and no version.
+        problem_code: digest of the code of a problem that has an import path.
         schema: the package's schema version.
     """
 
@@ -70,6 +72,8 @@ class Trial:
     device: str = "cpu"
     threads: int = 1
     optimizer_version: int | None = None
+    optimizer_code: str | None = None
+    problem_code: str | None = None
     schema: int = field(default=SCHEMA_VERSION)
 
     @property

@@ -120,7 +120,7 @@ class _Case:
             labels=[label for label in self.evidence.labels if label in self.labels],
             epochs=epochs,
             metric=metric,
-            seeds=self.fresh_seeds(seeds if seeds > 1 else FEWEST_SEEDS),
+            seeds=self.fresh_seeds(seeds if seeds > 1 else FEWEST_SEEDS, unseen=rule == "metric"),
             budget=max(budgets) if len(budgets) > 1 else None,
         )
         return Refusal(self.problem, self.a, self.b, rule, reason, study)
@@ -128,12 +128,16 @@ class _Case:
     def unfinished(self, reason: str) -> Refusal:
         return Refusal(self.problem, self.a, self.b, "unfinished", reason, None)
 
-    def fresh_seeds(self, count: int) -> list[int]:
-        """Reporting seeds, declared ones first, that never tuned."""
+    def fresh_seeds(self, count: int, *, unseen: bool) -> list[int]:
+        """Reporting seeds that never tuned, declared ones first unless they must be ``unseen``.
+
+        Where nothing of the trials changes, declared seeds would give the runs already seen.
+        """
         tuning = {p.entry.seed for p in self.tuning(*self.labels)}
         tuning |= set(self.evidence.declaration["tuning"]["seeds"])
-        kept = [s for s in self.evidence.declaration["seeds"] if s not in tuning]
-        following = max([*kept, *tuning], default=-1) + 1
+        declared = [s for s in self.evidence.declaration["seeds"] if s not in tuning]
+        following = max([*declared, *tuning], default=-1) + 1
+        kept = [] if unseen else declared
         return kept + list(range(following, following + max(0, count - len(kept))))
 
 
@@ -205,6 +209,12 @@ def _optimizer_version(case: _Case) -> Refusal | None:
     for label in case.labels:
         runs = _runs(case.tuning(label) + case.reporting(label))
         versions = sorted({r.trial.optimizer_version or 1 for r in runs})
+        if len(versions) == 1 and len({r.trial.optimizer_code for r in runs}) > 1:
+            return case.refusal(
+                "optimizer version",
+                f"the code of {runs[0].trial.optimizer} was edited between the runs of {label} on "
+                f"{case.problem}: they are of different optimizers",
+            )
         if len(versions) > 1:
             return case.refusal(
                 "optimizer version",

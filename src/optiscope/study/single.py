@@ -15,6 +15,7 @@ from optiscope.optim import registry
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
 from optiscope.records import Run, Status, Trial
+from optiscope.study.source_digest import source_digest
 from optiscope.train import Progress, run_trial
 from optiscope.train.clipping import check_clip
 from optiscope.train.early_stopping import EarlyStopping
@@ -112,6 +113,10 @@ def run(
             device=device,
             threads=threads or torch.get_num_threads(),
             optimizer_version=bound.spec.version,
+            optimizer_code=source_digest(optimizer)
+            if isinstance(optimizer, str) and bound.spec.version is None
+            else None,
+            problem_code=source_digest(problem) if isinstance(problem, str) else None,
         )
         done = run_trial(
             trial,

@@ -12,6 +12,7 @@ from optiscope.optim import registry
 from optiscope.optim.spec import Choice, Range
 from optiscope.problems import Problem
 from optiscope.records import SCHEMA_VERSION, Trial
+from optiscope.study.source_digest import source_digest
 
 __all__ = ["Algorithm", "Study"]
 
@@ -115,6 +116,7 @@ class Study:
         self, algorithm: Algorithm, problem: Problem, point: Mapping[str, Any], seed: int
     ) -> Trial:
         """The trial of one point of Φ with one seed."""
+        version = registry.get(algorithm.optimizer).version
         return Trial(
             problem=self.paths[problem.name],
             problem_version=problem.version,
@@ -130,7 +132,9 @@ class Study:
             max_seconds=self.max_seconds,
             device=self.device,
             threads=self.threads,
-            optimizer_version=registry.get(algorithm.optimizer).version,
+            optimizer_version=version,
+            optimizer_code=source_digest(algorithm.optimizer) if version is None else None,
+            problem_code=source_digest(self.paths[problem.name]),
         )
 
     def to_dict(self) -> dict[str, Any]:
