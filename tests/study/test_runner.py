@@ -24,6 +24,8 @@ from deadly_problem import DEATHS_VARIABLE, allow_deaths
 from small_studies import SMALL, TRIALS, Inline, essence
 
 from optiscope.records import Run, RunStore, Status, StoreError, StudyFolder
+from optiscope.report import write_report
+from optiscope.stats.claims import Claim, study_claims
 from optiscope.study import Event, Study, load_study, run_study
 from optiscope.study.runner import DEATHS_ALONE, WorkerError
 from optiscope.study.source_digest import source_digest
@@ -164,6 +166,17 @@ def test_more_seeds_run_only_what_is_new(copy: Path, tmp_path: Path) -> None:
     run_study(more, copy, executor=counting)
     assert counting.runs == 6
     assert len(StudyFolder(copy).ledger()) == TRIALS + 6
+    assert StudyFolder(copy).declaration()["looked_at"] == [2]
+    still = declared(tmp_path, SMALL.replace("[11, 12]", "[13, 12, 11, 14]"))
+    run_study(still, copy, executor=counting)
+    assert StudyFolder(copy).declaration()["looked_at"] == [2, 3]
+    answers = [x for x in study_claims(StudyFolder(copy)) if isinstance(x, Claim)]
+    assert answers
+    assert all("seeds added after a look at 2, 3" in x.sentence for x in answers)
+    assert (
+        "Seeds were added after results with 2, 3 were"
+        in write_report(StudyFolder(copy)).read_text()
+    )
 
 
 # How a record is damaged, and a word of the warning.
@@ -283,6 +296,42 @@ def test_a_device_that_is_not_there_ends_the_study_in_one_line(tmp_path: Path) -
     study = declared(tmp_path, 'device = "cuda"\n' + SMALL)
     with pytest.raises(TrialError, match="needs a GPU"):
         run_study(study, tmp_path / "out", workers=1, executor=forked)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[11, 12]", "[11]", r"with seeds \[11, 12\], now it has \[11\]"),
+        ("[11, 12]", "[12, 13]", r"with seeds \[11, 12\], now it has \[12, 13\]"),
+        (
+            "epochs = 1\n",
+            'epochs = 1\nmetric = { digits_logreg = "loss" }\n',
+            "metric of digits_logreg accuracy, now",
+        ),
+        ("epochs = 1\n", "epochs = 1\nlevel = 0.2\n", "level 0.05, now it has 0.2"),
+        ("epochs = 1\n", "epochs = 1\nequivalence_margin = 0.2\n", "equivalence_margin None, now"),
+        ("seeds = [1]\n", 'seeds = [1]\nselect = "valid_accuracy"\n', "select valid_loss, now"),
+    ],
+)
+def test_what_decides_stays_once_results_are_known(
+    copy: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    before = essence(copy)
+    changed = declared(tmp_path, SMALL.replace(old, new, 1))
+    with pytest.raises(StoreError, match=message):
+        run_study(changed, copy, executor=Inline)
+    assert essence(copy) == before
+    for entry in StudyFolder(copy).ledger():
+        if entry.role == "reporting":
+            shutil.rmtree(RunStore(copy / "runs").path(entry.trial_hash), ignore_errors=True)
+    run_study(changed, copy, executor=Inline)  # nothing had reported
+    assert "looked_at" not in StudyFolder(copy).declaration()
+
+
+def test_other_algorithms_spaces_and_epochs_may_follow(copy: Path, tmp_path: Path) -> None:
+    text = SMALL.replace("budget = 2", "budget = 3").replace('"Fixed"', '"Other"')
+    run_study(declared(tmp_path, text), copy, executor=Inline)
+    assert "looked_at" not in StudyFolder(copy).declaration()
 
 
 def test_another_study_in_the_folder_is_left_alone(copy: Path, tmp_path: Path) -> None:

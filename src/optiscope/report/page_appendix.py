@@ -31,6 +31,7 @@ def appendix(
             "lines": [
                 f"Tuning seeds {listed(tuning['seeds'])}, reporting seeds "
                 f"{listed(declaration['seeds'])}; selection by {metric_words(tuning['select'])}.",
+                *_looks(declaration),
             ],
             "blocks": [
                 {"table": tuning_tables.tuning_table(tables, looks)},
@@ -42,6 +43,17 @@ def appendix(
         _reproducibility(tables),
     ]
     return parts
+
+
+def _looks(declaration: Mapping[str, Any]) -> list[str]:
+    """What is to be said of seeds that were added once results were known."""
+    looks = declaration.get("looked_at")
+    if not looks:
+        return []
+    return [
+        f"Seeds were added after results with {listed(looks)} were known. Intervals and p-values "
+        "do not account for that, as they would with optiscope bench --until-decided."
+    ]
 
 
 def _failures(tables: StudyTables, looks: Mapping[str, Look]) -> dict[str, Any]:

@@ -193,6 +193,9 @@ def claims_from(
         correction = f"Holm over {family} comparisons" if family > 1 else "one comparison"
         correction += f", {to_come} of them unfinished" if to_come else ""
         decided = correct_for_many([c.comparison for c in claims], level, to_come=to_come)
+    looks = evidence.declaration.get("looked_at")
+    if looks:
+        correction += f", seeds added after a look at {', '.join(map(str, looks))}"
     following = iter(decided)
     return [
         replace(x, comparison=next(following), family=family, correction=correction)

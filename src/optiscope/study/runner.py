@@ -27,11 +27,11 @@ from optiscope.records import (
     Entry,
     Run,
     Status,
-    StoreError,
     StudyFolder,
     Trial,
     higher_is_better,
 )
+from optiscope.study.redeclaration import check_redeclared
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.tuning import Tuning
 from optiscope.study.work import record_trials
@@ -95,7 +95,8 @@ def run_study(
             is an outcome otherwise.
 
     Raises:
-        StoreError: the folder cannot be written, or holds another study; what is recorded stays.
+        StoreError: the folder cannot be written, holds another study, or results of this one with
+            another metric, level, margin, selection or without its seeds; what is recorded stays.
         MissingData: a data set is not at hand; nothing has run.
         TrialError: a trial cannot begin (see :func:`optiscope.train.run_trial`).
         WorkerError: worker processes die before they begin.
@@ -106,8 +107,8 @@ def run_study(
     for problem in study.problems:
         _require_a_batch(problem, study.batch_sizes[problem.name], data_dir)
     kept = StudyFolder(folder)
-    _refuse_another(study, kept)
-    kept.write_declaration(study.to_dict())
+    looks = check_redeclared(study, kept)
+    kept.write_declaration(study.to_dict() | ({"looked_at": looks} if looks else {}))
     kept.store.sweep()
     count = workers or max(1, available_cores() // study.threads)
     if retry_crashed:
@@ -128,24 +129,6 @@ def _set_crashed_aside(folder: StudyFolder, on_event: Callable[[Event], None]) -
             aside = folder.store.set_aside(run.trial.hash)
             message = f"a run that crashed ({run.reason}) moved to {aside}: its trial runs again"
             on_event(Event(0, 0, message, warning=True))
-
-
-def _refuse_another(study: Study, folder: StudyFolder) -> None:
-    try:
-        declared = folder.declaration()
-    except StoreError:
-        return  # none yet, or one that can no longer be read: it is written anew
-    kept = declared["name"]
-    if kept != study.name:
-        raise StoreError(
-            f"{folder.path} holds the study {kept!r}: choose another folder for {study.name!r}"
-        )
-    if declared.get("until_decided") and study.stages is None:
-        stages = ", ".join(map(str, declared["until_decided"]["stages"]))
-        raise StoreError(
-            f"{folder.path} holds a study that is decided at {stages} seeds, whose level is shared "
-            "among these looks: go on with --until-decided, or choose another folder"
-        )
 
 
 class _Runner:
