@@ -532,6 +532,18 @@ def test_a_study_decided_in_stages_is_not_taken_for_one_that_looks_once(tmp_path
         run_study(study, tmp_path / "out", executor=Inline)
 
 
+def test_a_schedule_shorter_than_the_horizon_is_refused_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    schedule = '{ name = "OneCycleLR", total_steps = 12 }'
+    text = SMALL.replace('{ name = "linear_decay" }', schedule).replace("epochs = 1", "epochs = 2")
+    with pytest.raises(
+        TrialError, match=r"Fixed on digits_logreg, whose horizon is 18 steps: .* 12$"
+    ):
+        run_study(declared(tmp_path, text), tmp_path / "out", executor=Inline)
+    assert not RunStore(tmp_path / "out" / "runs").hashes()
+
+
 def test_a_batch_larger_than_the_data_is_refused_before_anything_runs(tmp_path: Path) -> None:
     study = declared(tmp_path)
     name = study.problems[-1].name

@@ -132,13 +132,42 @@ def test_what_cannot_be_built_is_one_line(declared: dict[str, Any], words: str) 
 
 
 def test_a_schedule_is_tried_on_the_optimizer_it_is_for() -> None:
-    declared = {"name": "CyclicLR", "max_lr": 0.1}
+    declared = {"name": "CyclicLR", "max_lr": 0.1, "cycle_momentum": True}
     check_schedule(declared, sgd())
     plain = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
     plain.param_groups[0].pop("momentum")
     plain.defaults.pop("momentum")
     with pytest.raises(ValueError, match="momentum"):
         check_schedule(declared, plain)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [{"name": "OneCycleLR", "total_steps": "horizon"}, {"name": "CyclicLR", "max_lr": 0.5}],
+)
+def test_momentum_stays_as_it_is_declared(declared: dict[str, Any]) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.5)
+    schedule = make_schedule(declared, optimizer, steps=20, epochs=1)
+    for _ in range(10):
+        optimizer.step()
+        schedule.scheduler.step()
+        assert optimizer.param_groups[0]["momentum"] == 0.5
+
+
+def test_a_schedule_must_last_as_long_as_the_horizon() -> None:
+    declared = {"name": "OneCycleLR", "total_steps": 50}
+    check_schedule(declared, sgd())
+    check_schedule(declared, sgd(), steps=50 - 1, epochs=1)
+    with pytest.raises(ValueError, match=r"OneCycleLR: .*total steps is 50"):
+        check_schedule(declared, sgd(), steps=111, epochs=3)
+
+
+def test_a_warmup_in_epochs_is_tried_on_many() -> None:
+    declared = {"name": "OneCycleLR", "total_steps": "horizon", "interval": "epoch"}
+    check_schedule({**declared, "pct_start": 0.5}, sgd())
+    check_schedule({**declared, "pct_start": 0.5}, sgd(), steps=4000, epochs=40)
+    with pytest.raises(ValueError, match="train for more steps or lengthen it"):
+        check_schedule({**declared, "pct_start": 0.5}, sgd(), steps=200, epochs=2)
 
 
 def test_a_plateau_rule_knows_which_way_its_metric_improves() -> None:

@@ -20,6 +20,8 @@ from math import isfinite
 from pathlib import Path
 
 from optiscope.executors import available_cores, process_pool
+from optiscope.optim import registry
+from optiscope.optim.spec import Choice
 from optiscope.problems import Problem
 from optiscope.problems.data_at_hand import require_data
 from optiscope.records import (
@@ -35,7 +37,8 @@ from optiscope.study.redeclaration import check_redeclared
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.tuning import Tuning
 from optiscope.study.work import record_trials
-from optiscope.train.loop import check_batch
+from optiscope.train.loop import TrialError, check_batch
+from optiscope.train.schedule import check_schedule
 
 __all__ = ["Event", "WorkerError", "run_study"]
 
@@ -106,6 +109,7 @@ def run_study(
         require_data(problem, data_dir)
     for problem in study.problems:
         _require_a_batch(problem, study.batch_sizes[problem.name], data_dir)
+        _require_schedules(study, problem, data_dir)
     kept = StudyFolder(folder)
     looks = check_redeclared(study, kept)
     kept.write_declaration(study.to_dict() | ({"looked_at": looks} if looks else {}))
@@ -129,6 +133,26 @@ def _set_crashed_aside(folder: StudyFolder, on_event: Callable[[Event], None]) -
             aside = folder.store.set_aside(run.trial.hash)
             message = f"a run that crashed ({run.reason}) moved to {aside}: its trial runs again"
             on_event(Event(0, 0, message, warning=True))
+
+
+def _require_schedules(study: Study, problem: Problem, data_dir: Path | None) -> None:
+    """Raise TrialError where a schedule of torch's ends before the problem's horizon does."""
+    scheduled = [a for a in study.algorithms if a.schedule and a.schedule["name"] != "linear_decay"]
+    if not scheduled:
+        return
+    epochs = study.epochs[problem.name]
+    steps = epochs * (len(problem.data(data_dir).train) // study.batch_sizes[problem.name])
+    for algorithm in scheduled:
+        point = {
+            n: d.values[0] if isinstance(d, Choice) else d.low for n, d in algorithm.space.items()
+        }
+        optimizer = registry.bind(algorithm.optimizer, {**algorithm.fixed, **point}).on_probe()
+        try:
+            check_schedule(algorithm.schedule or {}, optimizer, steps=steps, epochs=epochs)
+        except ValueError as error:
+            raise TrialError(
+                f"{algorithm.label} on {problem.name}, whose horizon is {steps} steps: {error}"
+            ) from None
 
 
 class _Runner:

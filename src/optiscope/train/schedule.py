@@ -7,7 +7,8 @@ A schedule is a table with a ``name`` and arguments:
 - ``{name = "CosineAnnealingLR", T_max = "horizon"}``: any class of ``torch.optim.lr_scheduler``
   with its arguments. ``interval`` is ``"step"`` (default) or ``"epoch"``; the word ``"horizon"`` as
   an argument stands for the horizon in that interval. ``OneCycleLR`` has its peak at the
-  optimizer's ``lr``, ``CyclicLR`` its base; ``ReduceLROnPlateau`` watches ``metric``. Warmup is
+  optimizer's ``lr``, ``CyclicLR`` its base, and both leave momentum and betas as they are unless
+  ``cycle_momentum = true``; ``ReduceLROnPlateau`` watches ``metric``. Warmup is
   ``OneCycleLR`` with ``total_steps = "horizon"``, ``anneal_strategy = "linear"`` and the share of
   the steps it takes as ``pct_start``.
 """
@@ -30,7 +31,7 @@ __all__ = ["Schedule", "check_schedule", "make_schedule", "schedule_names"]
 _RATE_OF_ITS_OWN = {"OneCycleLR": "max_lr", "CyclicLR": "base_lr"}
 """Arguments that would replace the rates of the groups; they are taken from these instead."""
 
-_TRIED_STEPS = 1000
+_TRIED = 1000
 """Horizon of a trial declaration: in ``OneCycleLR`` a warmup of one step divides by zero."""
 
 
@@ -56,18 +57,30 @@ def schedule_names() -> list[str]:
     return ["linear_decay", *sorted(classes - {"SequentialLR", "ChainedScheduler"})]
 
 
-def check_schedule(declared: Mapping[str, Any], optimizer: Optimizer) -> None:
-    """Raise ValueError with one line where a schedule cannot be built for an optimizer.
+def check_schedule(
+    declared: Mapping[str, Any],
+    optimizer: Optimizer,
+    *,
+    steps: int | None = None,
+    epochs: int | None = None,
+) -> None:
+    """Raise ValueError with one line where a schedule does not suit an optimizer or a horizon.
 
     Args:
         declared: the table of the schedule.
         optimizer: one that is thrown away afterwards.
+        steps: the horizon, to whose end the schedule is tried; by default a long one, of which
+            only the beginning is.
+        epochs: likewise.
     """
-    schedule = make_schedule(declared, optimizer, steps=_TRIED_STEPS, epochs=2)
+    if steps is not None and declared.get("name") == "linear_decay":
+        return  # ours, and good for every horizon
+    schedule = make_schedule(declared, optimizer, steps=steps or _TRIED, epochs=epochs or _TRIED)
+    known = epochs if schedule.interval == "epoch" else steps
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for _ in range(2 if schedule.interval == "epoch" else 9):
+            for _ in range(known or 9):
                 schedule.scheduler.step(*([1.0] if schedule.metric else []))  # type: ignore[arg-type]
         except Exception as error:
             raise _refused(str(declared.get("name")), error) from None
@@ -106,6 +119,7 @@ def make_schedule(
                 f"is {place}"
             )
         arguments[own] = [group["lr"] for group in optimizer.param_groups]
+        arguments.setdefault("cycle_momentum", False)
     horizon = steps if interval == "step" else epochs
     arguments = {k: horizon if v == "horizon" else v for k, v in arguments.items()}
     try:
