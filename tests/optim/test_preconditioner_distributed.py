@@ -26,6 +26,7 @@ def data() -> tuple[Tensor, Tensor]:
 def train(rank: int, ranks: int, by_closure: bool) -> dict[str, Any]:
     torch.manual_seed(1)
     model: nn.Module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    model.get_parameter("0.bias").requires_grad_(False)
     if ranks > 1:
         model = DistributedDataParallel(model)
     hessian = "difference" if by_closure else "exact"

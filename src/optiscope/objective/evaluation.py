@@ -7,7 +7,7 @@ running statistics of normalisation layers, and must not be a loss of another ba
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 __all__ = [
     "NonDeterministicLossError",
     "RandomState",
+    "leaves",
     "modules_called",
     "second_order_backward",
     "twice_differentiable",
@@ -89,14 +90,20 @@ def modules_called() -> Iterator[list[nn.Module]]:
 @contextmanager
 def unchanged_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Give every buffer of ``modules`` (running statistics, counters) its value back on leaving."""
-    buffers = {id(b): b for module in modules for b in module.buffers()}
-    saved = [(b, b.detach().clone()) for b in buffers.values()]
+    owners = {id(m): m for module in modules for m in module.modules()}
+    saved = [
+        (owner._buffers, name, buffer, buffer.detach().clone())
+        for owner in owners.values()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in saved:
+            for buffers, name, buffer, value in saved:
                 buffer.copy_(value)
+                buffers[name] = buffer  # it may have been replaced by another tensor
 
 
 # The code of whatever is marked as differentiable only once.
@@ -109,27 +116,42 @@ def twice_differentiable(loss: Tensor) -> bool:
     Such a function's share in a Hessian product is lost, without an error, where the second
     derivative does not go through it.
     """
+    kinds = (getattr(node, "_forward_cls", None) for node in _graph(loss))
+    return all(
+        getattr(getattr(kind, "backward", None), "__code__", None) is not _ONCE for kind in kinds
+    )
+
+
+def leaves(loss: Tensor) -> list[Tensor]:
+    """Tensors that a backward pass of ``loss`` gives gradients to."""
+    return [node.variable for node in _graph(loss) if hasattr(node, "variable")]
+
+
+def _graph(loss: Tensor) -> Iterator[Any]:
+    """Nodes of a loss's graph, each once."""
     seen, waiting = set(), [loss.grad_fn]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        kind = getattr(node, "_forward_cls", None)
-        if getattr(getattr(kind, "backward", None), "__code__", None) is _ONCE:
-            return False
+        yield node
         waiting += [following for following, _ in node.next_functions]
-    return True
 
 
 class _CreateGraph(TorchFunctionMode):
     """Calls of ``Tensor.backward`` inside the mode keep the graph of the gradient."""
+
+    def __init__(self, before: Callable[[Tensor], None]) -> None:
+        super().__init__()
+        self._before = before
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is Tensor.backward:
+            self._before(args[0])
             # Positions of Tensor.backward: self, gradient, retain_graph, create_graph.
             args = tuple(args)[:2] + tuple(args)[4:]
             kwargs.update(create_graph=True, retain_graph=True)
@@ -137,15 +159,17 @@ class _CreateGraph(TorchFunctionMode):
 
 
 @contextmanager
-def second_order_backward() -> Iterator[None]:
+def second_order_backward(before: Callable[[Tensor], None] = lambda loss: None) -> Iterator[None]:
     """Gradients that ``loss.backward()`` computes inside the context can be differentiated again.
 
-    Attention and recurrent layers use kernels that have second derivatives meanwhile.
+    Attention and recurrent layers use kernels that have second derivatives meanwhile. ``before`` is
+    told the loss of each backward pass, which may have more of a graph than what is returned.
     """
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Using backward.. with create_graph")
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        stack.enter_context(_CreateGraph())
+        stack.callback(setattr, torch.backends.cudnn, "enabled", torch.backends.cudnn.enabled)
+        torch.backends.cudnn.enabled = False  # its flags() also set TF32, which may be refused
+        stack.enter_context(_CreateGraph(before))
         yield

@@ -100,6 +100,14 @@ class CurvatureOptimizer(WrappedOptimizer):
             closure: clears gradients, calls ``backward`` and returns the loss. May be called twice,
                 with the same random numbers.
         """
+        kind = self._flat.device.type
+        if not torch.is_autocast_enabled(kind):
+            return self._step(closure)
+        inside = None if closure is None else _cast(closure, kind)
+        with torch.autocast(kind, enabled=False):
+            return self._step(inside)
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
         e = self._estimate
         wanted = self._wants_products()
         loss = None
@@ -149,3 +157,17 @@ class CurvatureOptimizer(WrappedOptimizer):
         self._estimate.hessian_products += 1
         y = self._source.product(v, self._flat)
         return add_decay(y, v, self.param_groups, self._flat)
+
+
+def _cast(closure: Callable[[], Any], kind: str) -> Callable[[], Any]:
+    """The closure under the autocast of this moment, whose cast weights are not kept.
+
+    An evaluation at other weights would see those of the first one.
+    """
+    dtype = torch.get_autocast_dtype(kind)
+
+    def evaluate() -> Any:
+        with torch.autocast(kind, dtype=dtype, cache_enabled=False):
+            return closure()
+
+    return evaluate

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from optiscope.objective import FlatParameters
 from optiscope.objective.evaluation import (
     RandomState,
+    leaves,
     modules_called,
     second_order_backward,
     twice_differentiable,
@@ -95,13 +96,15 @@ class CurvatureSource:
             )
         if not twice_differentiable(loss):
             raise NoSecondDerivativesError
-        if all(p.grad is None for p in flat.parameters):
+        if _cleared(flat):
             self.forget_graphs()  # of a step that was never taken
         if world_size() > 1:
             # Hooks that average gradients over ranks keep no graph: this rank's own is kept.
             loss.backward(retain_graph=True)
-            own = torch.autograd.grad(loss, flat.parameters, create_graph=True, allow_unused=True)
-            self._graphs.append((list(own), scale))
+            moving = [p for p in flat.parameters if p.requires_grad]
+            found = torch.autograd.grad(loss, moving, create_graph=True, allow_unused=True)
+            own = dict(zip(map(id, moving), found, strict=True))
+            self._graphs.append(([own.get(id(p)) for p in flat.parameters], scale))
             return
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Using backward.. with create_graph")
@@ -110,18 +113,33 @@ class CurvatureSource:
         for p in flat.parameters:
             if p.grad is not None:
                 p.grad = p.grad.detach().clone()
+        _detach(leaves(loss))
 
     def evaluate(self, closure: Callable[[], Any], flat: FlatParameters) -> Any:
         """The closure's loss, evaluated so that products can follow."""
         self._closure, self._random = closure, RandomState.now([flat.device])
         if world_size() > 1 and self.hessian == "auto":
             self._by_difference = True  # gradients averaged over ranks keep no graph
+        reached: dict[int, Tensor] = {}
+        self._twice = True
+
+        def look_at(loss: Tensor) -> None:
+            if not reached and not _cleared(flat):
+                raise RuntimeError(
+                    "expected a closure that clears gradients, got those of other batches too: "
+                    "curvature would be of the last batch alone; evaluate all in one closure, or "
+                    "accumulate with opt.backward(loss) in place of loss.backward()"
+                )
+            self._twice = self._twice and twice_differentiable(loss)
+            reached.update((id(leaf), leaf) for leaf in leaves(loss))
+
         with ExitStack() as stack:
             self._modules = stack.enter_context(modules_called())
             if not self._by_difference:
-                stack.enter_context(second_order_backward())
+                stack.enter_context(second_order_backward(look_at))
             loss = closure()
-        self._twice = not isinstance(loss, Tensor) or twice_differentiable(loss)
+        own = set(map(id, flat.parameters))
+        _detach(leaf for place, leaf in reached.items() if place not in own)
         return loss
 
     def available(self, flat: FlatParameters) -> bool:
@@ -190,9 +208,17 @@ def _has_graph(flat: FlatParameters) -> bool:
     return any(p.grad is not None and p.grad.requires_grad for p in flat.parameters)
 
 
+def _cleared(flat: FlatParameters) -> bool:
+    return all(p.grad is None or not bool(p.grad.any()) for p in flat.parameters)
+
+
 def detach_gradients(flat: FlatParameters) -> None:
     """Cut the gradients' graphs, which would otherwise live as long as the gradients."""
-    for p in flat.parameters:
+    _detach(flat.parameters)
+
+
+def _detach(parameters: Iterable[Tensor]) -> None:
+    for p in parameters:
         if p.grad is not None and p.grad.requires_grad:
             p.grad = p.grad.detach()
 

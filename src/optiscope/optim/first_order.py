@@ -39,9 +39,10 @@ def _with_betas(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]
         if beta1 is not None or beta2 is not None:
             if "betas" in settings:
                 raise ValueError("expected either betas or beta1 and beta2, got both")
+            own = inspect.signature(inspect.unwrap(optimizer)).parameters["betas"].default
             settings["betas"] = (
-                0.9 if beta1 is None else beta1,
-                0.999 if beta2 is None else beta2,
+                own[0] if beta1 is None else beta1,
+                own[1] if beta2 is None else beta2,
             )
         return optimizer(params, **settings)
 

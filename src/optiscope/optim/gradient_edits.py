@@ -34,12 +34,15 @@ class NonFiniteGradientError(FloatingPointError):
 
 
 def add_decay(vector: Tensor, of: Tensor, groups: Groups, flat: FlatParameters) -> Tensor:
-    """``vector`` [N] plus each group's weight decay times ``of`` [N], in place."""
+    """``vector`` [N] plus each group's weight decay times ``of`` [N], in place.
+
+    Parameters without a gradient do not move, so that their decay is no part of the objective.
+    """
     pieces = iter(zip(flat.split(vector), flat.split(of), strict=True))
     for group in groups:
-        for _ in group["params"]:
+        for p in group["params"]:
             target, source = next(pieces)
-            if group["weight_decay"]:
+            if group["weight_decay"] and p.grad is not None:
                 target.add_(source, alpha=group["weight_decay"])
     return vector
 
@@ -80,9 +83,14 @@ def precondition(basis: Tensor, coefficients: Tensor, flat: FlatParameters) -> N
             grad.copy_(g.view(grad.shape))
 
 
+def _held(flat: FlatParameters) -> list[Tensor]:
+    """Gradients that there are, without empty ones."""
+    return [g.detach() for g in flat.gradients() if g is not None and g.numel()]
+
+
 def gradient_norm(flat: FlatParameters) -> float:
     """Euclidean norm of all gradients."""
-    grads = [g.detach() for g in flat.gradients() if g is not None]
+    grads = _held(flat)
     if not grads:
         return 0.0
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
@@ -101,7 +109,7 @@ def gradients_finite(flat: FlatParameters) -> bool:
     pass over the memory of every gradient, a few per cent of a step. Where a step reads them all
     anyway, it looks again.
     """
-    grads = [g.detach() for g in flat.gradients() if g is not None]
+    grads = _held(flat)
     looked_at = [g for g in grads if g.numel() <= _SMALL] or grads
     if not looked_at:
         return True

@@ -6,6 +6,7 @@ Index legend: N parameters, M observations, K kept eigenpairs; vectors [N] are f
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,6 +54,7 @@ _WATCH_EVERY = 10  # steps between looks at the length of the gradient, once no 
 _UNSTABLE = 3.0  # growth of that length that calls for a test of the step
 _RECOVERY = 1.25  # by which each estimation without such growth raises caution towards 1
 _RELAX = 1.1  # growth of that length from one look to the next that is no news
+_TREND = 10  # looks over which the logarithm of that length is averaged
 _FOLLOW_UP = 3  # lengths of an estimation after which a provisional one is renewed
 _TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
 _FAR_TOO_LONG = 4.0  # the same where nothing else is amiss: sharpness may hover near 2 / rate
@@ -154,7 +156,9 @@ class Preconditioner(CurvatureOptimizer):
         e = self._estimate
         e.restart()
         e.basis = e.power = None
-        e.estimates, e.troubled, e.provisional = 0, False, False
+        if e.rate is None:
+            e.estimates = 0
+        e.troubled = e.provisional = False
 
     def state_dict(self) -> dict[str, Any]:
         """State that resumes bit for bit in any phase; loads with ``weights_only=True``."""
@@ -552,16 +556,22 @@ class Preconditioner(CurvatureOptimizer):
         if not math.isfinite(size):
             require_finite(self._flat.gradient())
             return  # too large for a norm, and for this watch
+        logarithm = math.log(max(size, sys.float_info.min))
         if e.level == 0:
             e.level = e.recent = size
+            e.trend = e.trend_least = logarithm
             return
         e.recent = (e.recent + size) / 2
         e.suspect = e.recent > _UNSTABLE * e.level
-        if e.recent > _UNSTABLE**2 * e.level and e.rate is not None and self.constructs_rate:
+        e.level = min(e.recent, _RELAX * e.level)
+        # Of single samples one gradient is often ten times another: only most of them count here.
+        e.trend += (logarithm - e.trend) / _TREND
+        grown = e.trend - e.trend_least > 2 * math.log(_UNSTABLE)
+        if grown and e.rate is not None and self.constructs_rate:
             # Growth without curvature to explain it: noise, amplified by the rate.
             e.rate, e.caution = e.rate / _UNSTABLE, e.caution / _UNSTABLE
             self._start_in_trouble("gradients grew: rate lowered")
-        e.level = min(e.recent, _RELAX * e.level)
+        e.trend_least = min(e.trend, e.trend_least + math.log(_RELAX) / 2)
 
     def get_log(self) -> dict[str, Any]:
         """What the optimizer knows and does: see :func:`optiscope.optim.estimate.describe`."""

@@ -57,6 +57,8 @@ class WrappedOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with their settings."""
         group = dict(param_group)
+        if group.get("maximize"):
+            raise ValueError("maximize=True has no meaning here: negate the loss")
         rate = group.pop("lr", None)
         factor = check_number("lr_scale", group.pop("lr_scale", 1.0))
         if "weight_decay" in group:
@@ -101,7 +103,8 @@ class WrappedOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         hooks = {k for k in self.__dict__ if k.startswith("_optimizer_") or "profile" in k}
-        own = {k: v for k, v in self.__dict__.items() if k not in hooks | {"_flat"}}
+        bound = {"_flat", "step"}  # schedulers put a step of their own on the instance
+        own = {k: v for k, v in self.__dict__.items() if k not in hooks | bound}
         return {**own, **super().__getstate__()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
