@@ -16,6 +16,13 @@ class Slow(torch.optim.SGD):
         super().__init__(params, lr / 10)  # type: ignore[arg-type]
 
 
+class Failing(torch.optim.SGD):
+    """Fails with words in brackets, as PyTorch's allocator does."""
+
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        raise RuntimeError("[enforce fail at alloc.cpp:127] cannot read [/scratch/x] now")
+
+
 mine = dataclasses.replace(problems.get("digits_logreg"), name="mine", epochs=2)
 
 

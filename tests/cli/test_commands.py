@@ -399,6 +399,36 @@ def test_a_schedule_takes_arguments(optiscope: Command) -> None:
     assert json.loads(done.out)["trial"]["schedule"] == schedule
 
 
+def test_a_rule_takes_lists(optiscope: Command) -> None:
+    command = ["run", "digits_logreg", "sgd", "--set", "lr=0.1", "--epochs", "2", "--json"]
+    done = optiscope(*command, "--schedule", "MultiStepLR,milestones=[3, 6],gamma=0.5")
+    schedule = {"name": "MultiStepLR", "milestones": [3, 6], "gamma": 0.5}
+    assert json.loads(done.out)["trial"]["schedule"] == schedule
+
+
+def test_words_in_brackets_are_printed_as_they_are(optiscope: Command, tmp_path: Path) -> None:
+    command = ["run", "digits_logreg", "own_parts:Failing", "--epochs", "1"]
+    failed = optiscope(*command, "--out", tmp_path / "runs")
+    assert failed.code == 1
+    assert "[enforce fail at alloc.cpp:127] cannot read [/scratch/x] now" in failed.out
+    assert "last accuracy" in failed.out
+    assert "final" not in failed.out
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    study = tmp_path / "brackets.toml"
+    study.write_text(
+        'name = "brackets"\nquestion = "Is [/b] shown?"\nproblems = ["digits_logreg"]\nepochs = 1\n'
+        'seeds = [5]\n[[algorithms]]\nlabel = "SGD [fast]"\noptimizer = "sgd"\n'
+        "fixed = { lr = 0.1 }\n"
+    )
+    folder = tmp_path / "study"
+    done = optiscope("bench", study, "--out", folder, "--workers", 1)
+    assert done.code == 0
+    shown = optiscope("status", folder).out
+    assert "Is [/b] shown?" in shown
+    assert "SGD [fast]" in shown
+    assert "SGD [fast]" in done.out
+
+
 def test_a_record_that_is_kept_is_said_to_be(optiscope: Command, tmp_path: Path) -> None:
     command = ["run", "digits_logreg", "sgd", "--set", "lr=0.1", "--epochs", "1"]
     first, second = (optiscope(*command, "--out", tmp_path / "runs") for _ in range(2))

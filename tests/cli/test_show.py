@@ -110,6 +110,13 @@ def test_spread_under_several_rules(tmp_path: Path, optiscope: Command) -> None:
     assert "Spread at initialisation: the problem's own, 64 samples" in table
 
 
+def test_the_ground_alone_can_be_drawn(tmp_path: Path, optiscope: Command) -> None:
+    figure = tmp_path / "ground.png"
+    assert optiscope("show", "textbook_saddle", "--figure", figure).code == 0
+    with Image.open(figure) as picture:
+        assert min(picture.size) > 300
+
+
 def test_trajectories_of_chosen_optimizers(tmp_path: Path, optiscope: Command) -> None:
     figure = tmp_path / "saddle.svg"
     newton = "optiscope.optim.saddle_free_newton:SPEC"
@@ -150,6 +157,8 @@ REFUSED = [
     ("show textbook_saddle --trajectory sgd,lr", ["NAME=VALUE", "'lr'"]),
     ("show textbook_saddle --trajectory sgd,lr=-1", ["lr of sgd", "-1"]),
     ("show textbook_saddle --steps 0", ["--steps"]),
+    ("show textbook_saddle --trajectory sgd,lr=0.1 --clip-norm -1", ["positive", "-1"]),
+    ("show textbook_saddle --trajectory sgd,lr=0.1 --clip-norm nan", ["positive", "nan"]),
     ("show textbook_adding --figure a.png", ["draws images", "(20, 2)"]),
     ("show digits_mlp --figure a.text", [".png", "'a.text'"]),
 ]

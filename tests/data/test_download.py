@@ -357,6 +357,21 @@ def test_a_data_set_is_fetched_file_by_file_and_only_what_is_missing(
     assert len(server.asked) == 3
 
 
+def test_a_damaged_file_beside_the_published_one_is_named(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be read in its place, and fetching again would mend nothing."""
+    contents = serve_mnist(server, monkeypatch)
+    fetch("mnist", tmp_path)
+    packed = next(iter(contents))
+    assert packed.endswith(".gz")
+    damaged = write(tmp_path / packed.removesuffix(".gz"), b"damaged")
+    with pytest.raises(FetchFailed, match=r"is damaged .*move it away"):
+        fetch("mnist", tmp_path)
+    damaged.unlink()
+    assert fetch("mnist", tmp_path).complete
+
+
 def test_another_file_in_the_place_is_never_overwritten(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

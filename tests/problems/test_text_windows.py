@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from optiscope import problems
+from optiscope.data import BadFile
 from optiscope.problems.text import characters
 
 HEAD = "Header of the publisher\n*** START OF THIS EBOOK ***\n"
@@ -36,6 +37,13 @@ def test_ids_are_ranks_in_the_learnt_part() -> None:
 def test_a_short_vocabulary_leaves_ids_free() -> None:
     assert characters("ab", learnt=2).tolist() == [0, 1]
     assert characters("ab?", learnt=2).tolist() == [0, 1, 82]
+
+
+def test_a_text_too_short_for_its_splits_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tolstoi").mkdir()
+    (tmp_path / "tolstoi" / "war_and_peace.txt").write_text("abc")
+    with pytest.raises(BadFile, match="each split holds more than 50 characters, got one of 3"):
+        problems.get("tolstoi_char_rnn").data(tmp_path)
 
 
 @pytest.mark.parametrize(("name", "length"), [("tolstoi_char_rnn", 50), ("tolstoi_gpt", 128)])

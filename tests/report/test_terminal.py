@@ -9,6 +9,7 @@ from synthetic import make_study, methods
 
 from optiscope.records import StoreError, StudyFolder
 from optiscope.report import summary_json, summary_table
+from optiscope.report.number_text import point_text
 
 
 def _printed(folder: StudyFolder, width: int) -> str:
@@ -29,6 +30,18 @@ def test_the_table_has_a_row_per_algorithm_and_says_who_won(study: StudyFolder) 
 
 def test_the_table_fits_a_terminal_of_eighty_columns(study: StudyFolder) -> None:
     assert max(len(line.rstrip()) for line in _printed(study, 80).splitlines()) <= 80
+
+
+def test_eighty_columns_hold_every_word(crowded: StudyFolder) -> None:
+    lines = _printed(crowded, 80).split("Final values")[0].splitlines()
+    text = " ".join(line.strip() for line in lines)
+    for result in summary_json(crowded)["results"]:
+        assert result["algorithm"] in text
+        for name, value in result["hyperparameters"].items():
+            assert name in text
+            assert point_text({name: value}).split()[1] in text
+    assert "3 diverged" in text or ("3" in text and "diverged" in text)
+    assert max(map(len, lines)) <= 80
 
 
 def test_json_holds_results_claims_and_tuning(study: StudyFolder) -> None:

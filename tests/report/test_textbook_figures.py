@@ -99,6 +99,16 @@ def test_spread_has_a_line_for_each_rule_and_leaves_out_what_is_not_positive() -
     assert left.yaxis_inverted(), "the first layer stands on top"
 
 
+def test_an_axis_of_spread_has_numbers_however_narrow() -> None:
+    spreads = {"he": Spread(["a", "b"], [0.29, 0.56], [0.02, 0.3])}
+    figure = spread_figure("spread", spreads)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = [t for t in axes.get_xticklabels() if low <= t.get_position()[0] <= high]
+        assert len([tick for tick in ticks if tick.get_text()]) >= 2
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_drawn_with_their_labels(channels: int) -> None:
     images = np.random.default_rng(0).uniform(size=(4, channels, 5, 6))

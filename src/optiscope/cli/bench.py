@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option
+from optiscope.cli.terminal import terminal, words
 
 if TYPE_CHECKING:
     from optiscope.records import StudyFolder
@@ -59,12 +60,10 @@ def command(
     seeds, and writes report.html. What is recorded is not run again: stop it at any time and give
     the same command to go on.
     """
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
-        TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
@@ -79,12 +78,12 @@ def command(
     folder = out or Path("runs") / declared.name
     if until_decided:
         declared = _in_stages(declared, max_seeds, folder)
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
+        words("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("trials"),
+        words("trials"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -124,7 +123,7 @@ def command(
     if wants_json:
         click.echo(as_json(summary_json(kept)))
         return
-    Console().print(summary_table(kept))
+    terminal().print(summary_table(kept))
     if any(isinstance(r, Run) and r.status is Status.CRASHED for r in kept.store.scan()):
         click.echo("some runs crashed, see Failures on the page; once mended: --retry-crashed")
     click.echo(f"report: {page}")

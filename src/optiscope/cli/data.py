@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option
+from optiscope.cli.terminal import terminal, words
 
 __all__ = ["command"]
 
@@ -22,7 +23,6 @@ def command() -> None:
 @json_option
 def list_data(data_dir: Path | None, wants_json: bool) -> None:
     """Data sets, their licences, and whether they are here."""
-    from rich.console import Console
     from rich.table import Table
 
     from optiscope.data import DATASETS, MissingData, locate, resolve_data_dir
@@ -51,7 +51,7 @@ def list_data(data_dir: Path | None, wants_json: bool) -> None:
         table.add_column(column)
     for row in rows:
         table.add_row(row["name"], row["description"], row["licence"], row["here"] or "-")
-    Console().print(table)
+    terminal().print(table)
 
 
 @command.command("fetch")
@@ -59,12 +59,10 @@ def list_data(data_dir: Path | None, wants_json: bool) -> None:
 @data_dir_option
 def fetch_data(names: tuple[str, ...], data_dir: Path | None) -> None:
     """Download data sets from their official places; an interrupted download is resumed."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
         Progress,
-        TextColumn,
         TransferSpeedColumn,
     )
 
@@ -72,12 +70,12 @@ def fetch_data(names: tuple[str, ...], data_dir: Path | None) -> None:
 
     _refuse_unknown(names)
     columns = (
-        TextColumn("{task.description}"),
+        words("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=terminal(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 
         def show(name: str, received: int, total: int | None) -> None:
@@ -98,7 +96,6 @@ def verify_data(
     ctx: click.Context, names: tuple[str, ...], data_dir: Path | None, wants_json: bool
 ) -> None:
     """Check files against their published digests; without NAMES, of all data sets at hand."""
-    from rich.console import Console
     from rich.table import Table
 
     from optiscope.cli.root import ExitCode
@@ -131,7 +128,7 @@ def verify_data(
             for f in r.files:
                 colour = {"ok": "green", "wrong": "red", "missing": "red"}.get(f.status, "yellow")
                 table.add_row(r.dataset, str(f.path), f"[{colour}]{f.status}", f.detail)
-        Console().print(table)
+        terminal().print(table)
     ctx.exit(ExitCode.OK if all(r.ok for r in reports) else ExitCode.UNFINISHED)
 
 

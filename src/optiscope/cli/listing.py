@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option
+from optiscope.cli.terminal import terminal
 
 __all__ = ["command"]
 
@@ -53,7 +54,6 @@ def list_problems(measure: bool, data_dir: Path | None, wants_json: bool) -> Non
 def _print_problems(rows: list[dict[str, Any]]) -> None:
     """A table that fits 80 columns: data and model stand under the name."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -68,20 +68,19 @@ def _print_problems(rows: list[dict[str, Any]]) -> None:
         baseline = row["baseline"]
         published = "-" if baseline is None else baseline.split(",")[0]
         table.add_row(name, *figures, _text(row["seconds_per_epoch"]), published)
-    console = Console()
+    console = terminal()
     console.print(table)
     console.print("published: the best tuned result, of any optimizer", style="dim")
 
 
 def _measure(data_dir: Path | None) -> None:
-    from rich.console import Console
     from rich.progress import track
 
     from optiscope import problems
     from optiscope.data import MissingData
     from optiscope.study.speed import kept_seconds_per_epoch, measure_seconds_per_epoch
 
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     kept = kept_seconds_per_epoch()
     names = [name for name in problems.names() if name not in kept]
     for name in track(names, description="measuring", console=console, transient=True):
@@ -139,7 +138,6 @@ def _show(title: str, rows: list[dict[str, Any]], wants_json: bool) -> None:
     if wants_json:
         click.echo(as_json(rows))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -152,7 +150,7 @@ def _show(title: str, rows: list[dict[str, Any]], wants_json: bool) -> None:
         )
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    Console().print(table)
+    terminal().print(table)
 
 
 def _text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ data_dir_option = click.option(
 json_option = click.option("--json", "wants_json", is_flag=True, help="Print JSON for machines.")
 
 
-def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
+def parse_settings(settings: tuple[str, ...], *, hint: str = "'--set'") -> dict[str, Any]:
     """``("lr=0.1", "nesterov=true")`` as values; what is no TOML value is a string.
 
     Raises:
@@ -31,9 +32,9 @@ def parse_settings(settings: tuple[str, ...]) -> dict[str, Any]:
         name, equals, text = setting.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise click.BadParameter(f"expected NAME=VALUE, got {setting!r}", param_hint="'--set'")
+            raise click.BadParameter(f"expected NAME=VALUE, got {setting!r}", param_hint=hint)
         if name in values:
-            raise click.BadParameter(f"{name!r} is set twice", param_hint="'--set'")
+            raise click.BadParameter(f"{name!r} is set twice", param_hint=hint)
         try:
             values[name] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
@@ -47,8 +48,8 @@ def parse_rule(text: str) -> dict[str, Any]:
     Raises:
         click.BadParameter: a part after the name without ``=``, or a setting given twice.
     """
-    name, *settings = text.split(",")
-    return {"name": name.strip(), **parse_settings(tuple(settings))}
+    name, *settings = re.split(r",(?![^\[]*\])", text)  # commas outside of [lists]
+    return {"name": name.strip(), **parse_settings(tuple(settings), hint="a rule's settings")}
 
 
 def _number_or_word(text: str) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from optiscope.cli.options import as_json, json_option
+from optiscope.cli.terminal import terminal
 
 __all__ = ["command"]
 
@@ -83,11 +84,12 @@ def command(
     Options take the labels that the study declares. Leaving algorithms out makes no claim easier:
     claims stay corrected for all comparisons of the study.
     """
-    from rich.console import Console
 
     from optiscope.records import StudyFolder
     from optiscope.report import summary_json, summary_table, write_report
 
+    if width is not None and not figures:
+        raise click.UsageError("--width is the width of --figures: say which, such as pdf")
     kept = StudyFolder(folder)
     try:
         page = write_report(
@@ -104,5 +106,5 @@ def command(
     if wants_json:
         click.echo(as_json(summary_json(kept)))
         return
-    Console().print(summary_table(kept))
+    terminal().print(summary_table(kept))
     click.echo(f"report: {page}")

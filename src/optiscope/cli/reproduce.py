@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option
+from optiscope.cli.terminal import terminal, words
 
 if TYPE_CHECKING:
     from optiscope.study import Event
@@ -64,8 +65,7 @@ def command(
 
     What is recorded is not run again: stop it at any time and give the same command to go on.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
     from rich.table import Table
     from rich.text import Text
 
@@ -74,8 +74,8 @@ def command(
 
     prepare_process()
     folder = out or Path("runs") / "reproduce" / name
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = terminal(stderr=True)
+    columns = (words("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
     ) as bar:
@@ -105,5 +105,5 @@ def command(
     for row in verdicts:
         table.add_row(*row)
     if verdicts:
-        Console().print(table)
+        terminal().print(table)
     click.echo(f"page: {page}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option, parse_rule
+from optiscope.cli.terminal import terminal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -203,12 +204,11 @@ def _print(
     samples: int,
     data_dir: Path | None,
 ) -> None:
-    from rich.console import Console
 
     from optiscope.cli.show_samples import print_samples
     from optiscope.cli.show_terminal import print_definition, print_spreads, print_walks
 
-    console = Console(highlight=False)
+    console = terminal()
     print_definition(console, values)
     if splits is not None:
         print_samples(console, problem, splits, data_dir)

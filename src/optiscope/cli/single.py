@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option, parse_rule, parse_settings
+from optiscope.cli.terminal import terminal, words
 
 if TYPE_CHECKING:
     from optiscope.records import Run
@@ -84,8 +85,7 @@ def command(
 
     Both are names from `optiscope list`, or import paths such as my_package.my_module:MyOptimizer.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
     from optiscope.cli.root import ExitCode
     from optiscope.records import Run, RunStore, Status
@@ -98,12 +98,12 @@ def command(
     if store is not None:
         store.check_writable()
     columns = (
-        TextColumn("{task.description}"),
+        words("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[latest]}"),
+        words("{task.fields[latest]}"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:
@@ -147,10 +147,9 @@ def command(
 
 
 def _print(run: Run) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = terminal()
     trial = run.trial
     table = Table(
         title=f"{trial.problem} · {trial.optimizer} · seed {trial.seed}", title_justify="left"
@@ -159,8 +158,9 @@ def _print(run: Run) -> None:
         dict.fromkeys(m.name for m in run.metrics if m.split in ("train", "valid", "test"))
     )
     table.add_column("split")
+    last = "final" if run.status.complete else "last"  # before it failed
     for name in names:
-        table.add_column(f"final {name}", justify="right")
+        table.add_column(f"{last} {name}", justify="right")
         table.add_column(f"best {name}", justify="right")
     for split in ("train", "valid", "test"):
         cells = []

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from optiscope.cli.options import as_json, json_option
+from optiscope.cli.terminal import terminal
 
 __all__ = ["command"]
 
@@ -18,7 +19,6 @@ __all__ = ["command"]
 @json_option
 def command(folder: Path, wants_json: bool) -> None:
     """Show, for the study in FOLDER, what is recorded, what failed and what is damaged."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -56,7 +56,7 @@ def command(folder: Path, wants_json: bool) -> None:
             f"{row['reporting_done']} of {row['reporting_planned']}",
             str(row["failed"]) if row["failed"] else "-",
         )
-    console = Console()
+    console = terminal()
     console.print(table)
     for line in damaged:
         console.print(Text(line, style="yellow"))

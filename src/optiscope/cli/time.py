@@ -8,6 +8,7 @@ from typing import Any, Literal
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option
+from optiscope.cli.terminal import terminal
 
 __all__ = ["command"]
 
@@ -64,7 +65,6 @@ def command(
     is evaluation. Ratios are paired by repetition. Learning rates are small and fixed: they do
     not change what a step costs. Let nothing else run meanwhile.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from optiscope.study.cost import time_optimizers
@@ -76,7 +76,7 @@ def command(
         raise click.BadParameter(
             "expected names with commas between, got none", param_hint="'--optimizers'"
         )
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with Progress(console=terminal(stderr=True), transient=True) as bar:
         task = bar.add_task(f"timing {problem}", total=repetitions * len(names))
         content = time_optimizers(
             problem,
@@ -98,7 +98,6 @@ def command(
 
 
 def _print(content: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     title = (
@@ -120,7 +119,7 @@ def _print(content: dict[str, Any]) -> None:
             f"{row['phases_milliseconds_per_step'].get('optimizer', 0.0):.2f}",
             f"{row['gradients_per_step']:.2f}",
         )
-    Console().print(table)
+    terminal().print(table)
 
 
 def _write(out: Path, content: dict[str, Any]) -> None:

@@ -64,7 +64,15 @@ def fetch(
     for file in dataset.files:
         if not _already_there(dataset, file, folder):
             fetch_file(file, folder, progress)
-    return verify(name, data_dir)
+    report = verify(name, data_dir)
+    published = {folder / file.place for file in dataset.files}  # each of them is right by now
+    for found in report.files:
+        if found.status == "wrong" and found.path not in published:
+            raise FetchFailed(
+                f"{found.path} is damaged ({found.detail}): move it away; the published file is "
+                "there, and is read once this one is gone"
+            )
+    return report
 
 
 def fetch_file(file: RemoteFile, folder: Path, progress: Progress | None = None) -> Path:

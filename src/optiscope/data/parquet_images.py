@@ -86,7 +86,9 @@ def _read_columns(path: Path) -> tuple[Path, Any, NDArray[np.int64]]:
             table = file.read(columns=[image, label])
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
-        raise BadFile(f"{path}: not a readable parquet file ({reason}): fetch it again") from error
+        raise BadFile(
+            f"{path}: not a readable parquet file ({reason}): move it away and fetch again"
+        ) from error
     encoded, labels = table[image], table[label]
     if pa.types.is_struct(encoded.type):
         if encoded.type.get_field_index("bytes") < 0:

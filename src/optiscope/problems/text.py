@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optiscope.data import load_text
+from optiscope.data import BadFile, load_text
 from optiscope.data.samples import Splits, TextWindows
 from optiscope.data.splits import fixed_split
 from optiscope.problems.image_splits import SPLIT_SEED
@@ -70,6 +70,11 @@ def _body(text: str) -> str:
 def _windows(data_dir: Any, *, length: int) -> Splits:
     text = _body(load_text("tolstoi", data_dir))
     ends = [int(len(text) * share) for share in ENDS]
+    if min(last - first for first, last in zip([0, *ends], ends, strict=False)) <= length:
+        raise BadFile(
+            f"expected a text of which each split holds more than {length} characters, got one of "
+            f"{len(text)} in all: fetch it again"
+        )
     tokens = characters(text, ends[0])
     train, valid, test = (
         TextWindows(tokens, torch.arange(first, last - length, length), length)

@@ -5,15 +5,16 @@ Index legend: L layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from optiscope.report.appearance import Look, figure_style, looks
+from optiscope.report.axis_scale import set_log
 from optiscope.report.legend import Key
 
 __all__ = ["Spread", "spread_figure"]
@@ -50,6 +51,8 @@ def spread_figure(title: str, spreads: Mapping[str, Spread]) -> Figure:
         for label, spread in spreads.items():
             _draw(left, spread.activations, styles[label])
             _draw(right, spread.gradients, styles[label])
+        _fit(left, [spread.activations for spread in spreads.values()])
+        _fit(right, [spread.gradients for spread in spreads.values()])
         left.set_yticks(range(len(layers)), layers)
         left.invert_yaxis()
         left.set_title("activations")
@@ -72,8 +75,6 @@ def spread_figure(title: str, spreads: Mapping[str, Spread]) -> Figure:
 def _draw(axes: Axes, values: Sequence[float], look: Look) -> None:
     shown = np.array(values, dtype=np.float64)
     shown[~(shown > 0)] = np.nan
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.plot(
         shown,
         np.arange(len(shown)),
@@ -82,3 +83,14 @@ def _draw(axes: Axes, values: Sequence[float], look: Look) -> None:
         marker=look.marker,
         markersize=4.5,
     )
+
+
+def _fit(axes: Axes, columns: Sequence[Sequence[float]]) -> None:
+    """A logarithmic axis with labels, from the least positive value to the largest."""
+    positive = [value for values in columns for value in values if 0 < value < math.inf]
+    if not positive:
+        axes.set_xscale("log")
+        return
+    low, high = min(positive), max(positive)
+    margin = max((high / low) ** 0.05, 1.1)
+    set_log(axes, "x", low / margin, high * margin)

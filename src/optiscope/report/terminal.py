@@ -41,15 +41,18 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
     )
     longest = max(len(label) for label in tables.labels)
     table.add_column("algorithm", overflow="fold", min_width=min(2 + longest, WIDEST_LABEL))
     table.add_column("mean ± sd", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("failed", overflow="fold", style="red")
-    table.add_column("chosen", overflow="fold")
     found = results(tables)
+    any_failed = any(result.failed for result in found)  # room is short in eighty columns
+    if any_failed:
+        table.add_column("failed", overflow="fold", style="red")
+    table.add_column("chosen", overflow="fold")
     spent = {(c.problem, c.algorithm): c for c in costs(tables)}
     claims, goals = claims_from(tables.evidence), goal_results(tables, found)
     lines = [
@@ -62,12 +65,13 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
         mine = [r for r in found if r.problem == problem]
         table.add_row(Text(f"{problem}, test {tables.metric(problem)}", style="bold"))
         for result in mine:
+            failed = ", ".join(f"{count} {status}" for status, count in result.failed.items())
             table.add_row(
                 Text(f"  {result.algorithm}"),
                 _value(result),
                 f"{len(result.values)}/{result.planned}",
                 _ratio(spent.get((problem, result.algorithm))),
-                ", ".join(f"{count} {status}" for status, count in result.failed.items()),
+                *([failed] if any_failed else []),
                 Text(point_text(result.hyperparameters)),
             )
         lines.append(f"{problem}: {answer(problem, mine, claims, goals).text}")

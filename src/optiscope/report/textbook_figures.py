@@ -108,6 +108,8 @@ def landscape_figure(
 
 
 def _add_legend_below(figure: Figure, keys: Sequence[Key]) -> None:
+    if not keys:
+        return
     longest = max(len(key.label) for key in keys)
     room = figure.get_figwidth() * 72 / (0.55 * 8.5 * longest + 42)
     figure.legend(

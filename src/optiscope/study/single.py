@@ -24,6 +24,9 @@ from optiscope.train.schedule import check_schedule
 
 __all__ = ["RunInterrupted", "run"]
 
+MOST_THREADS = 1024
+"""More make torch fail without words."""
+
 
 class RunInterrupted(KeyboardInterrupt):
     """Ctrl-C during a run.
@@ -144,6 +147,8 @@ def _check_numbers(
             continue
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"{name} must be a positive integer, got {count!r}")
+    if threads is not None and threads > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}, got {threads}")
     if max_seconds is not None and not 0 < max_seconds < math.inf:
         raise ValueError(f"max_seconds must be positive and finite, got {max_seconds}")
 

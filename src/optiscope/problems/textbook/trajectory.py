@@ -5,6 +5,7 @@ Index legend: T steps, D parameters, B samples in a batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +72,12 @@ def trajectory(
         batch_size: the problem's own unless given; batches are drawn without replacement.
         seed: of the initial weights and of the data's order.
         dtype: of parameters and data.
+
+    Raises:
+        ValueError: ``clip`` is not positive and finite.
     """
+    if clip is not None and not 0 < clip < math.inf:
+        raise ValueError(f"the gradient's norm is clipped at a positive number, got {clip}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = problem.make_model().to(dtype)
