@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from textwrap import fill, indent
 from typing import Any
 
 import numpy as np
@@ -43,15 +44,11 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
         pad_edge=False,
         collapse_padding=True,
     )
-    longest = max(len(label) for label in tables.labels)
-    table.add_column("algorithm", overflow="fold", min_width=min(2 + longest, WIDEST_LABEL))
+    table.add_column("algorithm", no_wrap=True)
     table.add_column("mean ± sd", justify="right", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     found = results(tables)
-    any_failed = any(result.failed for result in found)  # room is short in eighty columns
-    if any_failed:
-        table.add_column("failed", overflow="fold", style="red")
     table.add_column("chosen", overflow="fold")
     spent = {(c.problem, c.algorithm): c for c in costs(tables)}
     claims, goals = claims_from(tables.evidence), goal_results(tables, found)
@@ -63,15 +60,15 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
         if table.row_count:
             table.add_section()
         mine = [r for r in found if r.problem == problem]
-        table.add_row(Text(f"{problem}, test {tables.metric(problem)}", style="bold"))
+        table.add_row(
+            Text(fill(f"{problem}, test {tables.metric(problem)}", WIDEST_LABEL), style="bold")
+        )
         for result in mine:
-            failed = ", ".join(f"{count} {status}" for status, count in result.failed.items())
             table.add_row(
-                Text(f"  {result.algorithm}"),
+                _label(result),
                 _value(result),
                 f"{len(result.values)}/{result.planned}",
                 _ratio(spent.get((problem, result.algorithm))),
-                *([failed] if any_failed else []),
                 Text(point_text(result.hyperparameters)),
             )
         lines.append(f"{problem}: {answer(problem, mine, claims, goals).text}")
@@ -101,6 +98,15 @@ def summary_json(folder: StudyFolder, *, tables: StudyTables | None = None) -> d
     }
     known: dict[str, Any] = _known(content)
     return known
+
+
+def _label(result: Result) -> Text:
+    """An algorithm's label, and below it how many of its runs did not reach their end."""
+    label = Text(indent(fill(result.algorithm, WIDEST_LABEL - 2), "  "))
+    if result.failed:
+        failed = ", ".join(f"{count} {status}" for status, count in result.failed.items())
+        label.append("\n" + indent(fill(failed, WIDEST_LABEL - 4), "    "), style="red")
+    return label
 
 
 def _value(result: Result) -> str:
