@@ -127,6 +127,17 @@ def test_layers_of_others_keep_no_graph(by_closure: bool) -> None:
     assert opt.hessian_products > 0
 
 
+def test_weights_that_changed_since_backward_are_named_as_the_reason() -> None:
+    model = network()
+    opt = PreconditionedSGD(model.parameters(), **SMALL)
+    other = torch.optim.SGD(model.parameters(), lr=0.1)
+    ((x, y),) = batches(1)
+    opt.backward(functional.cross_entropy(model(x), y))
+    other.step()
+    with pytest.raises(RuntimeError, match="weights changed between the backward pass"):
+        opt.step()
+
+
 def test_the_closure_may_return_a_detached_loss() -> None:
     class Once(torch.autograd.Function):
         @staticmethod

@@ -156,6 +156,11 @@ def graph_product(gradient: Sequence[Tensor | None], flat: FlatParameters, v: Te
     except RuntimeError as error:
         if "allocate memory" in str(error):
             raise
+        if "modified by an inplace operation" in str(error):
+            raise RuntimeError(
+                "weights changed between the backward pass and this product, as by another "
+                "optimizer's step: step this one first"
+            ) from error
         raise NoSecondDerivativesError from error
     products = dict(zip(map(id, moving), found, strict=True))
     return flat.join([products.get(id(p)) for p in flat.parameters])
