@@ -353,6 +353,9 @@ def test_data_verify(tmp_path: Path, optiscope: Command) -> None:
     (row,) = json.loads(outcome.out)
     assert row["ok"] is False
     assert {file["status"] for file in row["files"]} == {"missing"}
+    table = optiscope("data", "verify", "mnist", "--data-dir", tmp_path).out
+    assert "missing" in table
+    assert "[" not in table
 
 
 @pytest.mark.parametrize(

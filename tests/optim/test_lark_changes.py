@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -204,6 +205,20 @@ def test_a_rank_changed_later_holds_for_parameters_that_begin_later(
         pull(optimizer)
     ranks = [optimizer.state[p]["left"].shape[-1] for p in (weight, later)]
     assert ranks == [before, after]
+
+
+def test_a_state_without_a_layers_own_count_goes_on_at_its_groups() -> None:
+    weight = square()
+    optimizer = trained([weight], steps=13, horizon=50)
+    saved = copy.deepcopy(optimizer.state_dict())
+    for state in saved["state"].values():
+        del state["step"]
+    again = nn.Parameter(weight.detach().clone())
+    other = Lark([again], horizon=50)
+    other.load_state_dict(saved)
+    pull(optimizer)
+    pull(other)
+    assert torch.equal(again, weight)
 
 
 def test_states_of_others_are_refused() -> None:

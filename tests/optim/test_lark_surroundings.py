@@ -61,6 +61,21 @@ def test_the_chosen_precision_comes_back_after_an_error(reduced_products: None) 
     assert torch.get_float32_matmul_precision() == "medium"
 
 
+def test_a_precision_that_is_the_whole_processs_stays_so() -> None:
+    try:
+        for backend in (torch.backends.mkldnn, torch.backends.cuda):
+            backend.matmul.fp32_precision = "none"
+        torch.backends.fp32_precision = "tf32"
+        with full_precision({"cpu"}):
+            assert precisions() == ["ieee", "ieee"]
+        assert precisions() == ["tf32", "tf32"]
+        torch.backends.fp32_precision = "ieee"
+        assert precisions() == ["ieee", "ieee"]
+    finally:
+        torch.backends.fp32_precision = "none"
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_a_step_inside_autocast_is_one_outside_it() -> None:
     layers = []
     for inside in (True, False):

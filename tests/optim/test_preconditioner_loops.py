@@ -53,6 +53,18 @@ def test_noise_of_tiny_batches_does_not_end_training(size: int) -> None:
         assert functional.cross_entropy(model(inputs), targets) < 0.2
 
 
+def test_a_gradient_of_exactly_zero_is_no_growth_afterwards() -> None:
+    weight = nn.Parameter(torch.zeros(8))
+    opt = AdaptiveSGD([weight], check_every=0)
+    torch.manual_seed(0)
+    for step in range(200):
+        opt.zero_grad()
+        flat = 0.0 if step in (30, 31, 60, 90) else 1.0
+        opt.backward(flat * (0.5 * weight.square().sum() + torch.randn(8) @ weight))
+        opt.step()
+    assert opt.get_log()["step_size"][0] > 0.3
+
+
 def test_gradients_that_keep_growing_lower_the_rate() -> None:
     """Without curvature to explain it."""
     weight = nn.Parameter(torch.zeros(8))
@@ -162,6 +174,30 @@ def test_the_closure_may_return_a_detached_loss() -> None:
     for _ in range(10):
         opt.step(closure)
     assert opt.get_log()["step_size"][0] == pytest.approx(1 / 11, rel=1e-3)
+
+
+def test_a_backward_pass_started_otherwise_is_looked_at_too() -> None:
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return 5 * x
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            return 5 * g
+
+    weight = nn.Parameter(torch.ones(3))
+    opt = AdaptiveSGD([weight], **SMALL, hessian="exact")
+
+    def closure() -> Tensor:
+        opt.zero_grad()
+        loss = (Once.apply(weight) ** 2).sum()
+        torch.autograd.backward(loss, create_graph=True)
+        return loss
+
+    with pytest.raises(RuntimeError, match="without second derivatives"):
+        opt.step(closure)
 
 
 def test_decay_of_frozen_parameters_is_no_part_of_the_objective() -> None:

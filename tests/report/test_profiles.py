@@ -105,6 +105,10 @@ def test_a_problem_that_an_algorithm_has_not_run_on_is_left_out(tmp_path: Path) 
     profile = next(group for group in groups if group.name == "all-profile")
     assert "Left out: digits_conv, where an algorithm has not run yet." in profile.note
     assert "Share of 1 problem" in profile.note
+    folder.write_ledger([e for e in folder.ledger() if e.algorithm == "SGD" or e.role == "tuning"])
+    tables = read_study(folder)
+    groups = panels_of_study(tables, target_costs(tables, tables.labels), looks(tables.labels))
+    assert [group.name for group in groups if group.name == "all-profile"] == []
 
 
 def test_mean_ranks_are_scipys_with_failures_last(study: StudyFolder) -> None:

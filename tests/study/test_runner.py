@@ -28,7 +28,6 @@ from optiscope.report import write_report
 from optiscope.stats.claims import Claim, study_claims
 from optiscope.study import Event, Study, load_study, run_study
 from optiscope.study.runner import DEATHS_ALONE, WorkerError
-from optiscope.study.source_digest import source_digest
 from optiscope.train import TrialError
 
 
@@ -328,6 +327,22 @@ def test_what_decides_stays_once_results_are_known(
     assert "looked_at" not in StudyFolder(copy).declaration()
 
 
+def test_seeds_added_when_some_had_reported_are_told(copy: Path, tmp_path: Path) -> None:
+    folder = StudyFolder(copy)
+    for entry in folder.ledger():
+        if entry.role == "reporting" and (entry.seed == 12 or entry.problem == "digits_mlp"):
+            shutil.rmtree(folder.store.path(entry.trial_hash), ignore_errors=True)
+    more = declared(tmp_path, SMALL.replace("[11, 12]", "[11, 12, 13]"))
+    run_study(more, copy, executor=Inline)
+    assert folder.declaration()["looked_at"] == [1]
+
+
+def test_a_damaged_ledger_opens_no_way_around(copy: Path, tmp_path: Path) -> None:
+    (copy / "ledger.json").write_text("{")
+    with pytest.raises(StoreError, match=r"level 0\.05, now it has 0\.2"):
+        run_study(declared(tmp_path, "level = 0.2\n" + SMALL), copy, executor=Inline)
+
+
 def test_other_algorithms_spaces_and_epochs_may_follow(copy: Path, tmp_path: Path) -> None:
     text = SMALL.replace("budget = 2", "budget = 3").replace('"Fixed"', '"Other"')
     run_study(declared(tmp_path, text), copy, executor=Inline)
@@ -455,7 +470,6 @@ def test_an_edited_optimizer_runs_again(tmp_path: Path, monkeypatch: pytest.Monk
         )
         sys.modules.pop("edited_in_place", None)  # as in another process
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
-        source_digest.cache_clear()
         folder = run_study(declared(tmp_path, text), tmp_path / "out", executor=Inline)
         (entry,) = folder.ledger()
         run = folder.store.read(entry.trial_hash)

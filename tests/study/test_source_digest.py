@@ -68,6 +68,53 @@ def test_what_it_uses_counts(digest: Digest, old: str, new: str) -> None:
     assert digest(TEXT.replace(old, new)) != digest(TEXT)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('RATES = {"a": 1}\nRATES["a"] = 2\n', 'RATES = {"a": 1}\nRATES["a"] = 3\n'),
+        ("RATES = [1]\nRATES.append(2)\n", "RATES = [1]\nRATES.append(3)\n"),
+        ("try:\n    import json as RATES\nexcept ImportError:\n    RATES = 1\n",
+         "try:\n    import csv as RATES\nexcept ImportError:\n    RATES = 1\n"),
+        ("# \x0c one\nRATES = 2\n", "# \x0c one\nRATES = 3\n"),
+    ],
+)  # fmt: skip
+def test_values_changed_after_their_definition_count(
+    digest: Digest, before: str, after: str
+) -> None:
+    uses = "\ndef make():\n    return RATES\n"
+    assert digest(before + uses, "make") != digest(after + uses, "make")
+
+
+def test_a_function_is_followed_to_where_it_is_defined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for number in (1, 2):
+        package = tmp_path / f"followed_{next(NUMBERS)}"
+        package.mkdir()
+        (package / "__init__.py").write_text("from .inner import make\n")
+        (package / "inner.py").write_text(f"def make():\n    return {number}\n")
+        importlib.invalidate_caches()
+        digests.append(source_digest(f"{package.name}:make"))
+    assert None not in digests
+    assert digests[0] != digests[1]
+
+
+def test_what_is_loaded_anew_is_looked_at_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a notebook; an edit without it is of no effect yet."""
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"again_{next(NUMBERS)}"
+    (tmp_path / f"{name}.py").write_text("def make():\n    return 1\n")
+    first = source_digest(f"{name}:make")
+    (tmp_path / f"{name}.py").write_text("def make():\n    return 22\n")
+    assert source_digest(f"{name}:make") == first
+    importlib.reload(importlib.import_module(name))
+    assert source_digest(f"{name}:make") != first
+
+
 def test_what_it_does_not_use_does_not_count(digest: Digest) -> None:
     first = digest(TEXT)
     assert first is not None

@@ -162,6 +162,12 @@ def test_a_schedule_must_last_as_long_as_the_horizon() -> None:
         check_schedule(declared, sgd(), steps=111, epochs=3)
 
 
+def test_a_schedule_of_few_epochs_is_good_for_few_epochs() -> None:
+    declared = {"name": "OneCycleLR", "total_steps": 5, "interval": "epoch"}
+    check_schedule(declared, sgd())
+    check_schedule(declared, sgd(), steps=100, epochs=4)
+
+
 def test_a_warmup_in_epochs_is_tried_on_many() -> None:
     declared = {"name": "OneCycleLR", "total_steps": "horizon", "interval": "epoch"}
     check_schedule({**declared, "pct_start": 0.5}, sgd())

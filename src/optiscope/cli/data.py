@@ -97,6 +97,7 @@ def verify_data(
 ) -> None:
     """Check files against their published digests; without NAMES, of all data sets at hand."""
     from rich.table import Table
+    from rich.text import Text
 
     from optiscope.cli.root import ExitCode
     from optiscope.data import DATASETS, verify
@@ -127,7 +128,7 @@ def verify_data(
                 table.add_row(r.dataset, "comes with scikit-learn", "ok", "")
             for f in r.files:
                 colour = {"ok": "green", "wrong": "red", "missing": "red"}.get(f.status, "yellow")
-                table.add_row(r.dataset, str(f.path), f"[{colour}]{f.status}", f.detail)
+                table.add_row(r.dataset, str(f.path), Text(f.status, style=colour), f.detail)
         terminal().print(table)
     ctx.exit(ExitCode.OK if all(r.ok for r in reports) else ExitCode.UNFINISHED)
 

@@ -138,6 +138,8 @@ class CurvatureSource:
             if not self._by_difference:
                 stack.enter_context(second_order_backward(look_at))
             loss = closure()
+        if isinstance(loss, Tensor):  # its backward pass may have been started otherwise
+            self._twice = self._twice and twice_differentiable(loss)
         own = set(map(id, flat.parameters))
         _detach(leaf for place, leaf in reached.items() if place not in own)
         return loss

@@ -474,9 +474,11 @@ class Lark(Optimizer):
 
     def _restore(self, state_dict: dict[str, Any]) -> None:
         """The saved tensors, in the precision that a step of ours keeps them in."""
-        places = [place for group in state_dict["param_groups"] for place in group["params"]]
+        groups = state_dict["param_groups"]
+        places = [place for group in groups for place in group["params"]]
+        steps = [group["step"] for group in groups for _ in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
-        for place, p in zip(places, params, strict=True):
+        for place, p, step in zip(places, params, steps, strict=True):
             if place in state_dict["state"]:
                 dtype = torch.promote_types(p.dtype, torch.float32)
                 self.state[p] = {
@@ -485,6 +487,8 @@ class Lark(Optimizer):
                     else v.detach().to("cpu", copy=True)
                     for name, v in state_dict["state"][place].items()
                 }
+                if "momentum" in self.state[p]:  # once a layer followed its group's clock
+                    self.state[p].setdefault("step", torch.tensor(float(step), device="cpu"))
 
     def get_log(self) -> list[LayerLog]:
         """What is believed of each matrix that has had a gradient, in the parameters' order."""

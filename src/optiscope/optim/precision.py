@@ -36,4 +36,6 @@ def full_precision(device_types: Iterable[str]) -> Iterator[None]:
         finally:
             for products, precision in chosen:
                 if precision not in _EXACT:
-                    products.fp32_precision = precision
+                    products.fp32_precision = "none"  # whatever the whole process has
+                    if products.fp32_precision != precision:
+                        products.fp32_precision = precision

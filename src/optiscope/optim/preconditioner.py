@@ -6,7 +6,6 @@ Index legend: N parameters, M observations, K kept eigenpairs; vectors [N] are f
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -53,6 +52,7 @@ _CHECK_EVERY = 100
 _WATCH_EVERY = 10  # steps between looks at the length of the gradient, once no longer young
 _UNSTABLE = 3.0  # growth of that length that calls for a test of the step
 _RECOVERY = 1.25  # by which each estimation without such growth raises caution towards 1
+_LEAST_CAUTION = 0.1  # down to which such growth lowers it
 _RELAX = 1.1  # growth of that length from one look to the next that is no news
 _TREND = 10  # looks over which the logarithm of that length is averaged
 _FOLLOW_UP = 3  # lengths of an estimation after which a provisional one is renewed
@@ -556,7 +556,9 @@ class Preconditioner(CurvatureOptimizer):
         if not math.isfinite(size):
             require_finite(self._flat.gradient())
             return  # too large for a norm, and for this watch
-        logarithm = math.log(max(size, sys.float_info.min))
+        if size == 0:
+            return  # nothing to step along, and nothing to compare with
+        logarithm = math.log(size)
         if e.level == 0:
             e.level = e.recent = size
             e.trend = e.trend_least = logarithm
@@ -567,7 +569,8 @@ class Preconditioner(CurvatureOptimizer):
         # Of single samples one gradient is often ten times another: only most of them count here.
         e.trend += (logarithm - e.trend) / _TREND
         grown = e.trend - e.trend_least > 2 * math.log(_UNSTABLE)
-        if grown and e.rate is not None and self.constructs_rate:
+        may = e.caution >= _LEAST_CAUTION * _UNSTABLE  # noise alone would otherwise end training
+        if grown and may and e.rate is not None and self.constructs_rate:
             # Growth without curvature to explain it: noise, amplified by the rate.
             e.rate, e.caution = e.rate / _UNSTABLE, e.caution / _UNSTABLE
             self._start_in_trouble("gradients grew: rate lowered")

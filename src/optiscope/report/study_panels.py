@@ -29,6 +29,7 @@ def panels_of_study(
     table: dict[str, dict[str, float]] = {}
     for cost in costs:
         table.setdefault(cost.problem, {})[cost.algorithm] = cost.median_epochs
+    missing = ""
     unrun = [p for p in table if any(not has_outcome(tables, p, label) for label in looks)]
     table = {
         p: {label: c.get(label, math.inf) for label in looks}
@@ -61,6 +62,8 @@ def panels_of_study(
                 f"{tables.declaration['reference']} failed there or are still to come."
             )
         groups.append(FigureGroup("all-profile", "profile", "Profile", note, (panel,), lines))
+    elif unrun:
+        missing = "There is no profile: on every problem an algorithm has not run yet. "
     found = ranks(tables, list(looks), generator=np.random.default_rng(0))
     if found:
         keys = tuple(Key.of(look, line=False) for look in looks.values())
@@ -72,7 +75,7 @@ def panels_of_study(
             left=label_width([in_lines(r.algorithm) for r in found]),
             keys=keys,
         )
-        note = (
+        note = missing + (
             "Rank by final value with each seed, mean over seeds and problems; failed runs come "
             "last. Thick: middle 95 % of resampled seeds, too narrow with few seeds; thin: range "
             "when each problem is left out in turn."

@@ -53,9 +53,23 @@ def check_redeclared(study: Study, folder: StudyFolder) -> list[int]:
                 "what is chosen after results are known is chosen for its answer; go back, or "
                 "choose another folder and other seeds"
             )
-        if more and any(seeds >= set(before) for seeds in reported.values()):
-            looks.append(len(before))
+        known = _known(reported, set(before), len(declared["algorithms"]))
+        if more and known:
+            looks.append(known)
     return looks
+
+
+def _known(reported: Mapping[tuple[str, str], set[int]], seeds: set[int], algorithms: int) -> int:
+    """Of how many seeds results could be compared; of a single algorithm, were known."""
+    counts: dict[str, list[int]] = {}
+    for (problem, _), found in reported.items():
+        counts.setdefault(problem, []).append(len(found & seeds))
+    enough = [
+        sorted(each)[-min(2, algorithms)]
+        for each in counts.values()
+        if len(each) >= min(2, algorithms)
+    ]
+    return max(enough, default=0)
 
 
 def _changes(study: Study, declared: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -80,8 +94,14 @@ def _reported(folder: StudyFolder) -> dict[tuple[str, str], set[int]]:
     """Seeds that have reported, by problem and algorithm."""
     try:
         entries = folder.ledger()
-    except StoreError:
-        return {}
+    except StoreError:  # damaged: whoever they were of
+        runs = [run for run in folder.store.scan() if isinstance(run, Run)]
+        return {
+            (run.trial.problem, name): {r.trial.seed for r in runs}
+            for run in runs
+            if run.status is not Status.INTERRUPTED
+            for name in ("", "?")
+        }
     found: dict[tuple[str, str], set[int]] = {}
     for entry in entries:
         if entry.role != "reporting":

@@ -8,13 +8,13 @@ import importlib
 import sys
 import sysconfig
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 __all__ = ["source_digest"]
 
 
-@cache
 def source_digest(path: str) -> str | None:
     """Digest of what an import path names, and of all it uses that is defined in the same file.
 
@@ -31,10 +31,19 @@ def source_digest(path: str) -> str | None:
     if ":" not in path:
         return None
     module_name, _, attribute = path.partition(":")
-    module = importlib.import_module(module_name)
-    found = getattr(module, attribute, None)
-    if isinstance(found, type):  # may be defined elsewhere than where it is named
-        module, attribute = sys.modules[found.__module__], found.__name__
+    found = getattr(importlib.import_module(module_name), attribute, None)
+    if path not in _DIGESTS or _DIGESTS[path][0] is not found:  # the latter: loaded anew
+        _DIGESTS[path] = (found, _digest(module_name, attribute, found))
+    return _DIGESTS[path][1]
+
+
+_DIGESTS: dict[str, tuple[Any, str | None]] = {}  # of what was loaded, whatever was edited since
+
+
+def _digest(module_name: str, attribute: str, found: Any) -> str | None:
+    module = sys.modules[module_name]
+    if isinstance(found, type | FunctionType):  # may be defined elsewhere than where it is named
+        module, attribute = sys.modules.get(found.__module__, module), found.__name__
     file = getattr(module, "__file__", None)
     if file is None or module.__name__.split(".")[0] == __name__.split(".")[0]:
         return None
@@ -54,7 +63,7 @@ def _used(text: str, name: str) -> Iterator[str]:
 
     All of the text where no statement defines the name.
     """
-    lines, statements = text.splitlines(), ast.parse(text).body
+    lines, statements = text.split("\n"), ast.parse(text).body
     defined: dict[str, list[int]] = {}
     for place, statement in enumerate(statements):
         for one in _names(statement):
@@ -77,15 +86,25 @@ def _used(text: str, name: str) -> Iterator[str]:
 
 
 def _names(statement: ast.stmt) -> Iterator[str]:
-    """Names that a statement at the top of a module defines."""
+    """Names that a statement at the top of a module defines, or whose value it changes."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield statement.name
-    elif isinstance(statement, ast.Import | ast.ImportFrom):
-        for alias in statement.names:
-            yield (alias.asname or alias.name).split(".")[0]
-    else:
-        for node in ast.walk(statement):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                yield node.id
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                yield node.name
+        return
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            yield _base(node)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            yield _base(node.value.func)  # settings.update(...)
+
+
+def _base(node: ast.expr) -> str:
+    """The name in ``name.a[0].b``, or nothing."""
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""

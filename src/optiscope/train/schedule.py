@@ -80,7 +80,7 @@ def check_schedule(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for _ in range(known or 9):
+            for _ in range(known or (2 if schedule.interval == "epoch" else 9)):
                 schedule.scheduler.step(*([1.0] if schedule.metric else []))  # type: ignore[arg-type]
         except Exception as error:
             raise _refused(str(declared.get("name")), error) from None
