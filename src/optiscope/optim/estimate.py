@@ -67,8 +67,6 @@ class Estimate:
         rate: constructed learning rate.
         recent: length of the gradients, averaged over the last looks.
         level: least of these lately, or 0 before the first look.
-        trend: logarithm of that length, averaged over more looks.
-        trend_least: least of these lately.
         caution: factor on constructed rates, below 1 after rates that proved unstable.
         suspect: whether gradients have grown since, which the next step looks into.
         troubled: whether steps proved too long since the last estimation ended.
@@ -110,8 +108,6 @@ class Estimate:
     rate: float | None = None
     recent: float = 0.0
     level: float = 0.0
-    trend: float = 0.0
-    trend_least: float = 0.0
     caution: float = 1.0
     suspect: bool = False
     troubled: bool = False

@@ -54,7 +54,6 @@ _UNSTABLE = 3.0  # growth of that length that calls for a test of the step
 _RECOVERY = 1.25  # by which each estimation without such growth raises caution towards 1
 _LEAST_CAUTION = 0.1  # down to which such growth lowers it
 _RELAX = 1.1  # growth of that length from one look to the next that is no news
-_TREND = 10  # looks over which the logarithm of that length is averaged
 _FOLLOW_UP = 3  # lengths of an estimation after which a provisional one is renewed
 _TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
 _FAR_TOO_LONG = 4.0  # the same where nothing else is amiss: sharpness may hover near 2 / rate
@@ -558,23 +557,19 @@ class Preconditioner(CurvatureOptimizer):
             return  # too large for a norm, and for this watch
         if size == 0:
             return  # nothing to step along, and nothing to compare with
-        logarithm = math.log(size)
         if e.level == 0:
             e.level = e.recent = size
-            e.trend = e.trend_least = logarithm
             return
         e.recent = (e.recent + size) / 2
         e.suspect = e.recent > _UNSTABLE * e.level
-        e.level = min(e.recent, _RELAX * e.level)
-        # Of single samples one gradient is often ten times another: only most of them count here.
-        e.trend += (logarithm - e.trend) / _TREND
-        grown = e.trend - e.trend_least > 2 * math.log(_UNSTABLE)
-        may = e.caution >= _LEAST_CAUTION * _UNSTABLE  # noise alone would otherwise end training
+        grown = e.recent > _UNSTABLE**2 * e.level
+        # Gradients of single samples differ as much without growing: they must not end training.
+        may = e.caution >= _LEAST_CAUTION * _UNSTABLE
         if grown and may and e.rate is not None and self.constructs_rate:
             # Growth without curvature to explain it: noise, amplified by the rate.
             e.rate, e.caution = e.rate / _UNSTABLE, e.caution / _UNSTABLE
             self._start_in_trouble("gradients grew: rate lowered")
-        e.trend_least = min(e.trend, e.trend_least + math.log(_RELAX) / 2)
+        e.level = min(e.recent, _RELAX * e.level)
 
     def get_log(self) -> dict[str, Any]:
         """What the optimizer knows and does: see :func:`optiscope.optim.estimate.describe`."""
