@@ -84,7 +84,6 @@ def command(
     Options take the labels that the study declares. Leaving algorithms out makes no claim easier:
     claims stay corrected for all comparisons of the study.
     """
-
     from optiscope.records import StudyFolder
     from optiscope.report import summary_json, summary_table, write_report
 

@@ -204,7 +204,6 @@ def _print(
     samples: int,
     data_dir: Path | None,
 ) -> None:
-
     from optiscope.cli.show_samples import print_samples
     from optiscope.cli.show_terminal import print_definition, print_spreads, print_walks
 

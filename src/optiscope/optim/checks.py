@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_count", "check_flag", "check_number", "warn_caller"]
+__all__ = ["check_count", "check_flag", "check_number", "refuse_ascent", "warn_caller"]
 
 _LIBRARIES = ("torch.", "optiscope.")  # modules that are not the user's own
 
@@ -34,6 +35,12 @@ def check_number(name: str, value: Any, positive: bool = False) -> float:
         kind = "positive" if positive else "non-negative"
         raise ValueError(f"{name} must be a {kind} finite number, got {value!r}")
     return float(value)
+
+
+def refuse_ascent(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where settings or a group say ``maximize``."""
+    if settings.get("maximize"):
+        raise ValueError("maximize=True has no meaning here: negate the loss")
 
 
 def warn_caller(message: str) -> None:

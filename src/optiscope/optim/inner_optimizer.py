@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from optiscope.optim.checks import refuse_ascent
+
 __all__ = ["InnerOptimizer", "momentum_of"]
 
 Group = dict[str, Any]
@@ -46,8 +48,7 @@ class InnerOptimizer:
                 f"optim_class must step from the gradients at hand, but {kind.__name__}.step needs "
                 "a closure: use a first-order optimizer such as torch.optim.SGD"
             )
-        if settings.get("maximize"):
-            raise ValueError("maximize=True has no meaning here: negate the loss")
+        refuse_ascent(settings)
         self._kind, self._settings = kind, dict(settings)
         self._decay: dict[str, Any] = {}
         self._taken: list[Group] = []  # settings of the outer groups as they were last taken

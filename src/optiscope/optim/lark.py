@@ -164,7 +164,7 @@ class Lark(Optimizer):
         for matrices in (True, False):
             for group, plan in zip(self.param_groups, plans, strict=True):
                 for turn, bunch in self._bunches(group, found, matrices=matrices):
-                    if turn:
+                    if turn is not None:
                         lengths += self._matrix_steps(group, plan, turn, bunch)
                     else:
                         self._vector_steps(group, plan, bunch, lengths)

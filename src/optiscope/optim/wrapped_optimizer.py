@@ -9,7 +9,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from optiscope.objective import FlatParameters
-from optiscope.optim.checks import check_number
+from optiscope.optim.checks import check_number, refuse_ascent
 from optiscope.optim.inner_optimizer import InnerOptimizer
 
 __all__ = ["WrappedOptimizer"]
@@ -57,8 +57,7 @@ class WrappedOptimizer(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with their settings."""
         group = dict(param_group)
-        if group.get("maximize"):
-            raise ValueError("maximize=True has no meaning here: negate the loss")
+        refuse_ascent(group)
         rate = group.pop("lr", None)
         factor = check_number("lr_scale", group.pop("lr_scale", 1.0))
         if "weight_decay" in group:

@@ -61,14 +61,10 @@ def check_redeclared(study: Study, folder: StudyFolder) -> list[int]:
 
 def _known(reported: Mapping[tuple[str, str], set[int]], seeds: set[int], algorithms: int) -> int:
     """Of how many seeds results could be compared; of a single algorithm, were known."""
-    counts: dict[str, list[int]] = {}
+    needed, counts = min(2, algorithms), dict[str, list[int]]()
     for (problem, _), found in reported.items():
         counts.setdefault(problem, []).append(len(found & seeds))
-    enough = [
-        sorted(each)[-min(2, algorithms)]
-        for each in counts.values()
-        if len(each) >= min(2, algorithms)
-    ]
+    enough = [sorted(each)[-needed] for each in counts.values() if len(each) >= needed]
     return max(enough, default=0)
 
 

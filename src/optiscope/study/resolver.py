@@ -231,7 +231,7 @@ class _Resolver:
     ) -> None:
         """Build the optimizer at the corners of its space, and the schedule, clip and stopping."""
         schedule = self._schedule(table)
-        for corner in _corners(space):
+        for corner in corners(space):
             try:
                 bound = registry.bind(table.optimizer, {**table.fixed, **corner})
             except ImportError as error:
@@ -345,7 +345,7 @@ class _Resolver:
         return chosen
 
 
-def _corners(space: Mapping[str, Range | Choice]) -> list[dict[str, Any]]:
+def corners(space: Mapping[str, Range | Choice]) -> list[dict[str, Any]]:
     """The lowest and the highest value of every dimension together, and each choice."""
     low = {n: d.low if isinstance(d, Range) else d.values[0] for n, d in space.items()}
     high = {n: d.high if isinstance(d, Range) else d.values[-1] for n, d in space.items()}

@@ -21,7 +21,6 @@ from pathlib import Path
 
 from optiscope.executors import available_cores, process_pool
 from optiscope.optim import registry
-from optiscope.optim.spec import Choice
 from optiscope.problems import Problem
 from optiscope.problems.data_at_hand import require_data
 from optiscope.records import (
@@ -34,6 +33,7 @@ from optiscope.records import (
     higher_is_better,
 )
 from optiscope.study.redeclaration import check_redeclared
+from optiscope.study.resolver import corners
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.tuning import Tuning
 from optiscope.study.work import record_trials
@@ -143,9 +143,7 @@ def _require_schedules(study: Study, problem: Problem, data_dir: Path | None) ->
     epochs = study.epochs[problem.name]
     steps = epochs * (len(problem.data(data_dir).train) // study.batch_sizes[problem.name])
     for algorithm in scheduled:
-        point = {
-            n: d.values[0] if isinstance(d, Choice) else d.low for n, d in algorithm.space.items()
-        }
+        point = corners(algorithm.space)[0]
         optimizer = registry.bind(algorithm.optimizer, {**algorithm.fixed, **point}).on_probe()
         try:
             check_schedule(algorithm.schedule or {}, optimizer, steps=steps, epochs=epochs)

@@ -73,8 +73,6 @@ def check_schedule(
             only the beginning is.
         epochs: likewise.
     """
-    if steps is not None and declared.get("name") == "linear_decay":
-        return  # ours, and good for every horizon
     schedule = make_schedule(declared, optimizer, steps=steps or _TRIED, epochs=epochs or _TRIED)
     known = epochs if schedule.interval == "epoch" else steps
     with warnings.catch_warnings():
