@@ -29,7 +29,7 @@ from optiscope.train.evaluation import check_watched, validation_figures
 from optiscope.train.pruning import check_pruner
 from optiscope.train.schedule import check_schedule
 
-__all__ = ["load_study"]
+__all__ = ["corners", "load_study"]
 
 
 def load_study(source: str | Path) -> Study:
