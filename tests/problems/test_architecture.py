@@ -249,14 +249,19 @@ GPT = [
     "linear 128x83 10624",
 ]
 
-VIT = [
-    "standardise 3x32x32",
-    "unfold 48x64",
-    "linear 64x192 9408",
-    "dropout0.1 64x192",
-    *transformer_blocks(6, 64, 192, dropout=True),
-    "linear 10 1930",
-]
+
+def vision_transformer(side: int) -> Table:
+    """Square patches of that side; width 192."""
+    tokens, numbers = (32 // side) ** 2, 3 * side**2
+    return [
+        "standardise 3x32x32",
+        f"unfold {numbers}x{tokens}",
+        f"linear {tokens}x192 {192 * (numbers + 1)}",
+        f"dropout0.1 {tokens}x192",
+        *transformer_blocks(6, tokens, 192, dropout=True),
+        "linear 10 1930",
+    ]
+
 
 ALEXNET = lines(
     """
@@ -340,9 +345,11 @@ TABLES: dict[str, tuple[tuple[int, ...], Table]] = {
     "cifar10_wrn164": (COLOUR, wide_resnet(2, 10)),
     "cifar10_wrn404": (COLOUR, wide_resnet(6, 10)),
     "cifar10_3c3d_groups": (COLOUR, three_c_three_d(10)),
+    "cifar10_resnet20": (COLOUR, thin_resnet(["standardise 3x32x32"], 3, 16, 32, 3, 3)),
     "cifar10_resnet56": (COLOUR, thin_resnet(["standardise 3x32x32"], 3, 16, 32, 9, 3)),
     "cifar10_alexnet": (COLOUR, ALEXNET),
-    "cifar10_vit": (COLOUR, VIT),
+    "cifar10_vit": (COLOUR, vision_transformer(4)),
+    "cifar10_vit_patch8": (COLOUR, vision_transformer(8)),
     "cifar10_roos_glorot": (COLOUR, three_c_three_d(10)),
     "cifar10_roos_uniform": (COLOUR, three_c_three_d(10)),
     "cifar100_3c3d": (COLOUR, three_c_three_d(100)),
@@ -422,6 +429,17 @@ PUBLISHED_COUNTS: dict[str, int] = {
     "imagenet_vgg19": 143_667_240,
     "imagenet_inception_v3": 27_161_264,
     # derived by hand
+    "cifar10_resnet20": 432
+    + 32
+    + 3 * 4608
+    + 6 * 32
+    + 4608
+    + 5 * 9216
+    + 6 * 64
+    + 18432
+    + 5 * 36864
+    + 6 * 128
+    + 650,
     "cifar10_resnet56": 432
     + 32
     + 9 * 4608
@@ -435,6 +453,7 @@ PUBLISHED_COUNTS: dict[str, int] = {
     + 650,
     "cifar10_alexnet": 75 * 64 + 64 + 1600 * 64 + 64 + 4097 * 384 + 385 * 192 + 193 * 10,
     "cifar10_vit": 49 * 192 + 64 * 192 + 6 * 444_864 + 2 * 192 + 193 * 10,
+    "cifar10_vit_patch8": 193 * 192 + 16 * 192 + 6 * 444_864 + 2 * 192 + 193 * 10,
     "digits_attention": 5 * 32 + 16 * 32 + 2 * 12_704 + 2 * 32 + 33 * 10,
     "cifar10_allcnnc": 1_387_108 - 193 * 90,
     "cifar10_wrn164": 2_772_020 - 257 * 90,

@@ -12,6 +12,7 @@ __all__ = ["ENTRIES", "Entry"]
 FASHION = "fashion_mnist"
 SYNTHETIC = "synthetic"
 OTHERS = "cifar_others"
+VIT = "vision transformer, 6 blocks"
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,11 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("cifar10_wrn164", "cifar", "cifar10", "Wide ResNet 16-4", 2_748_890, 128, 160),
     Entry("cifar10_wrn404", "cifar", "cifar10", "Wide ResNet 40-4", 8_949_210, 128, 160),
     Entry("cifar10_3c3d_groups", OTHERS, "cifar10", "3 convolutions, 3 linear", 895_210, 128, 100),
+    Entry("cifar10_resnet20", OTHERS, "cifar10", "ResNet-20", 269_722, 128, 180),
     Entry("cifar10_resnet56", OTHERS, "cifar10", "ResNet-56", 853_018, 128, 180),
     Entry("cifar10_alexnet", OTHERS, "cifar10", "small AlexNet, bare", 1_756_426, 128, 100),
-    Entry("cifar10_vit", OTHERS, "cifar10", "vision transformer, 6 blocks", 2_693_194, 128, 100),
+    Entry("cifar10_vit", OTHERS, "cifar10", VIT, 2_693_194, 128, 100),
+    Entry("cifar10_vit_patch8", OTHERS, "cifar10", VIT, 2_711_626, 128, 100),
     Entry("cifar10_roos_glorot", OTHERS, "cifar10", "3 convolutions, 3 linear", 895_210, 32, 250),
     Entry("cifar10_roos_uniform", OTHERS, "cifar10", "3 convolutions, 3 linear", 895_210, 32, 250),
     Entry("cifar100_3c3d", "cifar", "cifar100", "3 convolutions, 3 linear", 918_340, 128, 100),

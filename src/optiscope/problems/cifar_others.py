@@ -18,10 +18,12 @@ from optiscope.problems.problem import Problem, l2_on_weights
 __all__ = [
     "cifar10_3c3d_groups",
     "cifar10_alexnet",
+    "cifar10_resnet20",
     "cifar10_resnet56",
     "cifar10_roos_glorot",
     "cifar10_roos_uniform",
     "cifar10_vit",
+    "cifar10_vit_patch8",
 ]
 
 SHIFT_AND_FLIP = compose(pad_and_crop(4), horizontal_flip())
@@ -51,6 +53,18 @@ cifar10_resnet56 = _cifar10(
     "evaluation's loss is of the order of 10,000.",
 )
 
+cifar10_resnet20 = _cifar10(
+    name="cifar10_resnet20",
+    make_model=on_cifar10(partial(residual_network, 3)),
+    data=SHIFTED,
+    param_groups=l2_on_weights(1e-4),
+    epochs=180,
+    parameters=269_722,
+    source="He, Zhang, Ren, Sun 2016, section 4.2, shortcuts without parameters",
+    notes="The smallest network of the source's table 6, which has 91.25 % test accuracy there. "
+    f"{cifar10_resnet56.notes}",
+)
+
 cifar10_alexnet = _cifar10(
     name="cifar10_alexnet",
     make_model=on_cifar10(partial(alexnet_like, 10)),
@@ -62,25 +76,26 @@ cifar10_alexnet = _cifar10(
     "images of 32×32 pixels (the source crops them to 28×28).",
 )
 
+_vision_transformer = partial(
+    VisionTransformer, pixels=32, channels=3, width=192, heads=4, blocks=6, dropout=0.1
+)
+
 cifar10_vit = _cifar10(
     name="cifar10_vit",
-    make_model=on_cifar10(
-        partial(
-            VisionTransformer,
-            pixels=32,
-            patch=4,
-            channels=3,
-            width=192,
-            heads=4,
-            blocks=6,
-            dropout=0.1,
-        )
-    ),
+    make_model=on_cifar10(partial(_vision_transformer, patch=4)),
     data=SHIFTED,
     epochs=100,
     parameters=2_693_194,
     source="Dosovitskiy et al. 2021, small, with the mean over tokens of Beyer et al. 2022",
     notes="64 patches of 4×4 pixels, six blocks of width 192 with four heads, dropout 0.1.",
+)
+
+cifar10_vit_patch8 = replace(
+    cifar10_vit,
+    name="cifar10_vit_patch8",
+    make_model=on_cifar10(partial(_vision_transformer, patch=8)),
+    parameters=2_711_626,
+    notes="As cifar10_vit with 16 patches of 8×8 pixels, a quarter of the tokens.",
 )
 
 cifar10_3c3d_groups = replace(
