@@ -120,3 +120,19 @@ def refusal(read: Callable[[Path], object], path: Path) -> str | None:
     except BadFile as error:
         return str(error)
     return None
+
+
+def test_a_packed_archive_with_any_bit_turned_is_refused(tmp_path: Path) -> None:
+    """Its check sum stands behind the last member, where nothing else needs to be read."""
+    flat = np.full((3, 3, 32, 32), 7, dtype=np.uint8)
+    path = tar_gz(tmp_path / "cifar.tar.gz", {"f/one.bin": cifar_rows(flat, LABELS)})
+    whole = path.read_bytes()
+    turned = []
+    for place in range(len(whole) // 8, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        try:
+            images, found = read_archive(path, [["one.bin"]], 1)[0]
+        except BadFile:
+            continue
+        turned.append(np.array_equal(images, flat) and found.tolist() == LABELS)
+    assert all(turned)

@@ -325,8 +325,52 @@ def test_a_revised_text_is_known_by_its_marker(tmp_path: Path, server: Server) -
     fetch_file(text, tmp_path)
     (tmp_path / PLACE).unlink()
     server.files["/file.bin"] = b"<html>Please sign in to this network</html>"
-    with pytest.raises(FetchFailed, match="expected a text with 'War and Peace', got none"):
+    with pytest.raises(FetchFailed, match="expected 'War and Peace' near its start, got none"):
         fetch_file(text, tmp_path)
+
+
+def test_a_text_without_digest_is_never_put_together_of_two(tmp_path: Path, server: Server) -> None:
+    """Cut, then revised: what came before is dropped; without a length the end is missed."""
+    old, new = (start * 50_000 + b"*** END ***" for start in (b"old words\n", b"new words\n"))
+    text = RemoteFile((server.url(),), PLACE, None, None, marker=b"words", ending=b"*** END ***")
+    server.files["/file.bin"] = old
+    server.breaks = [100_000] * 8
+    with pytest.raises(FetchFailed, match="connection lost"):
+        fetch_file(text, tmp_path)
+    assert names(tmp_path) == []
+    server.files["/file.bin"], server.breaks = new, [100_000]
+    assert fetch_file(text, tmp_path).read_bytes() == new
+    (tmp_path / PLACE).unlink()
+    server.length, server.breaks = False, [100_000]
+    with pytest.raises(FetchFailed, match=r"expected '\*\*\* END \*\*\*' near its end, got none"):
+        fetch_file(text, tmp_path)
+
+
+def test_a_file_system_without_locks_is_no_obstacle(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(stream: IO[bytes], how: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert fetch_file(remote(server.url()), tmp_path).read_bytes() == CONTENT
+
+
+def test_a_partial_file_renamed_by_who_finished_it_is_left_alone(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(stream: IO[bytes], how: int) -> None:
+        (tmp_path / f"{PLACE}.part").replace(tmp_path / PLACE)  # the other process ends
+
+    write(tmp_path / f"{PLACE}.part", CONTENT)
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(FetchFailed, match="another process is fetching"):
+        fetch_file(remote(server.url()), tmp_path)
+    assert (tmp_path / PLACE).read_bytes() == CONTENT
 
 
 def serve_mnist(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:

@@ -16,7 +16,12 @@ from optiscope.objective import (
     difference_product,
     graph_product,
 )
-from optiscope.objective.evaluation import RandomState, modules_called, second_order_backward
+from optiscope.objective.evaluation import (
+    RandomState,
+    modules_called,
+    second_order_backward,
+    unchanged_buffers,
+)
 
 
 def smooth_net() -> nn.Module:
@@ -58,6 +63,31 @@ def test_both_products_equal_the_dense_hessian() -> None:
     g = flat.gradient()
     found = difference_product(closure, flat, g, v, 1e-6, RandomState.now())
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_frozen_parameters_do_not_move_in_either_product() -> None:
+    model, x, y = smooth_net(), torch.randn(7, 4).double(), torch.randint(3, (7,))
+    flat = FlatParameters.of(model.parameters())
+    model[0].requires_grad_(False)
+    v = torch.randn(flat.size, dtype=torch.float64)
+    closure = closure_of(model, x, y)
+    with second_order_backward():
+        closure()
+    exact = graph_product([p.grad for p in model.parameters()], flat, v)
+    closure()
+    found = difference_product(closure, flat, flat.gradient(), v, 1e-6, RandomState.now())
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-7)
+
+
+def test_buffers_that_cannot_be_written_are_left_alone() -> None:
+    model = smooth_net()
+    model.register_buffer("expanded", torch.ones(1).expand(3))
+    with torch.inference_mode():
+        model.register_buffer("inferred", torch.ones(2))
+    with unchanged_buffers([model]):
+        model.expanded = torch.zeros(3)
+    assert model.expanded.tolist() == [1, 1, 1]
+    assert model.inferred.tolist() == [1, 1]
 
 
 def test_a_difference_leaves_no_trace() -> None:

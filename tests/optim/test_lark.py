@@ -409,3 +409,17 @@ def test_complex_parameters_are_refused_and_a_refused_group_leaves_no_trace() ->
     with pytest.raises(TypeError, match="view_as_real"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2, dtype=torch.cfloat))]})
     assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("lr", [1e-3, torch.tensor(3e-4)])
+def test_the_rate_of_another_optimizer_is_noticed(lr: float | Tensor) -> None:
+    """The swap from AdamW(parameters, lr=1e-3) must not silently stand still."""
+    words = "factor on the built-in length, 1.0, .* leave it out"
+    with pytest.warns(RuntimeWarning, match=words):
+        Lark([nn.Parameter(torch.zeros(2, 2))], lr=lr)
+    with pytest.warns(RuntimeWarning, match=words):
+        Lark([{"params": [nn.Parameter(torch.zeros(2, 2))], "lr": lr}])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for factor in (0.0, 0.1, 4.0):
+            Lark([nn.Parameter(torch.zeros(2, 2))], lr=factor)

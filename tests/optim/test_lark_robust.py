@@ -165,6 +165,21 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_reported(bad: floa
             optimizer.step()
 
 
+def test_ten_bad_gradients_in_a_row_end_training() -> None:
+    model = classifier()
+    optimizer = Lark(model.parameters(), horizon=50)
+    bad = [torch.full_like(p, float("nan")) for p in model.parameters()]
+    good = [torch.ones_like(p) for p in model.parameters()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for gradients in [*[bad] * 9, good, *[bad] * 9]:
+            for p, gradient in zip(model.parameters(), gradients, strict=True):
+                p.grad = gradient
+            optimizer.step()
+        with pytest.raises(FloatingPointError, match="10 batches in a row"):
+            optimizer.step()
+
+
 @pytest.fixture
 def queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU treated as a device whose answers must not be waited for."""

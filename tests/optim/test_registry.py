@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from optiscope.optim import registry
-from optiscope.optim.registry import BadSettingsError, UnknownOptimizerError, bind
+from optiscope.optim.registry import BadSettingsError, UnknownOptimizerError, bind, get
 from optiscope.optim.spec import Choice, OptimizerSpec, Range
 
 NAMES = registry.names()
@@ -206,9 +207,31 @@ def test_an_import_path_may_lead_to_a_class_or_a_spec() -> None:
     assert bind(HORIZON, {}).spec is HORIZON
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (torch.optim.SGD([torch.zeros(1)]), "got an instance of SGD: pass its class"),
+        (lambda parameters: None, "got a function: make it the make of an OptimizerSpec"),
+        (nn.Linear, "got the class Linear"),
+        (0.1, "a torch.optim.Optimizer class or an OptimizerSpec, got 0.1"),
+    ],
+)
+def test_what_is_no_optimizer_is_one_line(given: Any, words: str) -> None:
+    with pytest.raises(UnknownOptimizerError, match=words):
+        bind(given, {})
+
+
 def test_a_class_given_as_such_is_found_again_by_its_name() -> None:
     spec = bind(Horizon, {}).spec
     assert bind(spec.name, {}).spec.make is spec.make
+
+
+@pytest.mark.parametrize("name", ["lark", "preconditioned_sgd", "adaptive_sgd"])
+def test_a_class_of_ours_is_the_optimizer_of_that_name(name: str) -> None:
+    spec = get(name)
+    assert isinstance(spec.make, type)
+    assert bind(spec.make, {}).spec is spec
+    assert bind(f"{spec.make.__module__}:{spec.make.__name__}", {}).spec is spec
 
 
 def test_the_horizon_is_told_to_who_asks_for_it_and_can_be_overridden() -> None:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -178,6 +179,46 @@ def test_a_damaged_record_makes_room_for_a_new_one(store: RunStore) -> None:
     store.write(run())
     assert same(store.read(trial().hash), run())
     assert len(list((store.root / ".damaged").iterdir())) == 1
+
+
+def test_a_good_record_written_since_the_look_is_not_moved_away(store: RunStore) -> None:
+    """Two processes see one damaged record; the first has replaced it when the second moves it."""
+    store.write(run())
+    store.set_aside(trial().hash)
+    assert same(store.read(trial().hash), run())
+    assert not any((store.root / ".damaged").iterdir())
+    shutil.rmtree(store.path(trial().hash))
+    store.set_aside(trial().hash)  # somebody else moved it
+
+
+def test_fields_of_a_newer_version_that_a_trial_does_not_use_are_no_damage(store: RunStore) -> None:
+    for value, damaged in ((None, False), (3, True)):
+        folder = store.write(run())
+        content = json.loads((folder / "run.json").read_text())
+        content["trial"]["new_field"] = value
+        del content["imported"], content["digest"]
+        content["digest"] = store_module._digest(content)
+        (folder / "run.json").write_text(json.dumps(content))
+        found = store.read(trial().hash)
+        assert isinstance(found, DamagedRecord) is damaged
+        if damaged:
+            assert "written by another version of optiscope" in str(found)
+        shutil.rmtree(folder)
+
+
+def test_folders_that_cannot_be_synced_are_written(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    store.write(run())
+    assert same(store.read(trial().hash), run())
 
 
 def test_the_record_of_an_interrupted_run_makes_room(store: RunStore) -> None:

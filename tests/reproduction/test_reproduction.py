@@ -13,7 +13,9 @@ from optiscope.cli.reproduce import NAMES
 from optiscope.records import StoreError
 from optiscope.reproduction import EXPERIMENTS, reproduce, sections
 from optiscope.reproduction.agreement import Compared
+from optiscope.reproduction.drawing import Line
 from optiscope.reproduction.experiments import Part, TimedProblem
+from optiscope.reproduction.page import compared_table
 from optiscope.reproduction.published_figures import (
     Published,
     published_costs,
@@ -65,6 +67,7 @@ def test_published_figures_are_those_of_the_sources() -> None:
         (Published(80.0, math.nan, 1), [80.5], "one run each"),
         (Published(math.nan, math.nan, 1), [math.nan], "failed alike"),
         (Published(math.nan, math.nan, 1), [50.0], "differ"),
+        (Published(80.0, 1.0, 10), [80.5, math.nan, 80.4], "differ"),
         (Published(80.0, 1.0, 10), [], "not run here"),
         (None, [80.0], "not published"),
     ],
@@ -73,10 +76,22 @@ def test_agreement(published: Published | None, ours: list[float], verdict: str)
     assert Compared("x", published, ours).verdict == verdict
 
 
-def test_a_failed_run_leaves_no_mean_and_no_deviation() -> None:
-    figure = Compared("x", None, [97.1, math.nan, 96.8])
-    assert math.isnan(figure.mean)
-    assert math.isnan(figure.deviation)
+def test_a_failed_run_is_counted_and_left_out_of_mean_and_curve() -> None:
+    figure = Compared("x", Published(97.0, 0.2, 10), [97.1, math.nan, 96.9])
+    assert figure.mean == pytest.approx(97.0)
+    assert figure.deviation == pytest.approx(0.1 * math.sqrt(2))
+    cells = [cell.text for cell in compared_table([figure]).rows[0].cells]
+    assert "97.00 ± 0.14 % (2 of 3, the others failed)" in cells
+    assert math.isnan(Compared("x", None, [math.nan]).mean)
+    line = Line.of_runs("here", [{0: 0.1, 1: 0.5, 2: 0.7}, {0: 0.1}, {0: 0.1, 1: 0.7, 2: 0.9}], 2)
+    assert (line.label, line.epochs) == ("here, 2 of 3", (1, 2))
+    assert line.mean == pytest.approx((60.0, 80.0))
+
+
+def test_published_deviations_of_times_are_those_of_a_sample() -> None:
+    """The source divides by its five runs, Welch's test expects four."""
+    known = published_costs()["PreconditionedSGD"]
+    assert known.deviation == pytest.approx(0.3586 * math.sqrt(5 / 4))
 
 
 STUDY = """
@@ -150,3 +165,6 @@ def test_times_are_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "Published PreconditionedSGD: wall time" in page.read_text()
     reproduce("cost", tmp_path)
     assert path.read_bytes() == before  # kept, not measured again
+    path.write_bytes(before[:100])
+    with pytest.raises(StoreError, match="cannot be read: remove it"):
+        reproduce("cost", tmp_path)

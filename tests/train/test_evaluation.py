@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from small_problems import Linear, small, small_splits, train
-from torch import nn
+from torch import Tensor, nn
 
 from optiscope.data.samples import Samples, TensorSamples, TextWindows
-from optiscope.problems.losses import TOKEN_ACCURACY, token_cross_entropy
+from optiscope.problems import Metric
+from optiscope.problems.losses import ACCURACY, TOKEN_ACCURACY, token_cross_entropy
 from optiscope.train.evaluation import check_watched, evaluate, validation_figures
 
 CPU = torch.device("cpu")
@@ -51,6 +53,46 @@ def test_the_model_is_evaluated_in_evaluation_mode_and_left_as_it_was(training: 
     assert model[1].drop.training is training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_modules_kept_in_evaluation_mode_stay_there() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4).eval(), Linear(0.9))
+    evaluate(small, model, small_splits(None).valid, CPU)
+    assert model.training
+    assert not model[0].training
+    assert model[1].drop.training
+
+
+def test_a_model_that_writes_into_its_input_does_not_change_the_data() -> None:
+    class Shifting(Linear):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(inputs.sub_(3.0))
+
+    problem = dataclasses.replace(small, make_model=Shifting)
+    assert train(problem).metrics == train(problem).metrics
+
+
+@pytest.mark.parametrize(
+    ("what", "changed"),
+    [
+        ("loss", {"loss": nn.functional.cross_entropy}),
+        ("loss", {"loss": lambda outputs, targets: outputs.square()}),
+        ("accuracy", {"metric": Metric("accuracy", lambda o, t: (o.argmax(1) == t).sum(), True)}),
+    ],
+)
+def test_a_loss_or_metric_that_is_not_per_sample_is_refused(
+    what: str, changed: dict[str, Any]
+) -> None:
+    words = rf"the {what} of small must be one value per sample, shape \(13,\), got "
+    with pytest.raises(ValueError, match=words + r".*reduction='none'"):
+        evaluate(
+            dataclasses.replace(small, **changed), Linear(), small_splits(None).train_eval, CPU
+        )
+
+
+def test_a_metric_may_not_take_the_name_of_the_loss() -> None:
+    with pytest.raises(ValueError, match="a name of its own, got 'loss'"):
+        Metric("loss", ACCURACY.compute, False)
 
 
 def test_a_run_measures_every_set_before_training_and_after_each_epoch() -> None:

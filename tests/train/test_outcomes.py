@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_problems import STEPS, TRAIN, Linear, failing_at, small, train
+from small_problems import STEPS, TRAIN, Linear, failing_at, small, small_splits, train
 from torch import Tensor
 
 import optiscope
 from optiscope.data.errors import MissingData
+from optiscope.data.samples import Splits
 from optiscope.optim import registry
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
@@ -95,6 +96,37 @@ def test_crashed() -> None:
     assert run.steps == STEPS + 1
     assert run.reason.startswith(f"at step {STEPS + 1}: RuntimeError: matrix is singular (")
     check_kept(run, 1)
+
+
+def test_an_error_that_follows_from_overflowed_weights_is_divergence() -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        if outputs.abs().max() > 1e6:
+            raise RuntimeError("all elements of input should be between 0 and 1")
+        return small.loss(outputs, targets)
+
+    careful = dataclasses.replace(small, loss=loss)
+    run = train(careful, "sgd", {"lr": 1e30})
+    assert run.status is Status.DIVERGED
+    assert run.reason.startswith("at step 1: RuntimeError: all elements of input should be between")
+    assert train(careful, "sgd", {"lr": 1e8}).status is Status.CRASHED  # large, yet finite
+
+
+def test_gradients_that_are_never_finite_are_divergence() -> None:
+    """The loss is finite: √|x| at zero has no gradient; Lark leaves such steps out."""
+    rough = dataclasses.replace(small, loss=lambda o, _: (o * 0).sum(1).abs().sqrt())
+    with pytest.warns(RuntimeWarning, match="got inf or nan"):
+        run = train(rough, "lark", {})
+    assert run.status is Status.DIVERGED
+    assert "10 batches in a row gave non-finite gradients" in run.reason
+
+
+def test_data_that_cannot_be_hashed() -> None:
+    @dataclasses.dataclass
+    class Data:
+        def __call__(self, _: Any) -> Splits:
+            return small_splits(None)
+
+    assert train(dataclasses.replace(small, data=Data())).final == train(small).final
 
 
 def test_interrupted() -> None:

@@ -131,6 +131,14 @@ def test_what_cannot_be_built_is_one_line(declared: dict[str, Any], words: str) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["linear_decay", "OneCycleLR", "CosineAnnealingLR"])
+def test_a_schedule_needs_a_learning_rate(name: str) -> None:
+    optimizer = sgd()
+    del optimizer.param_groups[0]["lr"]
+    with pytest.raises(ValueError, match=f"{name}: SGD has no learning rate .* leave the schedule"):
+        check_schedule({"name": name, "T_max": 5}, optimizer)
+
+
 def test_a_schedule_is_tried_on_the_optimizer_it_is_for() -> None:
     declared = {"name": "CyclicLR", "max_lr": 0.1, "cycle_momentum": True}
     check_schedule(declared, sgd())

@@ -64,6 +64,7 @@ def command(
       parameter_groups  one constructed rate, or one for each layer
 
     What is recorded is not run again: stop it at any time and give the same command to go on.
+    Only the times of one problem (cost) are measured in one piece, or again from the start.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
     from rich.table import Table
@@ -95,9 +96,15 @@ def command(
         content = {
             "page": str(page),
             "conclusions": [
-                dict(zip(("claim", "verdict", "evidence"), v, strict=True)) for v in verdicts
+                {"part": s.heading, "setting": s.facts, "claim": c, "verdict": v, "evidence": e}
+                for s in found
+                for c, v, e in s.conclusions
             ],
-            "figures": [c.to_dict() for section in found for c in section.compared],
+            "figures": [
+                {"part": s.heading, "setting": s.facts, **c.to_dict()}
+                for s in found
+                for c in s.compared
+            ],
         }
         click.echo(as_json(content))
         return

@@ -104,6 +104,8 @@ def read_archive(
                     if stream is not None:
                         where = f"{path}, member {name}"
                         parsed[name] = _parse(stream.read(), labels_per_row, where, name)
+            while archive.fileobj is not None and archive.fileobj.read(2**20):
+                pass  # the check sum of what was unpacked stands at the end
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise BadFile(f"{path}: damaged archive ({reason}): fetch it again") from error

@@ -57,6 +57,7 @@ class RemoteFile:
         size: bytes, or None where the publisher revises the file.
         digest: of the file as served, or None where the publisher revises the file.
         marker: bytes that occur near the start of every revision, checked where there is no digest.
+        ending: bytes that occur near the end of every revision, likewise.
     """
 
     urls: tuple[str, ...]
@@ -64,6 +65,7 @@ class RemoteFile:
     size: int | None
     digest: Digest | None
     marker: bytes = b""
+    ending: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Downloads from the official places: checked against digests, resumed after interruption.
 
 A file grows as ``NAME.part`` beside its place and is renamed into it once its digest is right. A
-partial file is kept to be resumed (a server without ranges sends it anew). A file with a wrong
-digest is kept as ``NAME.rejected1`` and so on, and the error names it.
+partial file is kept to be resumed (a server without ranges sends it anew). Where the publisher
+revises a file and so gives no digest it is always begun anew. A file with a wrong digest is kept as
+``NAME.rejected1`` and so on, and the error names it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import time
@@ -98,6 +100,8 @@ def fetch_file(file: RemoteFile, folder: Path, progress: Progress | None = None)
                     break
                 failures.setdefault(reason, []).append(urlsplit(url).netloc)
             else:
+                if file.digest is None:
+                    stream.truncate(0)
                 kept = stream.seek(0, os.SEEK_END)
                 if not kept:
                     partial.unlink()
@@ -188,6 +192,8 @@ def _transfer(
     Raises:
         _Refused: ``url`` does not serve the file.
     """
+    if file.digest is None:  # nothing would tell a file put together of two revisions
+        stream.truncate(0)
     before = stream.seek(0, os.SEEK_END)
     headers = {"Accept-Encoding": "identity"}
     if before:
@@ -234,8 +240,13 @@ def _accept(file: RemoteFile, partial: Path, target: Path) -> None:
         problem = None if got == file.digest else f"expected {file.digest}, got {got.value}"
     else:
         with partial.open("rb") as stream:
-            found = file.marker in stream.read(HEAD)
-        problem = None if found else f"expected a text with {file.marker.decode()!r}, got none"
+            head = stream.read(HEAD)
+            stream.seek(-min(HEAD, partial.stat().st_size), os.SEEK_END)
+            tail = stream.read()
+        problem = None
+        for marker, where, place in ((file.marker, head, "start"), (file.ending, tail, "end")):
+            if problem is None and marker not in where:
+                problem = f"expected {marker.decode()!r} near its {place}, got none"
     if problem is None:
         partial.replace(target)
         return
@@ -259,10 +270,20 @@ def _alone(stream: IO[bytes], path: Path) -> Iterator[None]:
     except ImportError:  # no such lock on this system
         yield
         return
+    busy = FetchFailed(f"another process is fetching {path.stem}: wait for it")
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise FetchFailed(f"another process is fetching {path.stem}: wait for it") from error
+        raise busy from error
+    except OSError as error:  # a file system without locks
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    try:
+        ours = os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        ours = False
+    if not ours:  # it was renamed into its place between the opening and the lock
+        raise busy
     yield
 
 
@@ -289,6 +310,8 @@ def _plain_reason(error: Exception) -> str:
     text = str(error)
     if "resolve" in text or "Name or service" in text or "getaddrinfo" in text:
         return "no such name, is there a network?"
+    if isinstance(error, requests.exceptions.SSLError) or "certificate" in text.lower():
+        return "its certificate is not trusted here"
     if "refused" in text:
         return "connection refused"
     if "IncompleteRead" in text or "Connection broken" in text:

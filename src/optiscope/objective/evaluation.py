@@ -102,8 +102,15 @@ def unchanged_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for buffers, name, buffer, value in saved:
-                buffer.copy_(value)
+                if _takes_values(buffer):
+                    buffer.copy_(value)
                 buffers[name] = buffer  # it may have been replaced by another tensor
+
+
+def _takes_values(buffer: Tensor) -> bool:
+    """Whether it can be written in place: not expanded, nor made in inference mode."""
+    expanded = any(s == 0 and n > 1 for s, n in zip(buffer.stride(), buffer.shape, strict=True))
+    return not expanded and not buffer.is_inference()
 
 
 # The code of whatever is marked as differentiable only once.

@@ -59,10 +59,10 @@ class FlatParameters:
             raise ValueError(f"expected all parameters on one device, got {', '.join(devices)}")
         for p in found:
             if p.is_complex() or not p.is_floating_point():
-                raise ValueError(
-                    f"expected real floating-point parameters, got {p.dtype}: "
-                    "view complex weights as real ones (torch.view_as_real)"
-                )
+                todo = "leave out what has no gradient"
+                if p.is_complex():
+                    todo = "view complex weights as real ones (torch.view_as_real)"
+                raise ValueError(f"expected real floating-point parameters, got {p.dtype}: {todo}")
         return FlatParameters(found)
 
     @property
@@ -215,7 +215,12 @@ def difference_product(
         length: norm of the perturbation h v.
         random: state of the generators before the closure's first evaluation.
         modules: modules with buffers that an evaluation changes.
+
+    As of the exact product, entries of ``v`` on parameters that are frozen do not count.
     """
+    if not all(p.requires_grad for p in flat.parameters):
+        pieces = zip(flat.parameters, flat.split(v), strict=True)
+        v = flat.join([piece if p.requires_grad else None for p, piece in pieces])
     norm = float(torch.linalg.vector_norm(v))
     if not (norm > 0 and math.isfinite(norm)):
         return torch.zeros_like(v)

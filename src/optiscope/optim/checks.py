@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_count", "check_flag", "check_number", "refuse_ascent", "warn_caller"]
+__all__ = [
+    "check_count",
+    "check_flag",
+    "check_number",
+    "end_if_hopeless",
+    "refuse_ascent",
+    "warn_caller",
+]
+
+_HOPELESS = 10  # non-finite batches in a row after which training has failed
 
 _LIBRARIES = ("torch.", "optiscope.")  # modules that are not the user's own
 
@@ -41,6 +50,15 @@ def refuse_ascent(settings: Mapping[str, Any]) -> None:
     """Raise ValueError where settings or a group say ``maximize``."""
     if settings.get("maximize"):
         raise ValueError("maximize=True has no meaning here: negate the loss")
+
+
+def end_if_hopeless(skipped_in_row: int) -> None:
+    """Raise FloatingPointError once as many batches in a row were left out as end a training."""
+    if skipped_in_row >= _HOPELESS:
+        raise FloatingPointError(
+            f"{_HOPELESS} batches in a row gave non-finite gradients: look at the data, the "
+            "loss and the weights; no rate can help"
+        )
 
 
 def warn_caller(message: str) -> None:

@@ -24,6 +24,7 @@ SPECS: tuple[OptimizerSpec, ...] = (
         closure=True,
         steps_per_epoch="estimate_every",
         source=SOURCE,
+        version=2,
     ),
     OptimizerSpec(
         "adaptive_sgd",
@@ -31,6 +32,7 @@ SPECS: tuple[OptimizerSpec, ...] = (
         closure=True,
         steps_per_epoch="estimate_every",
         source=SOURCE,
+        version=2,
     ),
     OptimizerSpec(
         "only_adaptive_sgd",
@@ -38,6 +40,7 @@ SPECS: tuple[OptimizerSpec, ...] = (
         closure=True,
         steps_per_epoch="estimate_every",
         source=SOURCE,
+        version=2,
     ),
     OptimizerSpec(
         "preconditioned_tuned_sgd",
@@ -46,6 +49,7 @@ SPECS: tuple[OptimizerSpec, ...] = (
         closure=True,
         steps_per_epoch="estimate_every",
         source=SOURCE,
+        version=2,
     ),
     OptimizerSpec(
         "preconditioned_tuned_momentum",
@@ -54,5 +58,6 @@ SPECS: tuple[OptimizerSpec, ...] = (
         closure=True,
         steps_per_epoch="estimate_every",
         source=SOURCE,
+        version=2,
     ),
 )

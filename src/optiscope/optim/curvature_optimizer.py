@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optiscope.optim.checks import warn_caller
+from optiscope.optim.checks import end_if_hopeless, warn_caller
 from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
 from optiscope.optim.estimate import Estimate
 from optiscope.optim.gradient_edits import NonFiniteGradientError, add_decay, gradients_finite
 from optiscope.optim.wrapped_optimizer import WrappedOptimizer
 
 __all__ = ["CurvatureOptimizer"]
-
-_HOPELESS = 10  # non-finite batches in a row after which training has failed
 
 
 class CurvatureOptimizer(WrappedOptimizer):
@@ -137,11 +135,7 @@ class CurvatureOptimizer(WrappedOptimizer):
         detach_gradients(self._flat)
         e.skipped += 1
         e.skipped_in_row += 1
-        if e.skipped_in_row >= _HOPELESS:
-            raise FloatingPointError(
-                f"{_HOPELESS} batches in a row gave non-finite gradients: look at the data, the "
-                "loss and the weights; no rate can help"
-            )
+        end_if_hopeless(e.skipped_in_row)
         if e.skipped_in_row == 1:
             warn_caller("non-finite gradient: batch left out")
 

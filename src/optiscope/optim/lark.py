@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optiscope.optim import kronecker, lark_layers
-from optiscope.optim.checks import warn_caller
+from optiscope.optim.checks import end_if_hopeless, warn_caller
 from optiscope.optim.lark_layers import MatrixRule, first_length
 from optiscope.optim.lark_log import LayerLog, describe_layer
 from optiscope.optim.lark_schedule import Plan, Turn, last_renewal, plan_step, take_turn
@@ -24,6 +24,7 @@ __all__ = ["Lark"]
 _VECTOR_LENGTH = (
     0.2  # a vector's step per entry, relative to the mean length of the matrices' steps
 )
+_SLOWEST = 0.05  # of lr: less is a learning rate meant for another optimizer
 _LOW_PRECISION = (torch.bfloat16, torch.float16)
 _STACKED = 65_536  # entries up to which equal layers are worth copying together on a CPU
 
@@ -72,8 +73,9 @@ class Lark(Optimizer):
             which ten count at most, as a logarithm.
 
     A step with a gradient that is not finite changes nothing but the count of steps, and warns (on
-    a GPU when ``get_log``, ``eval`` or ``state_dict`` is next called, so as not to wait). A
-    parameter whose gradient is exactly zero is left as it is. Sparse gradients are made dense.
+    a GPU when ``get_log``, ``eval`` or ``state_dict`` is next called, so as not to wait); ten in a
+    row end training on a CPU with a FloatingPointError. A parameter whose gradient is exactly zero
+    is left as it is. Sparse gradients are made dense.
 
     Raises:
         ValueError: a setting out of its range.
@@ -115,6 +117,7 @@ class Lark(Optimizer):
         self._stacks = LayerStacks()
         self._spaces: dict[tuple[torch.dtype, torch.device], Tensor] = {}
         self._skipped: Tensor | None = None  # on the device: steps skipped and not yet reported
+        self._skipped_in_row = 0  # on a CPU
         self._ended = False  # whether steps past the horizon have been reported
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -137,6 +140,11 @@ class Lark(Optimizer):
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
+        if 0 < float(group["lr"]) < _SLOWEST:
+            warn_caller(
+                f"lr is a factor on the built-in length, 1.0, and no learning rate: with "
+                f"lr={float(group['lr']):g} training hardly moves; leave it out"
+            )
 
     # --- the step -------------------------------------------------------------------------------
 
@@ -209,8 +217,11 @@ class Lark(Optimizer):
         finite = sizes.isfinite().all()
         if kronecker.asking_is_free(home):
             if not bool(finite):
+                self._skipped_in_row += 1
+                end_if_hopeless(self._skipped_in_row)
                 _report_skipped(1)
                 return {}, 0.0
+            self._skipped_in_row = 0
         else:
             taken = finite.to(torch.float32)
             missed = 1 - taken

@@ -95,5 +95,5 @@ def check_parameter(parameter: Tensor) -> None:
     if not torch.is_floating_point(parameter):
         raise TypeError(
             f"expected real floating-point parameters, got {parameter.dtype}: "
-            "pass view_as_real of a complex one"
+            "pass view_as_real of a complex one, and leave out what has no gradient"
         )

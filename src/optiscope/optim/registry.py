@@ -162,16 +162,35 @@ def _wanted_instead(value: Any, default: Any) -> str | None:
     return None
 
 
-def _spec_of(optimizer: str | type[Optimizer] | OptimizerSpec) -> OptimizerSpec:
+def _spec_of(optimizer: object) -> OptimizerSpec:
     if isinstance(optimizer, str):
         return get(optimizer)
     if isinstance(optimizer, OptimizerSpec):
         return optimizer
-    return _spec_of_class(f"{optimizer.__module__}:{optimizer.__qualname__}", optimizer)
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        return _spec_of_class(f"{optimizer.__module__}:{optimizer.__qualname__}", optimizer)
+    raise UnknownOptimizerError(
+        "expected a name, an import path, a torch.optim.Optimizer class or an OptimizerSpec, got "
+        + _kind(optimizer)
+    )
+
+
+def _kind(found: object) -> str:
+    """What was given in place of an optimizer, in words, and what to do."""
+    if isinstance(found, Optimizer):
+        return f"an instance of {type(found).__name__}: pass its class and its hyperparameters"
+    if isinstance(found, type):
+        return f"the class {found.__name__}"
+    if callable(found):
+        return "a function: make it the make of an OptimizerSpec"
+    return repr(found)
 
 
 def _spec_of_class(path: str, optimizer: type[Optimizer]) -> OptimizerSpec:
-    """Spec of a class that comes without one; a ``step`` that needs a closure is given one."""
+    """Spec of a class: of ours the shipped one; a ``step`` that needs a closure is given one."""
+    for spec in curvature_aware.SPECS:
+        if spec.make is optimizer:
+            return spec
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     needed = closure is not None and closure.default is closure.empty
     return OptimizerSpec(path, optimizer, closure=needed, source=path)
@@ -207,9 +226,11 @@ def _imported(path: str) -> OptimizerSpec:
             "name a module before the colon"
         ) from None
     except ModuleNotFoundError as error:
+        todo = "install it or run from its folder"
+        if module_name.endswith(".py"):
+            todo = f"name the module without .py, {module_name[:-3]}:{attribute}"
         raise UnknownOptimizerError(
-            f"expected an importable module in {path!r}, got no module named {error.name!r}: "
-            "install it or run from its folder"
+            f"expected an importable module in {path!r}, got no module named {error.name!r}: {todo}"
         ) from None
     except AttributeError:
         raise UnknownOptimizerError(

@@ -26,9 +26,10 @@ class Metric:
 
     ``compute(outputs, targets)`` returns one value per sample, shape [B]. Records keep names only,
     so the name says which way is better: what ends in ``loss`` should fall, all else should rise.
+    The bare name ``loss`` is the loss's own.
 
     Raises:
-        ValueError: the name says otherwise.
+        ValueError: the name says otherwise, or is the loss's.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Metric:
     unit: str = ""
 
     def __post_init__(self) -> None:
+        if self.name == "loss":
+            raise ValueError("a metric needs a name of its own, got 'loss': that of the loss")
         if self.higher_is_better == self.name.endswith("loss"):
             should = "rise" if self.higher_is_better else "fall"
             raise ValueError(

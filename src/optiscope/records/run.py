@@ -136,7 +136,7 @@ class Run:
             final={key: _readable(value) for key, value in values["final"].items()},
             best={key: _readable(value) for key, value in values["best"].items()},
             environment=values["environment"],
-            imported=values["imported"],
+            imported=values.get("imported"),
             metrics=metrics,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -9,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,9 @@ class RunStore:
 
     def read(self, trial_hash: str, *, metrics: bool = True) -> Run | DamagedRecord | None:
         """The run of a trial, or what is wrong with its record, or None where there is none."""
-        folder = self.path(trial_hash)
+        return self._read(self.path(trial_hash), trial_hash, metrics=metrics)
+
+    def _read(self, folder: Path, trial_hash: str, *, metrics: bool) -> Run | DamagedRecord | None:
         if not os.path.lexists(folder):
             return None
         try:
@@ -125,7 +128,7 @@ class RunStore:
                 return DamagedRecord(folder, "run.json was changed after it was written")
             if content.pop("metrics_sha256") != _sha256(folder / "metrics.parquet"):
                 return DamagedRecord(folder, "metrics.parquet was changed after it was written")
-            run = Run.from_dict(content, _measurements(folder) if metrics else ())
+            run = _run(content, _measurements(folder) if metrics else ())
         except FileNotFoundError as error:
             return DamagedRecord(folder, f"{Path(error.filename).name} is missing")
         except (IsADirectoryError, NotADirectoryError) as error:
@@ -146,7 +149,10 @@ class RunStore:
                 yield found
 
     def set_aside(self, trial_hash: str) -> Path:
-        """Move a damaged record into ``.damaged`` so that its trial can run again."""
+        """Move a damaged record into ``.damaged`` so that its trial can run again.
+
+        Where another process has done so, or put a good record in its place, that stays.
+        """
         aside = self.root / ".damaged"
         for attempt in range(1000):
             target = aside / f"{trial_hash}-{attempt}"
@@ -154,7 +160,9 @@ class RunStore:
                 break
         try:
             aside.mkdir(exist_ok=True)
-            os.rename(self.path(trial_hash), target)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self.path(trial_hash), target)
+                self._give_back(target, trial_hash)
         except OSError as error:
             raise StoreError(explain(error, self.root)) from error
         return target
@@ -176,8 +184,16 @@ class RunStore:
             self.set_aside(trial_hash)
         elif found is not None and found.status is Status.INTERRUPTED:
             old = self.root / f".partial-{trial_hash}-{uuid.uuid4().hex}"
-            os.rename(self.path(trial_hash), old)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(self.path(trial_hash), old)
+                self._give_back(old, trial_hash)
             shutil.rmtree(old, ignore_errors=True)
+
+    def _give_back(self, moved: Path, trial_hash: str) -> None:
+        """Undo a move where another process had replaced the record between look and move."""
+        found = self._read(moved, trial_hash, metrics=False)
+        if isinstance(found, Run) and found.status is not Status.INTERRUPTED:
+            _rename(moved, self.path(trial_hash))
 
 
 def write_json_atomically(path: Path, content: Any) -> None:
@@ -186,7 +202,7 @@ def write_json_atomically(path: Path, content: Any) -> None:
     Raises:
         OSError: the disk is full or the folder read-only; the old file stays.
     """
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
     try:
         partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         _sync(partial)
@@ -231,10 +247,23 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _run(content: dict[str, Any], metrics: Sequence[Measurement]) -> Run:
+    """The run of a content that is as it was written."""
+    try:
+        return Run.from_dict(content, metrics)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"written by another version of optiscope: {error}") from error
+
+
 def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk; some file systems cannot say so of folders."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        cannot = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+        if not (path.is_dir() and error.errno in cannot):
+            raise
     finally:
         os.close(descriptor)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 __all__ = ["SCHEMA_VERSION", "Trial", "canonical_json"]
@@ -92,5 +92,9 @@ class Trial:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Trial:
-        """Inverse of :meth:`to_dict`; raises TypeError on missing or unknown fields."""
-        return cls(**values)
+        """Inverse of :meth:`to_dict`; raises TypeError on missing or unknown fields.
+
+        Unknown fields that are None are those of a newer version that this trial does not use.
+        """
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in values.items() if k in known or v is not None})

@@ -37,15 +37,19 @@ class Compared:
     note: str = ""
 
     @property
+    def finished(self) -> list[float]:
+        """Values of those of our runs that did not fail."""
+        return [value for value in self.ours if not math.isnan(value)]
+
+    @property
     def mean(self) -> float:
-        """Of our runs; NaN where one failed."""
-        return fmean(self.ours) if self.ours else math.nan
+        """Of our runs that finished; NaN where none did."""
+        return fmean(self.finished) if self.finished else math.nan
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of our runs (ddof 1); NaN for fewer than two, or where one failed."""
-        known = len(self.ours) > 1 and not any(math.isnan(value) for value in self.ours)
-        return stdev(self.ours) if known else math.nan
+        """Standard deviation of our runs that finished (ddof 1); NaN for fewer than two."""
+        return stdev(self.finished) if len(self.finished) > 1 else math.nan
 
     @property
     def p_value(self) -> float:
@@ -53,26 +57,29 @@ class Compared:
 
         Where one side has a single run, it is taken to vary as the other side's runs do.
         """
-        if self.published is None or not self.ours:
+        if self.published is None or not self.finished:
             return math.nan
-        theirs = self.published
-        if len(self.ours) == theirs.runs == 1:
+        theirs, runs = self.published, len(self.finished)
+        if runs == theirs.runs == 1:
             return math.nan
-        single = min(len(self.ours), theirs.runs) == 1
-        sides = ((self.mean, self.deviation, len(self.ours)), tuple(vars(theirs).values()))
+        single = min(runs, theirs.runs) == 1
+        sides = ((self.mean, self.deviation, runs), tuple(vars(theirs).values()))
         numbers = [0.0 if math.isnan(x) and single else x for side in sides for x in side]
         return float(stats.ttest_ind_from_stats(*numbers, equal_var=single).pvalue)
 
     @property
     def verdict(self) -> str:
-        """``agree``, ``differ``, ``failed alike``, or why the two cannot be compared."""
+        """``agree``, ``differ``, ``failed alike``, or why the two cannot be compared.
+
+        Where one of our runs failed and the published mean exists, they differ.
+        """
         if self.published is None:
             return "not published"
         if not self.ours:
             return "not run here"
-        failed, failed_there = math.isnan(self.mean), math.isnan(self.published.mean)
-        if failed or failed_there:
-            return "failed alike" if failed and failed_there else "differ"
+        failed_there = math.isnan(self.published.mean)
+        if len(self.finished) < len(self.ours) or failed_there:
+            return "failed alike" if failed_there and not self.finished else "differ"
         if math.isnan(self.p_value):
             return "one run each"
         return "agree" if self.p_value > LEVEL else "differ"

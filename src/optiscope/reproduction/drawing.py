@@ -31,7 +31,14 @@ class Line:
 
     @classmethod
     def of_runs(cls, label: str, curves: Sequence[Mapping[int, float]], epochs: int) -> Line:
-        """Of shares, in per cent, at the epochs that every run reached."""
+        """Of shares, in per cent, at the epochs that every run reached; failed runs left out.
+
+        Of a failed run a curve has epoch 0 at most.
+        """
+        failed = sum(max(c, default=0) < 1 for c in curves)
+        if 0 < failed < len(curves):
+            label += f", {len(curves) - failed} of {len(curves)}"
+        curves = [c for c in curves if max(c, default=0) >= 1]
         shared = [e for e in range(1, epochs + 1) if all(e in c for c in curves)]
         values = [[100 * c[e] for c in curves] for e in shared]
         return cls(

@@ -67,16 +67,18 @@ def compared_table(compared: Sequence[Compared]) -> DataTable:
 def _published(published: Published | None, unit: str) -> str:
     if published is None:
         return ""
-    return _value(published.mean, published.deviation, published.runs, unit)
+    return _value(published.mean, published.deviation, str(published.runs), unit)
 
 
 def _ours(figure: Compared) -> str:
-    return _value(figure.mean, figure.deviation, len(figure.ours), figure.unit)
-
-
-def _value(mean: float, deviation: float, runs: int, unit: str) -> str:
-    if runs == 0:
+    if not figure.ours:
         return ""
+    finished, runs = len(figure.finished), len(figure.ours)
+    count = str(runs) if finished == runs else f"{finished} of {runs}, the others failed"
+    return _value(figure.mean, figure.deviation, count, figure.unit)
+
+
+def _value(mean: float, deviation: float, runs: str, unit: str) -> str:
     if math.isnan(mean):
         return "failed"
     spread = "" if math.isnan(deviation) else f" ± {deviation:.2f}"

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from optiscope.records import Run, StudyFolder
+from optiscope.records import Run, StoreError, StudyFolder
 from optiscope.report.answers import answer
 from optiscope.report.data_table import Cell, DataTable, Row
 from optiscope.report.panels import Panel, file_name
@@ -151,7 +151,12 @@ def study_section(part: Part, folder: StudyFolder) -> Section:
 
 def cost_section(timed: TimedProblem, path: Path) -> Section:
     """The section of one problem's times, kept in ``path``."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise StoreError(
+            f"{path} cannot be read: remove it, and the times are measured again"
+        ) from None
     published = published_costs()
     compared, bars, rows = [], [], []
     for row in content["rows"][1:]:

@@ -1,8 +1,9 @@
 """Choosing hyperparameters through Optuna, so that the choice can be replayed from records.
 
 Optuna proposes; the records remember. A tuning that was interrupted is replayed: the sampler is
-seeded by the study, the problem and the algorithm, is told the recorded values in order, and so
-proposes again what it proposed before.
+seeded by the study, the problem and the space, is told the recorded values in order, and so
+proposes again what it proposed before. Algorithms with one space are proposed the same points, so
+that neither has more luck with them, whatever they are called.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Tuning:
         self.algorithm = algorithm
         self._sign = 1.0 if lower_is_better else -1.0
         self._distributions = {n: _distribution(d) for n, d in algorithm.space.items()}
-        text = "\n".join([*words, algorithm.label])
+        text = "\n".join([*words, repr(list(algorithm.space.items()))])
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
         self._study = optuna.create_study(sampler=_sampler(algorithm.sampler, seed))
         if algorithm.sampler in ("grid", "qmc"):

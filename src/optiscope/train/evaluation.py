@@ -24,29 +24,45 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean per-sample loss, and metric where the problem has one, over all of ``samples``.
 
-    The last batch may be smaller; every sample counts once. The model is put in evaluation mode
-    and left in the mode it had. The reported loss never contains a regularization term.
+    The last batch may be smaller; every sample counts once. The model is put in evaluation mode,
+    and each of its modules is left in the mode it had. The reported loss never contains a
+    regularization term.
+
+    Raises:
+        ValueError: the problem's loss or metric is not one value per sample.
     """
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     totals = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
     if problem.metric is not None:
         totals[problem.metric.name] = torch.zeros((), dtype=torch.float64, device=device)
     for inputs, targets in _batches(samples, device):
-        outputs = model(in_fast_layout(inputs))
-        totals["loss"] += problem.loss(outputs, targets).sum(dtype=torch.float64)
+        outputs, count = model(in_fast_layout(inputs)), len(inputs)
+        losses = problem.loss(outputs, targets)
+        totals["loss"] += _of_each(losses, count, f"the loss of {problem.name}").sum()
         if problem.metric is not None:
-            values = problem.metric.compute(outputs, targets)
-            totals[problem.metric.name] += values.sum(dtype=torch.float64)
-    model.train(was_training)
+            name, values = problem.metric.name, problem.metric.compute(outputs, targets)
+            totals[name] += _of_each(values, count, f"the {name} of {problem.name}").sum()
+    for module, training in modes:
+        module.training = training
     return {name: total.item() / len(samples) for name, total in totals.items()}
 
 
+def _of_each(values: Tensor, count: int, what: str) -> Tensor:
+    """``values`` [B] in float64, one for each of ``count`` samples."""
+    if values.shape != (count,):
+        raise ValueError(
+            f"{what} must be one value per sample, shape ({count},), got {tuple(values.shape)}: "
+            "use reduction='none' and take the mean over all other dimensions"
+        )
+    return values.double()
+
+
 def _batches(samples: Samples, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """All samples in order; of tensors as views, which cost no copy."""
+    """All samples in order, as copies: a model may write into its input."""
     if isinstance(samples, TensorSamples):
-        inputs = samples.inputs.split(EVALUATION_BATCH)
-        yield from zip(inputs, samples.targets.split(EVALUATION_BATCH), strict=True)
+        inputs, targets = (t.split(EVALUATION_BATCH) for t in (samples.inputs, samples.targets))
+        yield from ((x.clone(), y.clone()) for x, y in zip(inputs, targets, strict=True))
         return
     for indices in torch.arange(len(samples), device=device).split(EVALUATION_BATCH):
         yield samples.select(indices)

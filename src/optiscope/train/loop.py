@@ -35,6 +35,7 @@ from optiscope.train.schedule import Schedule, make_schedule
 
 __all__ = ["OptimizerFactory", "Progress", "TrialError", "run_trial", "run_trials"]
 
+BEYOND = 1e19  # of a weight's size: its square is not finite in float32
 SYNC_EVERY = 50  # steps between looks at the loss on a GPU, where a look waits for the device
 
 Progress = Callable[[float, Mapping[str, float]], None]
@@ -181,11 +182,21 @@ def run_trial(
         torch.set_num_threads(threads)
 
 
-@lru_cache(maxsize=2)
 def load_splits(
     load: Callable[[Path | None], Splits], data_dir: Path | None, device: torch.device
 ) -> Splits:
-    """Splits on ``device``; the last two asked for are kept."""
+    """Splits on ``device``; the last two asked for are kept, where ``load`` can be hashed."""
+    try:
+        hash(load)
+    except TypeError:
+        return load(data_dir).to(device)
+    return _kept_splits(load, data_dir, device)
+
+
+@lru_cache(maxsize=2)
+def _kept_splits(
+    load: Callable[[Path | None], Splits], data_dir: Path | None, device: torch.device
+) -> Splits:
     return load(data_dir).to(device)
 
 
@@ -266,7 +277,9 @@ class Training:
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, f"interrupted at step {self.step}"
         except Exception as error:
-            status, reason = Status.CRASHED, f"at step {self.step}: {_in_words(error)}"
+            diverged = isinstance(error, FloatingPointError) or self._overflows()
+            status = Status.DIVERGED if diverged else Status.CRASHED
+            reason = f"at step {self.step}: {_in_words(error)}"
         final, best = summarise(self.metrics)
         return Run(
             trial=self.trial,
@@ -285,6 +298,14 @@ class Training:
             final=final,
             best=best,
         )
+
+    @torch.no_grad()
+    def _overflows(self) -> bool:
+        """Whether a weight is not finite or as good as that: what was raised is a consequence."""
+        try:
+            return not all(bool((p.abs() < BEYOND).all()) for p in self.parameters)
+        except Exception:  # a device that failed answers nothing any more
+            return False
 
     def _train(self) -> None:
         self.clock.restart()

@@ -94,6 +94,11 @@ def make_schedule(
     """
     arguments = dict(declared)
     name = arguments.pop("name", None)
+    if any("lr" not in group for group in optimizer.param_groups):
+        raise ValueError(
+            f"schedule {name}: {type(optimizer).__name__} has no learning rate in its parameter "
+            "groups: leave the schedule out"
+        )
     if name == "linear_decay":
         return _linear_decay(arguments, optimizer, steps)
     if name not in schedule_names():

@@ -26,6 +26,7 @@ TOLSTOI = Dataset(
             None,
             None,
             marker=b"War and Peace",
+            ending=b"END OF TH",  # "*** END OF THE PROJECT ..." or "THIS PROJECT ..."
         ),
     ),
     load=loaders.text("tolstoi"),
