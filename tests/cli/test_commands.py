@@ -170,7 +170,7 @@ def test_run_prints_json_without_nan(optiscope: Command) -> None:
 def test_run_prints_a_table(optiscope: Command) -> None:
     outcome = optiscope(*RUN)
     assert outcome.code == 0
-    for words in ("digits_logreg · momentum · seed 4", "final accuracy", "best loss", "74 steps"):
+    for words in ("· momentum (its defaults) · seed 4", "final accuracy", "best loss", "74 steps"):
         assert words in outcome.out
     assert all(re.search(rf"{split} .*\d\d\.\d\d %", outcome.out) for split in SPLITS)
 
@@ -435,5 +435,43 @@ def test_words_in_brackets_are_printed_as_they_are(optiscope: Command, tmp_path:
 def test_a_record_that_is_kept_is_said_to_be(optiscope: Command, tmp_path: Path) -> None:
     command = ["run", "digits_logreg", "sgd", "--set", "lr=0.1", "--epochs", "1"]
     first, second = (optiscope(*command, "--out", tmp_path / "runs") for _ in range(2))
-    assert "already holds" not in first.err
-    assert "already holds a record of this trial" in " ".join(second.err.split())
+    assert first.err.startswith(f"record: {tmp_path / 'runs'}/")
+    assert "not run again" not in first.err
+    assert "not run again" in second.err
+    assert second.out == first.out
+
+
+def test_run_says_when_nothing_was_learnt_and_shows_where_it_began(optiscope: Command) -> None:
+    outcome = optiscope("run", "digits_logreg", "sgd", "--set", "lr=1e-9", "--epochs", 1)
+    assert "· sgd (lr=1e-09) ·" in outcome.out
+    assert "loss before" in " ".join(outcome.out.replace("┃", "").split())
+    assert "nothing to speak of was learnt" in outcome.out
+    assert "was learnt" not in optiscope("run", "digits_logreg", "adam", "--epochs", 1).out
+
+
+def test_a_hyperparameter_given_as_an_option_is_told_its_place(optiscope: Command) -> None:
+    outcome = optiscope("run", "digits_logreg", "adam", "--lr", "0.1")
+    assert outcome.code == 2
+    assert "No such option '--lr'. A hyperparameter" in outcome.err
+    assert "--set lr=VALUE" in outcome.err
+    assert "Did you mean --epochs?" in optiscope("run", "digits_logreg", "adam", "--epoch", 1).err
+    listed = optiscope("run", "digits_logreg", "adam", "--set", "betas=0.9,0.99")
+    assert "betas of adam must be a list such as [0.9, 0.999], got '0.9,0.99'" in listed.err
+
+
+def test_lark_with_a_schedule_is_told_that_it_anneals_twice(optiscope: Command) -> None:
+    command = ("run", "digits_logreg", "lark", "--epochs", 1)
+    assert "anneals it a second time" in optiscope(*command, "--schedule", "linear_decay").err
+    assert not optiscope(*command).err
+
+
+def test_times_fit_a_terminal_of_eighty_columns(
+    optiscope: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = "sgd,preconditioned_tuned_momentum"
+    command = ("time", "digits_logreg", "--optimizers", names, "--repetitions", 3, "--steps", 5)
+    out = optiscope(*command, "--threads", 1).out
+    assert "1 thread:" in out
+    assert "…" not in out
+    assert all(word in out for word in ("ms/step", "in step()", "gradients"))

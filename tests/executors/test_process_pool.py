@@ -37,6 +37,18 @@ def test_cores_are_those_this_process_may_use() -> None:
         os.sched_setaffinity(0, allowed)
 
 
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 0), ("100000 100000", 1), ("50000 100000", 1), ("", 0)]
+)
+def test_a_containers_quota_counts(
+    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    home = sys.modules["optiscope.executors.process_pool"]
+    monkeypatch.setattr(home, "QUOTA", tmp_path / "cpu.max")
+    assert available_cores() == (cores or len(os.sched_getaffinity(0)))
+
+
 def test_workers_are_fresh_ignore_ctrl_c_and_are_replaced_by_nobody() -> None:
     with process_pool(1) as pool:
         worker = pool.submit(os.getpid).result(timeout=60)

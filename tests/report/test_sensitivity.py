@@ -64,6 +64,9 @@ def test_the_last_value_tried_is_an_edge_too() -> None:
     edge = edge_of_space("lr", 0.5, LOG, values)
     assert edge is not None
     assert edge.side == "high"
+    inner = edge_of_space("lr", 0.05, {"low": 1e-4, "high": 10.0, "log": True}, [0.001, 0.01, 0.05])
+    assert inner is not None  # nothing was tried between it and the end: there, not beyond
+    assert inner.suggestion == {"low": 0.01, "high": 10.0, "log": True}
     assert edge_of_space("lr", 0.1, LOG, values) is None
     assert edge_of_space("lr", 0.5, LOG, [0.1, 0.5]) is None  # two trials say nothing
 

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,15 @@ def test_the_table_has_a_row_per_algorithm_and_says_who_won(study: StudyFolder) 
     assert "1 diverged" in text
     assert "1 crashed, 1 missing" in text
     assert "digits_mlp: " in text.split("Final values")[1]
+
+
+def test_a_choice_at_the_edge_is_told_in_the_terminal(study: StudyFolder, tmp_path: Path) -> None:
+    assert not any(row["edges"] for row in summary_json(study)["tuning"])
+    assert "at the edge" not in _printed(study, 120)
+    narrow = [replace(method, low=method.best_rate, high=10.0) for method in methods(2)]
+    text = " ".join(_printed(make_study(tmp_path, algorithms=narrow), 120).split())
+    assert "Chosen at the edge of what was tried, so that a better value may lie beyond: " in text
+    assert "; and 1 more, see the page." in text
 
 
 def test_the_table_fits_a_terminal_of_eighty_columns(study: StudyFolder) -> None:

@@ -390,6 +390,18 @@ def test_questions_are_answered_as_asked(tmp_path: Path) -> None:
     assert flipped.a_name.startswith("SGD(")
 
 
+def test_equality_that_is_not_shown_is_answered_as_asked(tmp_path: Path) -> None:
+    folder = study(tmp_path, {"Adam": ADAM, "SGD": ADAM[::-1]})
+    found = claim("adam equals sgd within 0.0001", folder)
+    assert isinstance(found, Claim)
+    assert found.supported is None
+    assert found.sentence.startswith("not shown that Adam equals SGD on fmnist_2c2d")
+    assert "within 0.0001: " in found.sentence
+    assert (
+        f"two one-sided t tests, p = {found.comparison.equivalence_p_value:.2g}" in found.sentence
+    )
+
+
 def test_undecided_is_neither_yes_nor_no(tmp_path: Path) -> None:
     found = claim("adam better than sgd", study(tmp_path, {"Adam": ADAM, "SGD": ADAM[::-1]}))
     assert isinstance(found, Claim)

@@ -175,3 +175,20 @@ def test_a_goal_is_kept(tmp_path: Path) -> None:
     goal = {"problem": "digits_logreg", "value": 0.9, "meaning": "published"}
     text = '\n[[goals]]\nproblem = "digits_logreg"\nvalue = 0.9\nmeaning = "published"\n'
     assert loaded(tmp_path, TEXT + text).to_dict()["goals"] == [goal]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('{ name = "linear_decay" }', '"cosine"', 10),
+        ('{ name = "StepLR", step_size = 5 }', '"cosine"', 27),
+    ],
+)
+def test_a_schedule_in_a_word_is_told_its_form(
+    tmp_path: Path, old: str, new: str, line: int
+) -> None:
+    with pytest.raises(StudyError, match=r"a schedule is a table such as \{ name =") as caught:
+        loaded(tmp_path, TEXT.replace(old, new, 1))
+    assert "got 'cosine'" in str(caught.value)
+    assert "dict[" not in str(caught.value)
+    assert str(caught.value).count("schedule:") == 1

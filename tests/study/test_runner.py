@@ -27,6 +27,7 @@ from optiscope.records import Run, RunStore, Status, StoreError, StudyFolder
 from optiscope.report import write_report
 from optiscope.stats.claims import Claim, study_claims
 from optiscope.study import Event, Study, load_study, run_study
+from optiscope.study import runner as runner_module
 from optiscope.study.runner import DEATHS_ALONE, WorkerError
 from optiscope.train import TrialError
 
@@ -402,6 +403,34 @@ def test_a_pruner_after_diverged_trials_and_started_again(tmp_path: Path) -> Non
     assert essence(tmp_path / "out") == before
 
 
+def test_an_optimizer_that_anneals_by_itself_is_not_annealed_again_without_a_word(
+    tmp_path: Path,
+) -> None:
+    text = (
+        'name = "twice"\nquestion = "?"\nproblems = ["digits_logreg"]\nepochs = 1\nseeds = [5]\n'
+        'schedule = { name = "linear_decay" }\n[[algorithms]]\nlabel = "Mine"\n'
+        'optimizer = "lark"\n'
+    )
+    events: list[Event] = []
+    run_study(declared(tmp_path, text), tmp_path / "a", executor=Inline, on_event=events.append)
+    assert "Mine is told the horizon and anneals by itself" in events[0].message
+    events.clear()
+    exempt = declared(tmp_path, text + 'schedule = "none"\n')
+    run_study(exempt, tmp_path / "b", executor=Inline, on_event=events.append)
+    assert not any(event.warning for event in events)
+
+
+def test_a_gpu_has_one_worker_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several would share its memory, and the first to ask for too much would count as crashed."""
+    monkeypatch.setattr(runner_module, "available_cores", lambda: 64)
+    study = declared(tmp_path)
+    assert runner_module._workers(study) == 64
+    assert runner_module._workers(replace(study, threads=8)) == 8
+    assert runner_module._workers(replace(study, device="cuda")) == 1
+
+
 DEADLY = SMALL.replace('"digits_mlp"', '"deadly_problem:problem"')
 
 
@@ -525,8 +554,10 @@ def test_crashed_trials_run_again_where_that_is_asked_for(
 ) -> None:
     shutil.copytree(undisturbed, tmp_path / "out")
     store = RunStore(tmp_path / "out" / "runs")
-    run = next(run for run in store.scan(metrics=True) if isinstance(run, Run))
-    store.set_aside(run.trial.hash)
+    entry = next(e for e in StudyFolder(tmp_path / "out").ledger() if e.role == "reporting")
+    run = store.read(entry.trial_hash)  # a tuning trial that crashed could change the choice
+    assert isinstance(run, Run)
+    store.set_aside(run.trial.hash, whole=True)
     store.write(replace(run, status=Status.CRASHED, reason="at step 0: a bug since mended"))
     study = declared(tmp_path)
     run_study(study, tmp_path / "out", executor=Inline)

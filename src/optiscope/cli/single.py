@@ -15,8 +15,28 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+LEAST_FALL = 0.01
+"""Share of the first training loss by which a run should lower it, or it has learnt nothing."""
 
-@click.command("run")
+
+class _RunCommand(click.Command):
+    """Says how a hyperparameter is given where one is given as an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            near = [option for option in error.possibilities or () if option != "--help"]
+            name = error.option_name.lstrip("-").replace("-", "_")
+            raise click.UsageError(
+                f"No such option {error.option_name!r}."
+                + (f" Did you mean {' or '.join(near)}?" if near else "")
+                + f" A hyperparameter of the optimizer is given as --set {name}=VALUE.",
+                ctx,
+            ) from None
+
+
+@click.command("run", cls=_RunCommand)
 @click.argument("problem")
 @click.argument("optimizer")
 @click.option(
@@ -88,15 +108,17 @@ def command(
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
     from optiscope.cli.root import ExitCode
-    from optiscope.records import Run, RunStore, Status
-    from optiscope.study.single import RunInterrupted, run
+    from optiscope.optim import registry
+    from optiscope.records import RunStore, Status
+    from optiscope.study.single import RunInterrupted, RunNotStored, run
     from optiscope.train.process import prepare_process
+    from optiscope.train.schedule import anneals_twice
 
     prepare_process()
     hyperparameters = parse_settings(settings)
-    store = None if out is None else RunStore(out)
-    if store is not None:
-        store.check_writable()
+    rule = parse_rule(schedule) if schedule else None
+    unwritten: RunNotStored | None = None
+    trained = False
     columns = (
         words("{task.description}"),
         BarColumn(),
@@ -110,6 +132,8 @@ def command(
         task = bar.add_task(f"{problem} · {optimizer}", total=1.0, latest="")
 
         def show(share: float, latest: Any) -> None:
+            nonlocal trained
+            trained = True
             figures = ("valid_accuracy", "valid_loss")
             text = next((f"{f} {latest[f]:.4g}" for f in figures if f in latest), "")
             bar.update(task, completed=share, latest=text.replace("_", " "))
@@ -119,28 +143,29 @@ def command(
                 problem,
                 optimizer,
                 hyperparameters=hyperparameters,
-                schedule=parse_rule(schedule) if schedule else None,
+                schedule=rule,
                 initialisation=parse_rule(initialisation) if initialisation else None,
                 clip={"norm": clip_norm} if clip_norm is not None else None,
+                out=out,
                 progress=show,
                 **options,
             )
         except RunInterrupted as error:
             result = error.run
+        except RunNotStored as error:
+            result, unwritten = error.run, error
     if wants_json:
         rows = [m._asdict() for m in result.metrics]
         click.echo(as_json(result.to_dict() | {"metrics": rows}))
     else:
         _print(result)
-    if store is not None:
-        kept = store.read(result.trial.hash, metrics=False)
-        if isinstance(kept, Run) and kept.status is not Status.INTERRUPTED:
-            console.print(
-                f"{store.path(result.trial.hash)} already holds a record of this trial, begun "
-                f"{kept.started}: that one is kept",
-                highlight=False,
-            )
-        store.write(result)  # last: should the disk be full, what was measured has been shown
+    if rule is not None and registry.get(optimizer).horizon is not None:
+        console.print(anneals_twice(optimizer, rule, "no --schedule"), style="yellow")
+    if unwritten is not None:
+        raise unwritten  # last: what was measured has been shown
+    if out is not None:
+        before = "" if trained else f", begun {result.started}: not run again"
+        console.print(f"record: {RunStore(out).path(result.trial.hash)}{before}", soft_wrap=True)
     if result.status is Status.INTERRUPTED:
         ctx.exit(ExitCode.INTERRUPTED)
     ctx.exit(ExitCode.OK if result.status.complete else ExitCode.UNFINISHED)
@@ -151,21 +176,26 @@ def _print(run: Run) -> None:
 
     console = terminal()
     trial = run.trial
+    settings = ", ".join(f"{k}={v}" for k, v in trial.hyperparameters.items())
     table = Table(
-        title=f"{trial.problem} · {trial.optimizer} · seed {trial.seed}", title_justify="left"
+        title=f"{trial.problem} · {trial.optimizer} ({settings or 'its defaults'}) · "
+        f"seed {trial.seed}",
+        title_justify="left",
     )
     names = list(
         dict.fromkeys(m.name for m in run.metrics if m.split in ("train", "valid", "test"))
     )
     table.add_column("split")
     last = "final" if run.status.complete else "last"  # before it failed
+    first = {f"{m.split}_{m.name}": m.value for m in reversed(run.metrics) if m.epoch == 0}
     for name in names:
+        table.add_column(f"{name} before", justify="right")
         table.add_column(f"{last} {name}", justify="right")
         table.add_column(f"best {name}", justify="right")
     for split in ("train", "valid", "test"):
         cells = []
         for name in names:
-            for values in (run.final, run.best):
+            for values in (first, run.final, run.best):
                 value = values.get(f"{split}_{name}")
                 cells.append("-" if value is None else _figure(value, name))
         table.add_row(split, *cells)
@@ -177,6 +207,16 @@ def _print(run: Run) -> None:
         f"{spent.wall:.1f} s training ({spent.cpu:.1f} s CPU)",
         highlight=False,
     )
+
+    before, after = first.get("train_loss"), run.final.get("train_loss")
+    if run.status.complete and before is not None and after is not None:
+        fell = (before - after) / max(abs(before), 1e-30)
+        if fell < LEAST_FALL:
+            console.print(
+                f"The training loss {'hardly fell' if fell > 0 else 'did not fall'}, from "
+                f"{before:.4g} to {after:.4g}: nothing to speak of was learnt.",
+                style="yellow",
+            )
 
 
 def _figure(value: float, name: str) -> str:

@@ -98,14 +98,24 @@ def command(
 
 
 def _print(content: dict[str, Any]) -> None:
+    from rich import box
     from rich.table import Table
 
+    from optiscope.stats.naming import counted
+
     title = (
-        f"{content['problem']}, batch {content['batch_size']}, {content['threads']} threads: "
+        f"{content['problem']}, batch {content['batch_size']}, "
+        f"{counted(content['threads'], 'thread')}: "
         f"time per step relative to {content['reference']}"
     )
-    table = Table(title=title, title_justify="left")
-    table.add_column("optimizer", no_wrap=True)
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    table.add_column("optimizer", overflow="fold")
     for column in ("wall", "95 % interval", "CPU", "ms/step", "in step()", "gradients"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in content["rows"]:
@@ -113,7 +123,7 @@ def _print(content: dict[str, Any]) -> None:
         table.add_row(
             row["optimizer"],
             f"{ratio['median']:.3f}",
-            f"{ratio['low']:.2f} to {ratio['high']:.2f}",
+            f"{ratio['low']:.3g} to {ratio['high']:.3g}",
             f"{row['cpu_ratio']['median']:.3f}",
             f"{row['milliseconds_per_step']:.2f}",
             f"{row['phases_milliseconds_per_step'].get('optimizer', 0.0):.2f}",

@@ -9,20 +9,28 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 __all__ = ["available_cores", "process_pool"]
 
 PARENT_CHECK_SECONDS = 1.0
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Microseconds of all cores in a period of microseconds, or the word max (Linux, cgroup v2)."""
 
 
 def available_cores() -> int:
-    """Cores this process may use."""
+    """Cores this process may use; of a container with a quota of time, as many as that is worth."""
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = QUOTA.read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no such file, or "max"
+        return cores
 
 
 def process_pool(workers: int) -> ProcessPoolExecutor:

@@ -153,6 +153,8 @@ def _wanted_instead(value: Any, default: Any) -> str | None:
         return "a finite number"
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "true or false"
+    if isinstance(default, tuple | list) and not isinstance(value, tuple | list):
+        return f"a list such as {list(default)}"
     if isinstance(default, int | float):
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return None if number else "a number"

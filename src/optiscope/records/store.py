@@ -148,10 +148,11 @@ class RunStore:
             if found is not None:
                 yield found
 
-    def set_aside(self, trial_hash: str) -> Path:
+    def set_aside(self, trial_hash: str, *, whole: bool = False) -> Path:
         """Move a damaged record into ``.damaged`` so that its trial can run again.
 
-        Where another process has done so, or put a good record in its place, that stays.
+        Where another process has done so, or put a good record in its place, that stays; unless
+        ``whole``: then any record is moved.
         """
         aside = self.root / ".damaged"
         for attempt in range(1000):
@@ -162,7 +163,8 @@ class RunStore:
             aside.mkdir(exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self.path(trial_hash), target)
-                self._give_back(target, trial_hash)
+                if not whole:
+                    self._give_back(target, trial_hash)
         except OSError as error:
             raise StoreError(explain(error, self.root)) from error
         return target

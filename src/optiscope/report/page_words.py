@@ -8,12 +8,30 @@ from typing import Any, Final
 from optiscope.report.appearance import Look
 from optiscope.report.content import ReportContent
 from optiscope.report.number_text import significant, space_text
+from optiscope.stats.naming import counted
+from optiscope.stats.sensitivity import Edge
 from optiscope.stats.study_table import MISSING, StudyTables
 
-__all__ = ["counted", "listed", "metric_words", "problem_facts", "study_facts", "warnings"]
+__all__ = [
+    "AT_THE_EDGE",
+    "edge_words",
+    "listed",
+    "metric_words",
+    "problem_facts",
+    "study_facts",
+    "warnings",
+]
+
+AT_THE_EDGE: Final = "Chosen at the edge of what was tried, so that a better value may lie beyond"
 
 SHOWN_EDGES: Final = 4
 """Choices at the edge of their space that are named on the first screen."""
+
+
+def edge_words(label: str, problem: str, edge: Edge) -> str:
+    """One choice at the edge, with the space to try next."""
+    space = space_text(edge.suggestion)
+    return f"{label} on {problem}: {edge.name} {significant(edge.value)}, try {space}"
 
 
 def study_facts(tables: StudyTables, looks: Mapping[str, Look]) -> str:
@@ -77,8 +95,7 @@ def warnings(content: ReportContent) -> list[str]:
             "Start the study again to repeat what is lost."
         )
     edges = [
-        f"{label} on {p.problem}: {edge.name} {significant(edge.value)}, try "
-        f"{space_text(edge.suggestion)}"
+        edge_words(label, p.problem, edge)
         for p in content.problems
         for label, found in p.edges.items()
         for edge in found
@@ -86,7 +103,7 @@ def warnings(content: ReportContent) -> list[str]:
     if edges:
         more = len(edges) - SHOWN_EDGES
         lines.append(
-            "Chosen at the edge of what was tried, so that a better value may lie beyond: "
+            f"{AT_THE_EDGE}: "
             + "; ".join(edges[:SHOWN_EDGES])
             + (f"; and {more} more, see the tables under Sensitivity." if more > 0 else ".")
         )
@@ -96,11 +113,6 @@ def warnings(content: ReportContent) -> list[str]:
             "Reproducibility before comparing times."
         )
     return lines
-
-
-def counted(number: int, word: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def listed(values: Iterable[Any]) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 from optiscope.records import StudyFolder
 from optiscope.report.answers import answer
 from optiscope.report.number_text import metric_text, point_text, significant, spread_text
+from optiscope.report.page_words import AT_THE_EDGE, edge_words
 from optiscope.stats.claims import claims_from
 from optiscope.stats.goals import goal_results
 from optiscope.stats.study_table import StudyTables, read_study
@@ -72,6 +73,14 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
                 Text(point_text(result.hyperparameters)),
             )
         lines.append(f"{problem}: {answer(problem, mine, claims, goals).text}")
+    edges = [
+        edge_words(summary.algorithm, summary.problem, edge)
+        for summary in tuning_summaries(tables)
+        for edge in summary.edges
+    ]
+    if edges:
+        more = f"; and {len(edges) - 1} more, see the page" if len(edges) > 1 else ""
+        lines.append(f"{AT_THE_EDGE}: {edges[0]}{more}.")
     if tables.damaged:
         lines.append(f"{len(tables.damaged)} damaged records: run `optiscope bench` again.")
     table.caption = Text("\n".join(lines))

@@ -76,8 +76,13 @@ class Claim:
             Verdict.EQUIVALENT: f"{self.a} equals {self.b} {where} within {_number(c.margin)}",
             Verdict.UNDECIDED: f"undecided whether {self.a} or {self.b} is better {where}",
         }
+        sameness = Verdict.EQUIVALENT in (c.verdict, self.asserted)
+        if sameness and c.verdict is Verdict.UNDECIDED:
+            heads[c.verdict] = (
+                f"not shown that {self.a} equals {self.b} {where} within {_number(c.margin)}"
+            )
         parts = [f"{heads[c.verdict]}: {_effect(self.metric, c)}"]
-        if c.verdict is Verdict.EQUIVALENT:
+        if sameness and c.verdict in (Verdict.EQUIVALENT, Verdict.UNDECIDED):
             parts.append(f"two one-sided t tests, p = {_p(c.equivalence_p_value)}")
         else:
             word = "exact sign test" if c.test == SIGN_TEST else "paired t test"

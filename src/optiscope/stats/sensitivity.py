@@ -247,7 +247,8 @@ def edge_of_space(
     """Whether a chosen value lies at the edge of its space, with the space to try next.
 
     It does within a twentieth of the space's width from an end, and also where it is the smallest
-    or the largest of at least three tried ``values``: nothing was tried beyond it.
+    or the largest of at least three tried ``values``: nothing was tried beyond it. Then the space
+    to try is what lies between its neighbour and the end.
 
     A logarithmic space is moved on by half its width beyond that edge, at least by a factor of
     ten; a linear one by half its width, a lower end of zero or more staying at zero or more. Of a
@@ -276,11 +277,15 @@ def edge_of_space(
             lower = {}
     if _below_one(name, high):
         upper = {"low": (low + high) / 2, "high": 1 - (1 - high) / 10}
-    several = len(set(values)) >= 3
-    if lower and (place <= EDGE_SHARE or (several and value <= min(values))):
+    if lower and place <= EDGE_SHARE:
         return Edge(name, value, "low", lower)
-    if place >= 1 - EDGE_SHARE or (several and value >= max(values)):
+    if place >= 1 - EDGE_SHARE:
         return Edge(name, value, "high", upper)
+    tried, log = sorted(set(values)), {"log": True} if space.get("log") else {}
+    if len(tried) >= 3 and value <= tried[0]:
+        return Edge(name, value, "low", {"low": low, "high": tried[1], **log})
+    if len(tried) >= 3 and value >= tried[-1]:
+        return Edge(name, value, "high", {"low": tried[-2], "high": high, **log})
     return None
 
 

@@ -10,7 +10,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
 
 from optiscope.study.toml_lines import line_of
 
@@ -65,6 +73,18 @@ Dimension = Annotated[
     Annotated[RangeTable, Tag("a range")] | Annotated[ChoiceTable, Tag("a choice")],
     Discriminator(_kind),
 ]
+
+
+def _schedule(value: Any) -> Any:
+    """Refuse a bare word, before both forms are tried in turn and each complains."""
+    if isinstance(value, str) and value != "none":
+        example = '{ name = "linear_decay" } or { name = "CosineAnnealingLR", T_max = "horizon" }'
+        raise ValueError(f"a schedule is a table such as {example}, or none for an algorithm")
+    return value
+
+
+Schedule = Annotated[dict[str, Any], BeforeValidator(_schedule)]
+OwnSchedule = Annotated[dict[str, Any] | Literal["none"], BeforeValidator(_schedule)]
 Count = Annotated[int, Field(ge=1)]
 CountPerProblem = Annotated[
     Annotated[Count, Tag("a number")] | Annotated[dict[str, Count], Tag("a table")],
@@ -96,7 +116,7 @@ class AlgorithmTable(_Table):
     space: dict[str, Dimension] | None = None
     sampler: Sampler | None = None
     budget: Annotated[int, Field(ge=1)] | None = None
-    schedule: dict[str, Any] | Literal["none"] | None = None
+    schedule: OwnSchedule | None = None
     clip: dict[str, float] | None = None
     early_stopping: dict[str, Any] | None = None
     pruner: dict[str, Any] | None = None
@@ -124,7 +144,7 @@ class Declaration(_Table):
     epochs: CountPerProblem | None = None
     batch_size: CountPerProblem | None = None
     tuning: TuningTable = Field(default_factory=TuningTable)
-    schedule: dict[str, Any] | None = None
+    schedule: Schedule | None = None
     initialisation: dict[str, Any] | None = None
     reference: str | None = None
     metric: dict[str, str] | None = None

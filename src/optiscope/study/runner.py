@@ -38,7 +38,7 @@ from optiscope.study.study import Algorithm, Study
 from optiscope.study.tuning import Tuning
 from optiscope.study.work import record_trials
 from optiscope.train.loop import TrialError, check_batch
-from optiscope.train.schedule import check_schedule
+from optiscope.train.schedule import anneals_twice, check_schedule
 
 __all__ = ["Event", "WorkerError", "run_study"]
 
@@ -110,15 +110,28 @@ def run_study(
     for problem in study.problems:
         _require_a_batch(problem, study.batch_sizes[problem.name], data_dir)
         _require_schedules(study, problem, data_dir)
+    _warn_of_annealing(study, on_event)
     kept = StudyFolder(folder)
     looks = check_redeclared(study, kept)
     kept.write_declaration(study.to_dict() | ({"looked_at": looks} if looks else {}))
     kept.store.sweep()
-    count = workers or max(1, available_cores() // study.threads)
+    count = workers or _workers(study)
     if retry_crashed:
         _set_crashed_aside(kept, on_event)
     _Runner(study, kept, data_dir, on_event).run(lambda: executor(count), count)
     return kept
+
+
+def _workers(study: Study) -> int:
+    """As many as the cores can serve, and one for a GPU, whose memory they would share."""
+    return 1 if study.device == "cuda" else max(1, available_cores() // study.threads)
+
+
+def _warn_of_annealing(study: Study, on_event: Callable[[Event], None]) -> None:
+    for algorithm in study.algorithms:
+        if algorithm.schedule and registry.get(algorithm.optimizer).horizon is not None:
+            message = anneals_twice(algorithm.label, algorithm.schedule, 'schedule = "none"')
+            on_event(Event(0, 0, message, warning=True))
 
 
 def _require_a_batch(problem: Problem, batch_size: int, data_dir: Path | None) -> None:
@@ -130,7 +143,7 @@ def _require_a_batch(problem: Problem, batch_size: int, data_dir: Path | None) -
 def _set_crashed_aside(folder: StudyFolder, on_event: Callable[[Event], None]) -> None:
     for run in folder.store.scan():
         if isinstance(run, Run) and run.status is Status.CRASHED:
-            aside = folder.store.set_aside(run.trial.hash)
+            aside = folder.store.set_aside(run.trial.hash, whole=True)
             message = f"a run that crashed ({run.reason}) moved to {aside}: its trial runs again"
             on_event(Event(0, 0, message, warning=True))
 
@@ -221,7 +234,7 @@ class _Runner:
                     future.result()
                     self._take_in(*running.pop(future))
         except BrokenExecutor:
-            self._requeue(running)
+            self._requeue(running, workers)
             raise
 
     def _next(
@@ -236,11 +249,16 @@ class _Runner:
             yield self.ready[0]
             self.ready.popleft()  # only now: had the submission failed, it would still be waiting
 
-    def _requeue(self, running: dict[Future[None], tuple[_Pair, Trial]]) -> None:
-        """Take back what was running when a process died; whose fault it was shows when alone."""
+    def _requeue(self, running: dict[Future[None], tuple[_Pair, Trial]], workers: int) -> None:
+        """Take back what was submitted when a process died; whose fault it was shows when alone.
+
+        Trials begin in the order of submission, so that only the first ``workers`` can be at fault.
+        """
         alone = len(running) == 1
-        for pair, trial in reversed(running.values()):
-            if self.folder.store.read(trial.hash, metrics=False) is None:
+        submitted = list(running.values())
+        for i in reversed(range(len(submitted))):
+            pair, trial = submitted[i]
+            if i < workers and self.folder.store.read(trial.hash, metrics=False) is None:
                 self.suspects.add(trial.hash)
                 self.deaths_alone[trial.hash] += alone
                 if self.deaths_alone[trial.hash] == DEATHS_ALONE:

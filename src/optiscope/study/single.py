@@ -14,7 +14,7 @@ from optiscope import problems
 from optiscope.optim import registry
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
-from optiscope.records import Run, Status, Trial
+from optiscope.records import Run, RunStore, Status, StoreError, Trial
 from optiscope.study.source_digest import source_digest
 from optiscope.train import Progress, run_trial
 from optiscope.train.clipping import check_clip
@@ -22,10 +22,22 @@ from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.evaluation import check_watched
 from optiscope.train.schedule import check_schedule
 
-__all__ = ["RunInterrupted", "run"]
+__all__ = ["RunInterrupted", "RunNotStored", "run"]
 
 MOST_THREADS = 1024
 """More make torch fail without words."""
+
+
+class RunNotStored(StoreError):
+    """A run whose record could not be written.
+
+    Attributes:
+        run: what was measured.
+    """
+
+    def __init__(self, error: StoreError, run: Run) -> None:
+        super().__init__(str(error))
+        self.run = run
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -56,6 +68,7 @@ def run(
     device: Literal["cpu", "cuda"] = "cpu",
     threads: int | None = None,
     data_dir: Path | str | None = None,
+    out: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Run:
     """Train one problem with one optimizer and return the run, whatever its outcome.
@@ -78,14 +91,21 @@ def run(
         device: where to train.
         threads: torch's threads; by default as many as torch uses now.
         data_dir: where the data sets are.
+        out: folder for the record. A trial that is recorded there already is not run again: its
+            run is returned.
         progress: its errors go on to the caller; called after each evaluation.
 
     Raises:
         UnknownProblemError, UnknownOptimizerError: nothing of that name.
         BadSettingsError: a setting that cannot be.
         MissingData: the data set is not at hand.
+        StoreError: ``out`` cannot be written or read; after training a ``RunNotStored``, which has
+            the run.
         RunInterrupted: Ctrl-C, a ``KeyboardInterrupt`` with the run so far.
     """
+    store = None if out is None else RunStore(out)
+    if store is not None:
+        store.check_writable()
     found = problems.get(problem) if isinstance(problem, str) else problem
     settings = dict(hyperparameters or {})
     if isinstance(optimizer, OptimizerSpec) and not registry.is_shipped(optimizer):
@@ -121,6 +141,9 @@ def run(
             else None,
             problem_code=source_digest(problem) if isinstance(problem, str) else None,
         )
+        kept = None if store is None else store.read(trial.hash)
+        if isinstance(kept, Run) and kept.status is not Status.INTERRUPTED:
+            return kept
         done = run_trial(
             trial,
             found,
@@ -128,6 +151,11 @@ def run(
             data_dir=Path(data_dir) if data_dir is not None else None,
             progress=progress,
         )
+    if store is not None:
+        try:
+            store.write(done)
+        except StoreError as error:
+            raise RunNotStored(error, done) from error
     if done.status is Status.INTERRUPTED:
         raise RunInterrupted(done)
     return done

@@ -265,7 +265,8 @@ class Training:
 
     def run(self) -> Run:
         started = datetime.now(UTC).isoformat(timespec="seconds")
-        status, reason = Status.FINISHED, f"reached its horizon of {self.trial.epochs} epochs"
+        epochs = f"{self.trial.epochs} epoch{'' if self.trial.epochs == 1 else 's'}"
+        status, reason = Status.FINISHED, f"reached its horizon of {epochs}"
         try:
             self._train()
         except _Diverged as error:

@@ -25,7 +25,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from optiscope.records.run import higher_is_better
 
-__all__ = ["Schedule", "check_schedule", "make_schedule", "schedule_names"]
+__all__ = ["Schedule", "anneals_twice", "check_schedule", "make_schedule", "schedule_names"]
 
 
 _RATE_OF_ITS_OWN = {"OneCycleLR": "max_lr", "CyclicLR": "base_lr"}
@@ -55,6 +55,14 @@ def schedule_names() -> list[str]:
         and not name.startswith("_")
     }
     return ["linear_decay", *sorted(classes - {"SequentialLR", "ChainedScheduler"})]
+
+
+def anneals_twice(label: str, declared: Mapping[str, Any], instead: str) -> str:
+    """What to say where an optimizer that is told the horizon is given a schedule as well."""
+    return (
+        f"{label} is told the horizon and anneals by itself; the schedule {declared['name']} "
+        f"anneals it a second time: {instead} leaves it out"
+    )
 
 
 def check_schedule(
