@@ -1,4 +1,4 @@
-"""Is this optimizer really better than that one, why, and what is wrong with this training run?
+"""Is this optimizer really better than that one, and why?
 
 The names below are imported when first used, so that ``import optiscope`` is instant.
 """

@@ -104,7 +104,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     help="Print the version and leave.",
 )
 def root() -> None:
-    """Is this optimizer really better than that one, why, and what is wrong with this run?"""
+    """Is this optimizer really better than that one, and why?"""
 
 
 def main(args: list[str] | None = None) -> None:

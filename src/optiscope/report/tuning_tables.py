@@ -32,7 +32,7 @@ def sensitivity_table(
         finite = [r for r in s.results if math.isfinite(r)]
         best = (max if higher_is_better(s.metric) else min)(finite) if finite else math.nan
         flags = [
-            f"{e.name} at the {e.side} edge: try {space_text(e.suggestion)}"
+            f"{'' if e.name == s.name else f'{e.name} '}{e.side}: try {space_text(e.suggestion)}"
             for e in edges.get(look.label, ())
         ]
         rows.append(

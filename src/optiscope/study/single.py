@@ -123,7 +123,7 @@ def run(
         trial = Trial(
             problem=found.name if not isinstance(problem, str) else problem,
             problem_version=found.version,
-            optimizer=bound.spec.name,
+            optimizer=optimizer if isinstance(optimizer, str) else bound.spec.name,
             hyperparameters=dict(bound.hyperparameters),
             seed=seed,
             epochs=epochs or found.epochs,
