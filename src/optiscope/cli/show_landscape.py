@@ -19,6 +19,9 @@ __all__ = ["landscape", "paths"]
 POINTS = 161
 """Of the grid, along each axis."""
 
+AROUND = 1.5
+"""Without a path, as many times the start's largest coordinate, or one, is drawn around zero."""
+
 FARTHEST = 4.0
 """A path is drawn as far as this many times the distance of the others' ends."""
 
@@ -47,6 +50,9 @@ def paths(
 def landscape(problem: Problem, walked: dict[str, Trajectory]) -> Figure:
     """The ground around the paths, and the loss along each."""
     start = problem_start(problem)
+    if not walked:
+        half = AROUND * max(1.0, float(np.abs(start).max()))
+        return _drawn(problem, [np.linspace(-half, half, POINTS)] * 2, {}, start)
     reach = [np.abs(t.points - start).max() for t in walked.values()]
     side = min(max(reach, default=1.0), FARTHEST * float(np.median(reach or [1.0]))) or 1.0
     points = np.concatenate([t.points for t in walked.values()] or [start[None]])
@@ -54,10 +60,18 @@ def landscape(problem: Problem, walked: dict[str, Trajectory]) -> Figure:
     low, high = near.min(0), near.max(0)
     margin = 0.15 * max(float((high - low).max()), 0.5 * side)
     axes = [np.linspace(a - margin, b + margin, POINTS) for a, b in zip(low, high, strict=True)]
+    return _drawn(problem, axes, walked, start)
+
+
+def _drawn(problem: Problem, axes: list[Any], walked: dict[str, Trajectory], start: Any) -> Figure:
     names = ("parameter 1", "parameter 2")
     ground = Ground(axes[0], axes[1], loss_grid(problem, *axes), names=names)
     walks = {label: Walk(t.points, t.losses) for label, t in walked.items()}
-    return landscape_figure(problem.name, ground, walks)
+    figure = landscape_figure(problem.name, ground, walks)
+    if not walks:
+        figure.axes[0].plot(*start, marker="o", markersize=6, markerfacecolor="w", color="black")
+        figure.axes[0].annotate("start", start, (6, 6), textcoords="offset points", fontsize=8.5)
+    return figure
 
 
 def problem_start(problem: Problem) -> Any:

@@ -84,7 +84,7 @@ class Curve:
 def landscape_figure(
     title: str, ground: Ground, walks: Mapping[str, Walk], *, reference: float | None = None
 ) -> Figure:
-    """Paths over the landscape beside the loss along each of them.
+    """Paths over the landscape beside the loss along each of them; without paths, it alone.
 
     Args:
         title: says what to see.
@@ -94,10 +94,13 @@ def landscape_figure(
     """
     styles = looks(list(walks))
     with figure_style():
-        figure = Figure(figsize=(8.4, 4.1), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
+        figure = Figure(figsize=(8.4 if walks else 4.6, 4.1), layout="constrained")
+        if walks:
+            left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
+            _draw_losses(right, walks, styles, reference)
+        else:
+            left = figure.subplots()
         draw_landscape(left, ground, walks, styles)
-        _draw_losses(right, walks, styles, reference)
         keys = [Key(label, look.colour, look.dashes) for label, look in styles.items()]
         keys += [Key(label, INK, (1.5, 1.5)) for label in ground.lines or {}]
         if len(ground.minima):
