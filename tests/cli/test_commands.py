@@ -20,6 +20,7 @@ from bad_studies import GOOD
 
 from optiscope import problems
 from optiscope import study as optiscope_study
+from optiscope.cli import status
 from optiscope.cli.root import COMMANDS, EPILOG, ExitCode, root
 from optiscope.optim import registry
 from optiscope.records import Run, RunStore, StoreError, StudyFolder, Trial
@@ -475,3 +476,26 @@ def test_times_fit_a_terminal_of_eighty_columns(
     assert "1 thread:" in out
     assert "…" not in out
     assert all(word in out for word in ("ms/step", "in step()", "gradients"))
+
+
+def test_status_tells_what_runs_again_after_an_edit(
+    optiscope: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "edited_for_status.py"
+    text = "import torch\n\n\nclass Mine(torch.optim.SGD):\n    factor = 1\n"
+    module.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    study = tmp_path / "own.toml"
+    study.write_text(
+        'name = "own"\nquestion = "?"\nproblems = ["digits_logreg"]\nepochs = 1\nseeds = [5]\n'
+        '[[algorithms]]\nlabel = "Mine"\noptimizer = "edited_for_status:Mine"\n'
+    )
+    folder = tmp_path / "out"
+    assert optiscope("bench", study, "--out", folder, "--workers", 1).code == 0
+    told = "Mine: its code has changed since 1 of its runs, which will run again"
+    assert told not in optiscope("status", folder).out
+    module.write_text(text.replace("factor = 1", "factor = 2"))
+    monkeypatch.delitem(sys.modules, "edited_for_status", raising=False)
+    status._digest_now.cache_clear()
+    assert told in optiscope("status", folder).out
+    assert json.loads(optiscope("status", folder, "--json").out)["code_changed"] == {"Mine": 1}

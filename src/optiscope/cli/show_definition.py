@@ -73,6 +73,7 @@ def definition(problem: Problem, splits: Splits | None, missing: str) -> dict[st
             "made_by": name_of(made),
             "meaning": meaning_of(made),
             "parameters": problem.parameters,
+            "frozen": sum(p.numel() for p in model.parameters() if not p.requires_grad),
             "layers": [dataclasses.asdict(row) for row in model_summary(model, inputs)],
         },
         "loss": {"name": name_of(problem.loss), "meaning": meaning_of(problem.loss)},

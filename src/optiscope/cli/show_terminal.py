@@ -53,7 +53,8 @@ def _facts(found: Mapping[str, Any]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("model", f"{model['made_by']}: {model['meaning']}")
-    table.add_row("parameters", f"{model['parameters']:,}")
+    frozen = f", and {model['frozen']:,} frozen" if model["frozen"] else ""
+    table.add_row("parameters", f"{model['parameters']:,}{frozen}")
     table.add_row("loss", f"{found['loss']['name']}: {found['loss']['meaning']}")
     if found["first_loss"] is not None:
         table.add_row("first loss", f"{found['first_loss']:.6g}, derived")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from optiscope.cli.options import as_json, json_option
 from optiscope.cli.terminal import terminal
+
+if TYPE_CHECKING:
+    from optiscope.records import Trial
 
 __all__ = ["command"]
 
@@ -28,6 +32,7 @@ def command(folder: Path, wants_json: bool) -> None:
     declaration = kept.declaration()
     outcomes: Counter[tuple[str, str, str, str]] = Counter()
     damaged: list[str] = []
+    changed: Counter[str] = Counter()
     for entry in kept.ledger():
         found = kept.store.read(entry.trial_hash, metrics=False)
         state = "open" if found is None else "damaged"
@@ -35,6 +40,7 @@ def command(folder: Path, wants_json: bool) -> None:
             damaged.append(str(found))
         elif found is not None:
             state = "complete" if found.status.complete else str(found.status)
+            changed[entry.algorithm] += _code_changed(found.trial)
         outcomes[entry.problem, entry.algorithm, entry.role, state] += 1
     rows = [
         _row(declaration, problem, algorithm, outcomes)
@@ -42,7 +48,12 @@ def command(folder: Path, wants_json: bool) -> None:
         for algorithm in declaration["algorithms"]
     ]
     if wants_json:
-        content = {"name": declaration["name"], "pairs": rows, "damaged": damaged}
+        content = {
+            "name": declaration["name"],
+            "pairs": rows,
+            "damaged": damaged,
+            "code_changed": dict(+changed),
+        }
         click.echo(as_json(content))
         return
     table = Table(title=f"{declaration['name']}: {declaration['question']}", title_justify="left")
@@ -60,6 +71,25 @@ def command(folder: Path, wants_json: bool) -> None:
     console.print(table)
     for line in damaged:
         console.print(Text(line, style="yellow"))
+    for label, count in (+changed).items():
+        text = f"{label}: its code has changed since {count} of its runs, which will run again"
+        console.print(Text(text, style="yellow"))
+
+
+def _code_changed(trial: Trial) -> bool:
+    """Whether an optimizer or problem at an import path is no longer the one that was trained."""
+    parts = ((trial.optimizer, trial.optimizer_code), (trial.problem, trial.problem_code))
+    return any(code is not None and _digest_now(path) not in (None, code) for path, code in parts)
+
+
+@cache
+def _digest_now(path: str) -> str | None:
+    from optiscope.study.source_digest import source_digest
+
+    try:
+        return source_digest(path)
+    except Exception:  # what cannot be imported any more is said when it is to run
+        return None
 
 
 def _row(
