@@ -433,10 +433,38 @@ def test_words_in_brackets_are_printed_as_they_are(optiscope: Command, tmp_path:
     assert "SGD [fast]" in done.out
 
 
+def test_a_crashed_run_is_kept_until_it_is_to_run_again(
+    optiscope: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "faulty_problem.py"
+    module.write_text(
+        "from dataclasses import replace\n\nimport helper_of_faulty\n"
+        "from optiscope import problems\n\n\n"
+        "shipped = problems.get('digits_logreg')\n"
+        "faulty = replace(shipped, name='faulty', "
+        "loss=lambda o, t: helper_of_faulty.checked(shipped.loss(o, t)))\n"
+    )
+    helper = tmp_path / "helper_of_faulty.py"
+    helper.write_text("def checked(losses):\n    raise RuntimeError('a bug since mended')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    command = ("run", "faulty_problem:faulty", "sgd", "--epochs", 1, "--out", tmp_path / "runs")
+    first, second = optiscope(*command), optiscope(*command)
+    assert "not run again" not in first.err
+    assert "not run again (retry_crashed runs it again)" in " ".join(second.err.split())
+    assert (first.code, second.code) == (ExitCode.UNFINISHED, ExitCode.UNFINISHED)
+    helper.write_text("def checked(losses):\n    return losses\n")
+    monkeypatch.delitem(sys.modules, "helper_of_faulty")
+    monkeypatch.delitem(sys.modules, "faulty_problem")
+    third = optiscope(*command, "--retry-crashed")
+    assert third.code == 0, third.err
+    assert "the run that crashed: moved to" in " ".join(third.err.split())
+
+
 def test_a_record_that_is_kept_is_said_to_be(optiscope: Command, tmp_path: Path) -> None:
     command = ["run", "digits_logreg", "sgd", "--set", "lr=0.1", "--epochs", "1"]
     first, second = (optiscope(*command, "--out", tmp_path / "runs") for _ in range(2))
     assert first.err.startswith(f"record: {tmp_path / 'runs'}/")
+    assert f"record: {tmp_path / 'runs'}/" in second.err
     assert "not run again" not in first.err
     assert "not run again" in second.err
     assert second.out == first.out
@@ -492,10 +520,12 @@ def test_status_tells_what_runs_again_after_an_edit(
     )
     folder = tmp_path / "out"
     assert optiscope("bench", study, "--out", folder, "--workers", 1).code == 0
-    told = "Mine: its code has changed since 1 of its runs, which will run again"
+    told = "edited_for_status:Mine has changed since 1 of these runs, which will run again"
     assert told not in optiscope("status", folder).out
     module.write_text(text.replace("factor = 1", "factor = 2"))
     monkeypatch.delitem(sys.modules, "edited_for_status", raising=False)
     status._digest_now.cache_clear()
     assert told in optiscope("status", folder).out
-    assert json.loads(optiscope("status", folder, "--json").out)["code_changed"] == {"Mine": 1}
+    assert json.loads(optiscope("status", folder, "--json").out)["code_changed"] == {
+        "edited_for_status:Mine": 1
+    }

@@ -84,6 +84,7 @@ def test_buffers_that_cannot_be_written_are_left_alone() -> None:
     model.register_buffer("expanded", torch.ones(1).expand(3))
     with torch.inference_mode():
         model.register_buffer("inferred", torch.ones(2))
+    model.register_buffer("sparse", torch.eye(3).to_sparse_csr())
     with unchanged_buffers([model]):
         model.expanded = torch.zeros(3)
     assert model.expanded.tolist() == [1, 1, 1]

@@ -67,6 +67,8 @@ def test_the_last_value_tried_is_an_edge_too() -> None:
     inner = edge_of_space("lr", 0.05, {"low": 1e-4, "high": 10.0, "log": True}, [0.001, 0.01, 0.05])
     assert inner is not None  # nothing was tried between it and the end: there, not beyond
     assert inner.suggestion == {"low": 0.01, "high": 10.0, "log": True}
+    none_beyond = {"low": 0.0, "high": 0.1}
+    assert edge_of_space("weight_decay", 0.0, none_beyond, [0.0, 0.05, 0.1]) is None
     assert edge_of_space("lr", 0.1, LOG, values) is None
     assert edge_of_space("lr", 0.5, LOG, [0.1, 0.5]) is None  # two trials say nothing
 

@@ -86,6 +86,7 @@ def test_a_failed_run_is_counted_and_left_out_of_mean_and_curve() -> None:
     line = Line.of_runs("here", [{0: 0.1, 1: 0.5, 2: 0.7}, {0: 0.1}, {0: 0.1, 1: 0.7, 2: 0.9}], 2)
     assert (line.label, line.epochs) == ("here, 2 of 3", (1, 2))
     assert line.mean == pytest.approx((60.0, 80.0))
+    assert Line.of_runs("here", [{0: 0.1}, {0: 0.1}], 2).epochs == ()
 
 
 def test_published_deviations_of_times_are_those_of_a_sample() -> None:

@@ -192,3 +192,8 @@ def test_a_schedule_in_a_word_is_told_its_form(
     assert "got 'cosine'" in str(caught.value)
     assert "dict[" not in str(caught.value)
     assert str(caught.value).count("schedule:") == 1
+
+
+def test_a_study_without_a_schedule_leaves_it_out(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="a study without a schedule leaves the word out"):
+        loaded(tmp_path, TEXT.replace('{ name = "linear_decay" }', '"none"', 1))

@@ -413,7 +413,7 @@ def test_an_optimizer_that_anneals_by_itself_is_not_annealed_again_without_a_wor
     )
     events: list[Event] = []
     run_study(declared(tmp_path, text), tmp_path / "a", executor=Inline, on_event=events.append)
-    assert "Mine is told the horizon and anneals by itself" in events[0].message
+    assert "Mine is told the horizon, to anneal by itself" in events[0].message
     events.clear()
     exempt = declared(tmp_path, text + 'schedule = "none"\n')
     run_study(exempt, tmp_path / "b", executor=Inline, on_event=events.append)
@@ -454,6 +454,22 @@ def test_a_worker_that_is_killed_is_replaced(kills: int, deaths: Path, tmp_path:
     assert all("killed" in warning for warning in warnings)
     assert (events[-1].done, events[-1].total) == (TRIALS, TRIALS)
     assert essence(tmp_path / "out") == essence(tmp_path / "undisturbed")
+
+
+def test_only_what_can_have_begun_is_suspected(tmp_path: Path, undisturbed: Path) -> None:
+    """Two workers and five submitted trials, of which the first was recorded before the death."""
+    kept = StudyFolder(tmp_path / "out")
+    runner = runner_module._Runner(declared(tmp_path), kept, None, lambda event: None)
+    for pair in runner.pairs:
+        runner._advance(pair)
+    submitted = [runner.ready.popleft() for _ in range(5)]
+    recorded = RunStore(undisturbed / "runs").read(submitted[0][1].hash)
+    assert isinstance(recorded, Run)
+    kept.store.write(recorded)
+    runner._requeue({Future(): one for one in submitted}, 2)
+    hashes = [trial.hash for _, trial in submitted]
+    assert runner.suspects == set(hashes[1:3])
+    assert [trial.hash for _, trial in runner.ready][:5] == hashes
 
 
 def test_a_trial_that_always_kills_its_process_is_recorded_and_the_others_finish(
@@ -557,7 +573,7 @@ def test_crashed_trials_run_again_where_that_is_asked_for(
     entry = next(e for e in StudyFolder(tmp_path / "out").ledger() if e.role == "reporting")
     run = store.read(entry.trial_hash)  # a tuning trial that crashed could change the choice
     assert isinstance(run, Run)
-    store.set_aside(run.trial.hash, whole=True)
+    store.set_aside(run.trial.hash, even_good=True)
     store.write(replace(run, status=Status.CRASHED, reason="at step 0: a bug since mended"))
     study = declared(tmp_path)
     run_study(study, tmp_path / "out", executor=Inline)

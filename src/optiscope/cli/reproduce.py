@@ -64,7 +64,7 @@ def command(
       parameter_groups  one constructed rate, or one for each layer
 
     What is recorded is not run again: stop it at any time and give the same command to go on.
-    Only the times of one problem (cost) are measured in one piece, or again from the start.
+    Only the times of a problem (cost) are not resumed: a measurement that is stopped starts over.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
     from rich.table import Table

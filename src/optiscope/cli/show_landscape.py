@@ -48,14 +48,14 @@ def paths(
 
 
 def landscape(problem: Problem, walked: dict[str, Trajectory]) -> Figure:
-    """The ground around the paths, and the loss along each."""
+    """The ground around the paths, and the loss along each; without paths, around zero."""
     start = problem_start(problem)
     if not walked:
         half = AROUND * max(1.0, float(np.abs(start).max()))
         return _drawn(problem, [np.linspace(-half, half, POINTS)] * 2, {}, start)
     reach = [np.abs(t.points - start).max() for t in walked.values()]
-    side = min(max(reach, default=1.0), FARTHEST * float(np.median(reach or [1.0]))) or 1.0
-    points = np.concatenate([t.points for t in walked.values()] or [start[None]])
+    side = min(max(reach), FARTHEST * float(np.median(reach))) or 1.0
+    points = np.concatenate([t.points for t in walked.values()])
     near = points[(np.abs(points - start) <= side * (1 + 1e-9)).all(1)]
     low, high = near.min(0), near.max(0)
     margin = 0.15 * max(float((high - low).max()), 0.5 * side)

@@ -83,8 +83,9 @@ class _RunCommand(click.Command):
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Keep the record in this folder.",
+    help="Keep the record in this folder; a trial that is there already is not run again.",
 )
+@click.option("--retry-crashed", is_flag=True, help="With --out: run it again if it crashed.")
 @data_dir_option
 @json_option
 @click.pass_context
@@ -108,17 +109,13 @@ def command(
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
     from optiscope.cli.root import ExitCode
-    from optiscope.optim import registry
     from optiscope.records import RunStore, Status
     from optiscope.study.single import RunInterrupted, RunNotStored, run
     from optiscope.train.process import prepare_process
-    from optiscope.train.schedule import anneals_twice
 
     prepare_process()
     hyperparameters = parse_settings(settings)
-    rule = parse_rule(schedule) if schedule else None
     unwritten: RunNotStored | None = None
-    trained = False
     columns = (
         words("{task.description}"),
         BarColumn(),
@@ -132,8 +129,6 @@ def command(
         task = bar.add_task(f"{problem} · {optimizer}", total=1.0, latest="")
 
         def show(share: float, latest: Any) -> None:
-            nonlocal trained
-            trained = True
             figures = ("valid_accuracy", "valid_loss")
             text = next((f"{f} {latest[f]:.4g}" for f in figures if f in latest), "")
             bar.update(task, completed=share, latest=text.replace("_", " "))
@@ -143,10 +138,11 @@ def command(
                 problem,
                 optimizer,
                 hyperparameters=hyperparameters,
-                schedule=rule,
+                schedule=parse_rule(schedule) if schedule else None,
                 initialisation=parse_rule(initialisation) if initialisation else None,
                 clip={"norm": clip_norm} if clip_norm is not None else None,
                 out=out,
+                notify=lambda message: bar.console.print(message, style="yellow"),
                 progress=show,
                 **options,
             )
@@ -159,13 +155,10 @@ def command(
         click.echo(as_json(result.to_dict() | {"metrics": rows}))
     else:
         _print(result)
-    if rule is not None and registry.get(optimizer).horizon is not None:
-        console.print(anneals_twice(optimizer, rule, "no --schedule"), style="yellow")
     if unwritten is not None:
         raise unwritten  # last: what was measured has been shown
     if out is not None:
-        before = "" if trained else f", begun {result.started}: not run again"
-        console.print(f"record: {RunStore(out).path(result.trial.hash)}{before}", soft_wrap=True)
+        console.print(f"record: {RunStore(out).path(result.trial.hash)}", soft_wrap=True)
     if result.status is Status.INTERRUPTED:
         ctx.exit(ExitCode.INTERRUPTED)
     ctx.exit(ExitCode.OK if result.status.complete else ExitCode.UNFINISHED)

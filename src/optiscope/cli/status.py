@@ -40,7 +40,7 @@ def command(folder: Path, wants_json: bool) -> None:
             damaged.append(str(found))
         elif found is not None:
             state = "complete" if found.status.complete else str(found.status)
-            changed[entry.algorithm] += _code_changed(found.trial)
+            changed.update(_changed(found.trial))
         outcomes[entry.problem, entry.algorithm, entry.role, state] += 1
     rows = [
         _row(declaration, problem, algorithm, outcomes)
@@ -52,7 +52,7 @@ def command(folder: Path, wants_json: bool) -> None:
             "name": declaration["name"],
             "pairs": rows,
             "damaged": damaged,
-            "code_changed": dict(+changed),
+            "code_changed": dict(changed),
         }
         click.echo(as_json(content))
         return
@@ -71,15 +71,15 @@ def command(folder: Path, wants_json: bool) -> None:
     console.print(table)
     for line in damaged:
         console.print(Text(line, style="yellow"))
-    for label, count in (+changed).items():
-        text = f"{label}: its code has changed since {count} of its runs, which will run again"
+    for path, count in changed.items():
+        text = f"{path} has changed since {count} of these runs, which will run again"
         console.print(Text(text, style="yellow"))
 
 
-def _code_changed(trial: Trial) -> bool:
-    """Whether an optimizer or problem at an import path is no longer the one that was trained."""
+def _changed(trial: Trial) -> list[str]:
+    """Import paths of optimizer and problem whose code is no longer what was trained."""
     parts = ((trial.optimizer, trial.optimizer_code), (trial.problem, trial.problem_code))
-    return any(code is not None and _digest_now(path) not in (None, code) for path, code in parts)
+    return [p for p, code in parts if code is not None and _digest_now(p) not in (None, code)]
 
 
 @cache

@@ -310,8 +310,10 @@ def _plain_reason(error: Exception) -> str:
     text = str(error)
     if "resolve" in text or "Name or service" in text or "getaddrinfo" in text:
         return "no such name, is there a network?"
-    if isinstance(error, requests.exceptions.SSLError) or "certificate" in text.lower():
+    if "certificate" in text.lower():
         return "its certificate is not trusted here"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "no secure connection"
     if "refused" in text:
         return "connection refused"
     if "IncompleteRead" in text or "Connection broken" in text:

@@ -109,6 +109,8 @@ def unchanged_buffers(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 def _takes_values(buffer: Tensor) -> bool:
     """Whether it can be written in place: not expanded, nor made in inference mode."""
+    if buffer.layout is not torch.strided:
+        return True
     expanded = any(s == 0 and n > 1 for s, n in zip(buffer.stride(), buffer.shape, strict=True))
     return not expanded and not buffer.is_inference()
 

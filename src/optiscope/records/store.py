@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,11 @@ class RunStore:
                 return DamagedRecord(folder, "run.json was changed after it was written")
             if content.pop("metrics_sha256") != _sha256(folder / "metrics.parquet"):
                 return DamagedRecord(folder, "metrics.parquet was changed after it was written")
-            run = _run(content, _measurements(folder) if metrics else ())
+            metrics_read = _measurements(folder) if metrics else ()
+            try:
+                run = Run.from_dict(content, metrics_read)
+            except (TypeError, KeyError) as error:  # whole, as its digest says
+                return DamagedRecord(folder, f"written by another version of optiscope: {error}")
         except FileNotFoundError as error:
             return DamagedRecord(folder, f"{Path(error.filename).name} is missing")
         except (IsADirectoryError, NotADirectoryError) as error:
@@ -148,11 +152,12 @@ class RunStore:
             if found is not None:
                 yield found
 
-    def set_aside(self, trial_hash: str, *, whole: bool = False) -> Path:
+    def set_aside(self, trial_hash: str, *, even_good: bool = False) -> Path | None:
         """Move a damaged record into ``.damaged`` so that its trial can run again.
 
-        Where another process has done so, or put a good record in its place, that stays; unless
-        ``whole``: then any record is moved.
+        Returns:
+            Where it is now; None where another process moved it first, or put a good record in its
+            place, which stays unless ``even_good``.
         """
         aside = self.root / ".damaged"
         for attempt in range(1000):
@@ -161,10 +166,11 @@ class RunStore:
                 break
         try:
             aside.mkdir(exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(self.path(trial_hash), target)
-                if not whole:
-                    self._give_back(target, trial_hash)
+            os.rename(self.path(trial_hash), target)
+            if not even_good and self._give_back(target, trial_hash):
+                return None
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise StoreError(explain(error, self.root)) from error
         return target
@@ -191,11 +197,13 @@ class RunStore:
                 self._give_back(old, trial_hash)
             shutil.rmtree(old, ignore_errors=True)
 
-    def _give_back(self, moved: Path, trial_hash: str) -> None:
+    def _give_back(self, moved: Path, trial_hash: str) -> bool:
         """Undo a move where another process had replaced the record between look and move."""
         found = self._read(moved, trial_hash, metrics=False)
-        if isinstance(found, Run) and found.status is not Status.INTERRUPTED:
+        good = isinstance(found, Run) and found.status is not Status.INTERRUPTED
+        if good:
             _rename(moved, self.path(trial_hash))
+        return good
 
 
 def write_json_atomically(path: Path, content: Any) -> None:
@@ -247,14 +255,6 @@ def _digest(content: dict[str, Any]) -> str:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _run(content: dict[str, Any], metrics: Sequence[Measurement]) -> Run:
-    """The run of a content that is as it was written."""
-    try:
-        return Run.from_dict(content, metrics)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"written by another version of optiscope: {error}") from error
 
 
 def _sync(path: Path) -> None:

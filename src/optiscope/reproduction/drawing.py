@@ -39,7 +39,7 @@ class Line:
         if 0 < failed < len(curves):
             label += f", {len(curves) - failed} of {len(curves)}"
         curves = [c for c in curves if max(c, default=0) >= 1]
-        shared = [e for e in range(1, epochs + 1) if all(e in c for c in curves)]
+        shared = [e for e in range(1, epochs + 1) if curves and all(e in c for c in curves)]
         values = [[100 * c[e] for c in curves] for e in shared]
         return cls(
             label,

@@ -282,7 +282,7 @@ def edge_of_space(
     if place >= 1 - EDGE_SHARE:
         return Edge(name, value, "high", upper)
     tried, log = sorted(set(values)), {"log": True} if space.get("log") else {}
-    if len(tried) >= 3 and value <= tried[0]:
+    if len(tried) >= 3 and low < value <= tried[0]:
         return Edge(name, value, "low", {"low": low, "high": tried[1], **log})
     if len(tried) >= 3 and value >= tried[-1]:
         return Edge(name, value, "high", {"low": tried[-2], "high": high, **log})

@@ -83,7 +83,13 @@ def _schedule(value: Any) -> Any:
     return value
 
 
-Schedule = Annotated[dict[str, Any], BeforeValidator(_schedule)]
+def _schedule_of_all(value: Any) -> Any:
+    if value == "none":
+        raise ValueError("a study without a schedule leaves the word out")
+    return _schedule(value)
+
+
+Schedule = Annotated[dict[str, Any], BeforeValidator(_schedule_of_all)]
 OwnSchedule = Annotated[dict[str, Any] | Literal["none"], BeforeValidator(_schedule)]
 Count = Annotated[int, Field(ge=1)]
 CountPerProblem = Annotated[

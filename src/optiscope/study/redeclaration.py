@@ -77,6 +77,10 @@ def _changes(study: Study, declared: Mapping[str, Any]) -> Iterator[tuple[str, A
     old, new = declared["tuning"]["select"], now["tuning"]["select"]
     if old != new:
         yield "select", old, new
+    old, new = declared["tuning"].get("proposals", 1), now["tuning"]["proposals"]
+    drawn = any(a["space"] and a["sampler"] != "grid" for a in declared["algorithms"])
+    if old != new and drawn:
+        yield "tuning points drawn by rule", old, f"rule {new} of another version of optiscope"
     for problem, metric in now["metric"].items():
         old = declared["metric"].get(problem, metric)
         if old != metric:

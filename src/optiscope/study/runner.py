@@ -130,7 +130,8 @@ def _workers(study: Study) -> int:
 def _warn_of_annealing(study: Study, on_event: Callable[[Event], None]) -> None:
     for algorithm in study.algorithms:
         if algorithm.schedule and registry.get(algorithm.optimizer).horizon is not None:
-            message = anneals_twice(algorithm.label, algorithm.schedule, 'schedule = "none"')
+            instead = 'give it schedule = "none"'
+            message = anneals_twice(algorithm.label, algorithm.schedule, instead)
             on_event(Event(0, 0, message, warning=True))
 
 
@@ -143,7 +144,7 @@ def _require_a_batch(problem: Problem, batch_size: int, data_dir: Path | None) -
 def _set_crashed_aside(folder: StudyFolder, on_event: Callable[[Event], None]) -> None:
     for run in folder.store.scan():
         if isinstance(run, Run) and run.status is Status.CRASHED:
-            aside = folder.store.set_aside(run.trial.hash, whole=True)
+            aside = folder.store.set_aside(run.trial.hash, even_good=True)
             message = f"a run that crashed ({run.reason}) moved to {aside}: its trial runs again"
             on_event(Event(0, 0, message, warning=True))
 
@@ -255,10 +256,11 @@ class _Runner:
         Trials begin in the order of submission, so that only the first ``workers`` can be at fault.
         """
         alone = len(running) == 1
-        submitted = list(running.values())
-        for i in reversed(range(len(submitted))):
-            pair, trial = submitted[i]
-            if i < workers and self.folder.store.read(trial.hash, metrics=False) is None:
+        store = self.folder.store
+        lost = [x for x in running.values() if store.read(x[1].hash, metrics=False) is None]
+        suspects = {trial.hash for _, trial in lost[:workers]}
+        for pair, trial in reversed(running.values()):
+            if trial.hash in suspects and self.folder.store.read(trial.hash, metrics=False) is None:
                 self.suspects.add(trial.hash)
                 self.deaths_alone[trial.hash] += alone
                 if self.deaths_alone[trial.hash] == DEATHS_ALONE:
@@ -328,6 +330,8 @@ class _Runner:
         found = self.folder.store.read(trial.hash, metrics=False)
         if isinstance(found, DamagedRecord):
             aside = self.folder.store.set_aside(trial.hash)
+            if aside is None:  # another process moved it, or replaced it with a good one
+                return self._recorded(pair, trial)
             self._say(f"{found}; moved to {aside}, the trial runs again", warning=True)
             return None
         if found is None or found.status is Status.INTERRUPTED:

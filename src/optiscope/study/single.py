@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,15 +12,16 @@ from torch.optim import Optimizer
 
 from optiscope import problems
 from optiscope.optim import registry
+from optiscope.optim.registry import BadSettingsError
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
-from optiscope.records import Run, RunStore, Status, StoreError, Trial
-from optiscope.study.source_digest import source_digest
+from optiscope.records import DamagedRecord, Run, RunStore, Status, StoreError, Trial
+from optiscope.study.source_digest import in_a_file, source_digest
 from optiscope.train import Progress, run_trial
 from optiscope.train.clipping import check_clip
 from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.evaluation import check_watched
-from optiscope.train.schedule import check_schedule
+from optiscope.train.schedule import anneals_twice, check_schedule
 
 __all__ = ["RunInterrupted", "RunNotStored", "run"]
 
@@ -69,6 +70,8 @@ def run(
     threads: int | None = None,
     data_dir: Path | str | None = None,
     out: Path | str | None = None,
+    retry_crashed: bool = False,
+    notify: Callable[[str], None] = lambda message: None,
     progress: Progress | None = None,
 ) -> Run:
     """Train one problem with one optimizer and return the run, whatever its outcome.
@@ -92,25 +95,31 @@ def run(
         threads: torch's threads; by default as many as torch uses now.
         data_dir: where the data sets are.
         out: folder for the record. A trial that is recorded there already is not run again: its
-            run is returned.
+            run is returned. Problem and optimizer must then be such that an edited one is told from
+            the recorded one: names, import paths, classes in a file, specs with a version.
+        retry_crashed: set the record of a run that crashed aside, and run its trial again.
+        notify: told, in a line, what is not as asked: a record that is kept or damaged, a schedule
+            on top of an optimizer's own.
         progress: its errors go on to the caller; called after each evaluation.
 
     Raises:
         UnknownProblemError, UnknownOptimizerError: nothing of that name.
-        BadSettingsError: a setting that cannot be.
+        BadSettingsError: a setting that cannot be, or ``out`` with what cannot be told apart.
         MissingData: the data set is not at hand.
         StoreError: ``out`` cannot be written or read; after training a ``RunNotStored``, which has
             the run.
-        RunInterrupted: Ctrl-C, a ``KeyboardInterrupt`` with the run so far.
+        RunInterrupted: Ctrl-C, a ``KeyboardInterrupt`` with the run so far, stored or not.
     """
-    store = None if out is None else RunStore(out)
-    if store is not None:
-        store.check_writable()
     found = problems.get(problem) if isinstance(problem, str) else problem
     settings = dict(hyperparameters or {})
     if isinstance(optimizer, OptimizerSpec) and not registry.is_shipped(optimizer):
         settings = {**optimizer.defaults, **settings}  # a record must hold what it depends on
     bound = registry.bind(optimizer, settings)
+    store = None
+    if out is not None:
+        _require_identity(problem, found, optimizer, bound.spec)
+        store = RunStore(out)
+        store.check_writable()
     with registry.refusing():
         _check_numbers(seed, epochs, batch_size, threads, max_seconds)
         _check_kinds(schedule, clip, early_stopping, initialisation, device)
@@ -120,6 +129,8 @@ def run(
             check_clip(clip)
         if schedule is not None:
             check_schedule(schedule, bound.on_probe())
+            if bound.spec.horizon is not None:
+                notify(anneals_twice(bound.spec.name, schedule, "leave the schedule out"))
         trial = Trial(
             problem=found.name if not isinstance(problem, str) else problem,
             problem_version=found.version,
@@ -136,14 +147,13 @@ def run(
             device=device,
             threads=threads or torch.get_num_threads(),
             optimizer_version=bound.spec.version,
-            optimizer_code=source_digest(optimizer)
-            if isinstance(optimizer, str) and bound.spec.version is None
-            else None,
+            optimizer_code=_code_of(optimizer, bound.spec),
             problem_code=source_digest(problem) if isinstance(problem, str) else None,
         )
-        kept = None if store is None else store.read(trial.hash)
-        if isinstance(kept, Run) and kept.status is not Status.INTERRUPTED:
-            return kept
+        if store is not None:
+            kept = _recorded(store, trial, retry_crashed, notify)
+            if kept is not None:
+                return kept
         done = run_trial(
             trial,
             found,
@@ -151,14 +161,64 @@ def run(
             data_dir=Path(data_dir) if data_dir is not None else None,
             progress=progress,
         )
-    if store is not None:
-        try:
+    try:
+        if store is not None:
             store.write(done)
-        except StoreError as error:
-            raise RunNotStored(error, done) from error
+    except StoreError as error:
+        if done.status is Status.INTERRUPTED:
+            raise RunInterrupted(done) from error
+        raise RunNotStored(error, done) from error
     if done.status is Status.INTERRUPTED:
         raise RunInterrupted(done)
     return done
+
+
+def _code_of(optimizer: object, spec: OptimizerSpec) -> str | None:
+    """Digest of an optimizer's code where it has no version and is at an import path."""
+    if spec.version is not None or isinstance(optimizer, OptimizerSpec):
+        return None
+    if isinstance(optimizer, str):
+        return source_digest(optimizer)
+    return source_digest(spec.name) if in_a_file(spec.name) else None
+
+
+def _require_identity(
+    problem: str | Problem, found: Problem, optimizer: object, spec: OptimizerSpec
+) -> None:
+    """Raise BadSettingsError where a record could be taken for one of something else."""
+    own_name = registry.is_shipped(spec) or spec.name not in registry.names()
+    if isinstance(optimizer, OptimizerSpec):
+        known = own_name and (registry.is_shipped(spec) or spec.version is not None)
+        what = "an OptimizerSpec with a version and a name of its own, or its import path"
+    else:
+        known = isinstance(optimizer, str) or registry.is_shipped(spec) or in_a_file(spec.name)
+        what = "an optimizer whose class is in a file, or its import path"
+    if not known:
+        raise BadSettingsError(f"out= expects {what}, got {spec.name}: an edited one must show")
+    shipped = found.name in problems.names() and problems.get(found.name) is found
+    if not (isinstance(problem, str) or shipped):
+        raise BadSettingsError(
+            f"out= expects a problem by its name or import path, got the object {found.name}: an "
+            "edited one must show"
+        )
+
+
+def _recorded(
+    store: RunStore, trial: Trial, retry_crashed: bool, notify: Callable[[str], None]
+) -> Run | None:
+    """The run of a trial that need not run again."""
+    found = store.read(trial.hash)
+    crashed = isinstance(found, Run) and found.status is Status.CRASHED
+    if isinstance(found, DamagedRecord) or (crashed and retry_crashed):
+        what = found if isinstance(found, DamagedRecord) else "the run that crashed"
+        aside = store.set_aside(trial.hash, even_good=crashed)
+        notify(f"{what}: moved to {aside}, the trial runs again")
+        return None
+    if not isinstance(found, Run) or found.status is Status.INTERRUPTED:
+        return None
+    more = " (retry_crashed runs it again)" if crashed else ""
+    notify(f"recorded before, begun {found.started}: not run again{more}")
+    return found
 
 
 def _check_numbers(

@@ -37,6 +37,13 @@ def source_digest(path: str) -> str | None:
     return _DIGESTS[path][1]
 
 
+def in_a_file(path: str) -> bool:
+    """Whether what an import path names is defined in a file of its module's own."""
+    module_name, _, attribute = path.partition(":")
+    module = sys.modules.get(module_name)
+    return getattr(module, "__file__", None) is not None and "<locals>" not in attribute
+
+
 _DIGESTS: dict[str, tuple[Any, str | None]] = {}  # of what was loaded, whatever was edited since
 
 

@@ -17,6 +17,10 @@ from optiscope.study.source_digest import source_digest
 __all__ = ["Algorithm", "Study"]
 
 
+PROPOSALS = 2
+"""Raised whenever a sampler (of ``tuning``) would propose other points for a study that exists."""
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """A(Φ): an optimizer together with its search space Φ, its schedule and its tuning rule."""
@@ -151,7 +155,11 @@ class Study:
             "reference": self.reference,
             "metric": dict(self.metric),
             "algorithms": [a.to_dict() for a in self.algorithms],
-            "tuning": {"seeds": list(self.tuning_seeds), "select": self.select},
+            "tuning": {
+                "seeds": list(self.tuning_seeds),
+                "select": self.select,
+                "proposals": PROPOSALS,
+            },
             "seeds": list(self.seeds),
             "goals": [dict(goal) for goal in self.goals],
             "equivalence_margin": self.equivalence_margin,

@@ -24,6 +24,7 @@ from optuna.distributions import (
 from scipy.stats import qmc
 
 from optiscope.optim.spec import Choice, Range
+from optiscope.records.trial import canonical_json
 from optiscope.study.study import Algorithm
 
 __all__ = ["Tuning"]
@@ -46,8 +47,8 @@ class Tuning:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.algorithm = algorithm
         self._sign = 1.0 if lower_is_better else -1.0
-        self._distributions = {n: _distribution(d) for n, d in algorithm.space.items()}
-        text = "\n".join([*words, repr(list(algorithm.space.items()))])
+        self._distributions = {n: _distribution(d) for n, d in sorted(algorithm.space.items())}
+        text = "\n".join([*words, canonical_json(algorithm.to_dict()["space"])])
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
         self._study = optuna.create_study(sampler=_sampler(algorithm.sampler, seed))
         if algorithm.sampler in ("grid", "qmc"):
@@ -121,10 +122,11 @@ def _halton(algorithm: Algorithm, seed: int) -> list[Mapping[str, Any]]:
     Optuna's own quasi-random sampler falls back to random points until a trial is complete, so
     that its proposals would depend on the order in which trials end.
     """
-    sequence = qmc.Halton(len(algorithm.space), scramble=True, rng=np.random.default_rng(seed))
+    space = sorted(algorithm.space.items())
+    sequence = qmc.Halton(len(space), scramble=True, rng=np.random.default_rng(seed))
     points: list[Mapping[str, Any]] = []
     for row in sequence.random(algorithm.budget):
-        dimensions = zip(algorithm.space.items(), row, strict=True)
+        dimensions = zip(space, row, strict=True)
         points.append({name: _at(dimension, float(u)) for (name, dimension), u in dimensions})
     return points
 

@@ -35,7 +35,7 @@ from optiscope.train.schedule import Schedule, make_schedule
 
 __all__ = ["OptimizerFactory", "Progress", "TrialError", "run_trial", "run_trials"]
 
-BEYOND = 1e19  # of a weight's size: its square is not finite in float32
+BEYOND = 1e19  # of a weight's size: about the root of the largest number in float32
 SYNC_EVERY = 50  # steps between looks at the loss on a GPU, where a look waits for the device
 
 Progress = Callable[[float, Mapping[str, float]], None]

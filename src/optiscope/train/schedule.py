@@ -60,8 +60,8 @@ def schedule_names() -> list[str]:
 def anneals_twice(label: str, declared: Mapping[str, Any], instead: str) -> str:
     """What to say where an optimizer that is told the horizon is given a schedule as well."""
     return (
-        f"{label} is told the horizon and anneals by itself; the schedule {declared['name']} "
-        f"anneals it a second time: {instead} leaves it out"
+        f"{label} is told the horizon, to anneal by itself; the schedule {declared['name']} "
+        f"anneals it a second time: {instead}"
     )
 
 
