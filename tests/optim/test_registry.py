@@ -155,7 +155,7 @@ def test_a_bad_rate_is_one_line(name: str, rate: object) -> None:
         ("adam", {"beta3": 0.9}, ["'beta3'"]),
         ("adam", {"beta1": 0.5, "betas": [0.9, 0.99]}, ["either betas or beta1 and beta2"]),
         ("adam", {"beta1": 1.5}, ["1.5"]),
-        ("adam", {"betas": 0.9}, ["betas=0.9"]),
+        ("adam", {"betas": 0.9}, ["betas", "a list such as [0.9, 0.999]", "got 0.9"]),
         ("adamw", {"weight_decay": -0.1}, ["weight_decay", "at least 0", "-0.1"]),
         ("sgd", {"nesterov": "yes"}, ["nesterov", "true or false", "'yes'"]),
         ("sgd", {"nesterov": True}, ["nesterov=True", "momentum"]),

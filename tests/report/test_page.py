@@ -221,7 +221,7 @@ def test_a_folder_without_a_study_is_one_line(tmp_path: Path) -> None:
 def test_a_study_of_which_nothing_ran_has_a_page(tmp_path: Path) -> None:
     folder = make_study(tmp_path, algorithms=methods(2), budget=1, seeds=(5, 6))
     for stored in folder.store.root.iterdir():
-        folder.store.set_aside(stored.name)
+        folder.store.set_aside(stored.name, even_good=True)
     text = write_report(folder).read_text(encoding="utf-8")
     assert "No run has reached its end." in text
     folder.write_ledger([])
@@ -231,7 +231,7 @@ def test_a_study_of_which_nothing_ran_has_a_page(tmp_path: Path) -> None:
 def test_a_command_to_give_is_set_as_code(tmp_path: Path) -> None:
     folder = make_study(tmp_path, algorithms=methods(2), budget=1, seeds=(5, 6))
     missing = next(entry for entry in folder.ledger() if entry.role == "reporting")
-    folder.store.set_aside(missing.trial_hash)
+    folder.store.set_aside(missing.trial_hash, even_good=True)
     text = write_report(folder, labels={"SGD": "<i>`x`</i>"}).read_text(encoding="utf-8")
     assert "run <code>optiscope bench</code> again" in text
     assert "<i>" not in text
