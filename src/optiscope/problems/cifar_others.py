@@ -53,14 +53,11 @@ cifar10_resnet56 = _cifar10(
     "evaluation's loss is of the order of 10,000.",
 )
 
-cifar10_resnet20 = _cifar10(
+cifar10_resnet20 = replace(
+    cifar10_resnet56,
     name="cifar10_resnet20",
     make_model=on_cifar10(partial(residual_network, 3)),
-    data=SHIFTED,
-    param_groups=l2_on_weights(1e-4),
-    epochs=180,
     parameters=269_722,
-    source="He, Zhang, Ren, Sun 2016, section 4.2, shortcuts without parameters",
     notes="The smallest network of the source's table 6, which has 91.25 % test accuracy there. "
     f"{cifar10_resnet56.notes}",
 )
