@@ -31,6 +31,18 @@ def test_a_recorded_trial_is_not_run_again(tmp_path: Path) -> None:
     assert set(RunStore(tmp_path).hashes()) == {run.trial.hash, other.trial.hash}
 
 
+def test_a_damaged_record_is_told_of_and_run_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    first = optiscope.run("digits_logreg", "adam", out=tmp_path, **SETTINGS)
+    path = RunStore(tmp_path).path(first.trial.hash) / "metrics.parquet"
+    path.write_bytes(path.read_bytes()[:-3])
+    again = optiscope.run("digits_logreg", "adam", out=tmp_path, notify=told.append, **SETTINGS)
+    assert again.final == first.final
+    (message,) = told
+    assert "metrics.parquet was changed" in message
+    assert f"moved to {tmp_path / '.damaged'}" in message
+
+
 def test_an_edited_class_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     losses = []

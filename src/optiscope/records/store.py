@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,23 @@ class RunStore:
         if run.trial.hash != trial_hash:
             return DamagedRecord(folder, f"holds the record of another trial, {run.trial.hash}")
         return run
+
+    def outcome(
+        self, trial_hash: str, say: Callable[[str], None], *, metrics: bool = True
+    ) -> Run | None:
+        """The run of a trial that need not run again: neither damaged nor interrupted.
+
+        A damaged record is set aside, which ``say`` is told of in a line.
+        """
+        found = self.read(trial_hash, metrics=metrics)
+        if isinstance(found, DamagedRecord):
+            aside = self.set_aside(trial_hash)
+            if aside is None:  # another process moved it, or replaced it with a good one
+                return self.outcome(trial_hash, say, metrics=metrics)
+            say(f"{found}; moved to {aside}, the trial runs again")
+            return None
+        interrupted = found is not None and found.status is Status.INTERRUPTED
+        return None if interrupted else found
 
     def scan(self, *, metrics: bool = False) -> Iterator[Run | DamagedRecord]:
         """Every record, or what is wrong with it, in order of hash."""

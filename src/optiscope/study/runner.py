@@ -15,6 +15,7 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import takewhile
 from math import isfinite
 from pathlib import Path
@@ -24,7 +25,6 @@ from optiscope.optim import registry
 from optiscope.problems import Problem
 from optiscope.problems.data_at_hand import require_data
 from optiscope.records import (
-    DamagedRecord,
     Entry,
     Run,
     Status,
@@ -260,7 +260,7 @@ class _Runner:
         lost = [x for x in running.values() if store.read(x[1].hash, metrics=False) is None]
         suspects = {trial.hash for _, trial in lost[:workers]}
         for pair, trial in reversed(running.values()):
-            if trial.hash in suspects and self.folder.store.read(trial.hash, metrics=False) is None:
+            if trial.hash in suspects:
                 self.suspects.add(trial.hash)
                 self.deaths_alone[trial.hash] += alone
                 if self.deaths_alone[trial.hash] == DEATHS_ALONE:
@@ -327,16 +327,10 @@ class _Runner:
 
     def _recorded(self, pair: _Pair, trial: Trial) -> Run | None:
         """The recorded run, if there is one that can be trusted; a damaged one is set aside."""
-        found = self.folder.store.read(trial.hash, metrics=False)
-        if isinstance(found, DamagedRecord):
-            aside = self.folder.store.set_aside(trial.hash)
-            if aside is None:  # another process moved it, or replaced it with a good one
-                return self._recorded(pair, trial)
-            self._say(f"{found}; moved to {aside}, the trial runs again", warning=True)
-            return None
-        if found is None or found.status is Status.INTERRUPTED:
-            return None
-        self.done.add((id(pair), trial.hash))
+        warn = partial(self._say, warning=True)
+        found = self.folder.store.outcome(trial.hash, warn, metrics=False)
+        if found is not None:
+            self.done.add((id(pair), trial.hash))
         return found
 
     def _settle(self, pair: _Pair, index: int) -> bool:

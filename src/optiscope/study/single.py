@@ -15,7 +15,7 @@ from optiscope.optim import registry
 from optiscope.optim.registry import BadSettingsError
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
-from optiscope.records import DamagedRecord, Run, RunStore, Status, StoreError, Trial
+from optiscope.records import Run, RunStore, Status, StoreError, Trial
 from optiscope.study.source_digest import in_a_file, source_digest
 from optiscope.train import Progress, run_trial
 from optiscope.train.clipping import check_clip
@@ -186,14 +186,13 @@ def _require_identity(
     problem: str | Problem, found: Problem, optimizer: object, spec: OptimizerSpec
 ) -> None:
     """Raise BadSettingsError where a record could be taken for one of something else."""
-    own_name = registry.is_shipped(spec) or spec.name not in registry.names()
     if isinstance(optimizer, OptimizerSpec):
-        known = own_name and (registry.is_shipped(spec) or spec.version is not None)
+        known = spec.version is not None and spec.name not in registry.names()
         what = "an OptimizerSpec with a version and a name of its own, or its import path"
     else:
-        known = isinstance(optimizer, str) or registry.is_shipped(spec) or in_a_file(spec.name)
+        known = isinstance(optimizer, str) or in_a_file(spec.name)
         what = "an optimizer whose class is in a file, or its import path"
-    if not known:
+    if not (known or registry.is_shipped(spec)):
         raise BadSettingsError(f"out= expects {what}, got {spec.name}: an edited one must show")
     shipped = found.name in problems.names() and problems.get(found.name) is found
     if not (isinstance(problem, str) or shipped):
@@ -207,14 +206,13 @@ def _recorded(
     store: RunStore, trial: Trial, retry_crashed: bool, notify: Callable[[str], None]
 ) -> Run | None:
     """The run of a trial that need not run again."""
-    found = store.read(trial.hash)
-    crashed = isinstance(found, Run) and found.status is Status.CRASHED
-    if isinstance(found, DamagedRecord) or (crashed and retry_crashed):
-        what = found if isinstance(found, DamagedRecord) else "the run that crashed"
-        aside = store.set_aside(trial.hash, even_good=crashed)
-        notify(f"{what}: moved to {aside}, the trial runs again")
+    found = store.outcome(trial.hash, notify)
+    if found is None:
         return None
-    if not isinstance(found, Run) or found.status is Status.INTERRUPTED:
+    crashed = found.status is Status.CRASHED
+    if crashed and retry_crashed:
+        aside = store.set_aside(trial.hash, even_good=True)
+        notify(f"the run that crashed: moved to {aside}, the trial runs again")
         return None
     more = " (retry_crashed runs it again)" if crashed else ""
     notify(f"recorded before, begun {found.started}: not run again{more}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-__all__ = ["source_digest"]
+__all__ = ["in_a_file", "source_digest"]
 
 
 def source_digest(path: str) -> str | None:

@@ -14,8 +14,7 @@ from optiscope.problems import Problem
 from optiscope.records import SCHEMA_VERSION, Trial
 from optiscope.study.source_digest import source_digest
 
-__all__ = ["Algorithm", "Study"]
-
+__all__ = ["PROPOSALS", "Algorithm", "Study"]
 
 PROPOSALS = 2
 """Raised whenever a sampler (of ``tuning``) would propose other points for a study that exists."""
