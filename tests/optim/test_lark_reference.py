@@ -43,6 +43,8 @@ SHAPES = [(6, 9), (9, 6), (6, 9), (1, 5), (5, 1), (4, 4)]
     [
         (SHAPES, {}),
         (SHAPES, {"horizon": 60, "weight_decay": 0.5}),
+        (SHAPES, {"horizon": 3600, "lr": 50.0}),
+        (SHAPES, {"horizon": 3600, "lr": 0.25}),
         (SHAPES, {"renew_every": 1, "power": 0.25, "memory": 10.0, "growth": 0.02}),
     ],
 )

@@ -131,14 +131,22 @@ def test_a_constant_gradient_moves_straight_on() -> None:
     assert optimizer.get_log()[0].length == pytest.approx(0.5)  # nothing opposes: the longest
 
 
-def test_steps_against_a_gradient_that_turns_every_time_shrink_to_the_shortest() -> None:
+@pytest.mark.parametrize(
+    ("lr", "shortest"),
+    [(1.0, 0.01), (0.25, 0.01), (4.0, 0.0025), (torch.tensor(4.0, dtype=torch.float64), 0.0025)],
+)
+def test_steps_against_a_gradient_that_turns_every_time_shrink_to_the_shortest(
+    lr: float | torch.Tensor, shortest: float
+) -> None:
+    """Which is 0.01 as the step is taken, lr included, where lr is above one."""
     weight = nn.Parameter(torch.zeros(6, 8))
-    optimizer = Lark([weight], momentum=0.0, renew_every=1)
+    optimizer = Lark([weight], lr=lr, momentum=0.0, renew_every=1)
     gradient = torch.randn(6, 8)
     for step in range(300):
         weight.grad = gradient * (-1) ** step
         optimizer.step()
-    assert optimizer.get_log()[0].length == pytest.approx(0.01)
+    assert optimizer.get_log()[0].length == pytest.approx(shortest)
+    assert optimizer.state[weight]["log_length"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])

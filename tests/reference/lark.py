@@ -30,6 +30,7 @@ class ReferenceLark:
         growth: float = 0.07,
         horizon: int | None = None,
         weight_decay: float = 0.0,
+        lr: float = 1.0,
     ) -> None:
         self.weights = [w.detach().double().clone() for w in weights]
         self.momenta = [torch.zeros_like(w) for w in self.weights]
@@ -40,7 +41,7 @@ class ReferenceLark:
         self.log_lengths = [math.log(self.first) for _ in weights]
         self.rank, self.power, self.momentum, self.memory = rank, power, momentum, memory
         self.renew_every, self.growth, self.horizon = renew_every, growth, horizon
-        self.weight_decay = weight_decay
+        self.weight_decay, self.lr = weight_decay, lr
         self.number = self.renewed = 0
 
     def inverse_power(self, moment: Tensor) -> Tensor:
@@ -63,7 +64,8 @@ class ReferenceLark:
 
     def step(self, gradients: list[Tensor]) -> None:
         """One step of every weight."""
-        anneal = 1.0 if self.horizon is None else 1 - self.number / self.horizon
+        factor = self.lr * (1.0 if self.horizon is None else 1 - self.number / self.horizon)
+        least = math.log(0.01 / max(1.0, self.lr))
         for i, g in enumerate(gradients):
             g = g.detach().double()
             f_left, f_right = self.by[i]
@@ -76,7 +78,7 @@ class ReferenceLark:
                 longer = self.log_lengths[i] + self.growth * steps * float(
                     both / (own * kept).sqrt()
                 )
-                self.log_lengths[i] = min(max(longer, math.log(0.01)), math.log(0.5))
+                self.log_lengths[i] = min(max(longer, least), math.log(0.5))
             self.left[i] += (g @ g.T - self.left[i]) / self.memory
             self.right[i] += (g.T @ g - self.right[i]) / self.memory
             if self.renews():
@@ -87,8 +89,8 @@ class ReferenceLark:
             m, n = g.shape
             length = math.exp(self.log_lengths[i])
             unit = math.sqrt(min(m, n)) * math.sqrt(max(1.0, m / n))
-            self.weights[i] *= 1 - self.weight_decay * anneal * self.first
-            self.weights[i] -= anneal * length * unit * direction / direction.norm()
+            self.weights[i] *= 1 - self.weight_decay * factor * self.first
+            self.weights[i] -= factor * length * unit * direction / direction.norm()
         if self.renews():
             self.renewed = self.number
         self.number += 1

@@ -309,8 +309,8 @@ class Lark(Optimizer):
         if turn.elapsed or turn.gather:
             thin = kronecker.thin_parts(gradients, state.by)
         if turn.elapsed:
-            growth = group["growth"]
-            state = lark_layers.lengthen(state, gradients, thin, growth, turn.elapsed, live)
+            growth, least = group["growth"], lark_layers.least_log_length(group["lr"])
+            state = lark_layers.lengthen(state, gradients, thin, growth, turn.elapsed, live, least)
         if turn.gather:
             state = lark_layers.gather(state, gradients, thin, rule, live)
         if turn.elapsed and state.left.shape[-1]:

@@ -22,6 +22,7 @@ __all__ = [
     "first_length",
     "first_state",
     "gather",
+    "least_log_length",
     "lengthen",
     "renew",
     "unit_length",
@@ -103,6 +104,18 @@ def first_length(horizon: int | None) -> float:
     return max(_LEAST_LENGTH, _FIRST_DISTANCE / math.sqrt(horizon))
 
 
+def least_log_length(lr: float | Tensor) -> float | Tensor:
+    """Logarithm of a length that is not shortened further, where steps are ``lr`` times as long.
+
+    Above one ``lr`` lowers it, so that a step that ``lr`` makes too long can come down to what it
+    is without.
+    """
+    least = math.log(_LEAST_LENGTH)
+    if isinstance(lr, Tensor):
+        return least - lr.reshape(()).clamp(min=1.0).log()
+    return least - math.log(max(lr, 1.0))
+
+
 def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
     """State of one layer before its first gradient [M, N] is taken in."""
     left = kronecker.first_block(gradient, rule.rank)
@@ -148,13 +161,14 @@ def lengthen(
     growth: float,
     steps: int,
     live: Tensor,
+    least: float | Tensor,
 ) -> LayerState:
     """State with the step's length corrected by a gradient that the momentum has not yet taken in.
 
     The gradient comes with its ``thin`` parts. The length's logarithm grows by ``growth`` a step
     times the cosine, in the factors' own metric, of the gradient with the momentum: positive while
     steps fall short of what lies ahead, negative once they overshoot. ``steps`` is the number since
-    the last correction, of which ten count.
+    the last correction, of which ten count. ``least`` is the :func:`least_log_length`.
     """
     by, momentum = state.by, state.momentum
     past = kronecker.thin_parts(momentum, by)
@@ -164,8 +178,9 @@ def lengthen(
     size = own.clamp(min=0).sqrt() * kept.clamp(min=0).sqrt()
     cosine = torch.where(size > 0, both / torch.where(size > 0, size, 1.0), 0.0).clamp(-1, 1)
     change = growth * min(steps, _MOST_STEPS) * live * cosine
-    longer = (state.log_length + change).clamp(math.log(_LEAST_LENGTH), math.log(_MOST_LENGTH))
-    return replace(state, log_length=longer)
+    longer = (state.log_length + change).clamp(max=math.log(_MOST_LENGTH))
+    shortest = least.to(longer) if isinstance(least, Tensor) else longer.new_full((), least)
+    return replace(state, log_length=longer.maximum(shortest))
 
 
 def renew(state: LayerState, rule: MatrixRule) -> LayerState:
