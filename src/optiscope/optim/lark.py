@@ -58,7 +58,8 @@ class Lark(Optimizer):
 
     Args:
         params: parameters, named parameters, or groups of them.
-        lr: factor on the built-in length, for torch's schedulers.
+        lr: factor on the built-in length, for torch's schedulers. What a layer finds too long
+            with a factor above one it may shorten to what it is without.
         horizon: steps of the whole training, or None if not known.
         weight_decay: decoupled: each step also multiplies matrices by 1 - weight_decay * the
             first step's length, annealed alike; vectors and scalars do not decay.
