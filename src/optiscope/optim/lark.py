@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from optiscope.optim import kronecker, lark_layers
-from optiscope.optim.checks import end_if_hopeless, warn_caller
+from optiscope.optim.checks import warn_caller
+from optiscope.optim.lark_gradients import GradientScreen, LiveGradient
 from optiscope.optim.lark_layers import MatrixRule, first_length
 from optiscope.optim.lark_log import LayerLog, describe_layer
 from optiscope.optim.lark_schedule import Plan, Turn, last_renewal, plan_step, take_turn
@@ -29,11 +30,6 @@ _LOW_PRECISION = (torch.bfloat16, torch.float16)
 _STACKED = 65_536  # entries up to which equal layers are worth copying together on a CPU
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-class _Gradient(NamedTuple):
-    value: Tensor
-    live: Tensor  # one, or zero where it is to change nothing
 
 
 def _uncompiled(function: _Function) -> _Function:
@@ -117,8 +113,7 @@ class Lark(Optimizer):
     def _set_up(self) -> None:
         self._stacks = LayerStacks()
         self._spaces: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-        self._skipped: Tensor | None = None  # on the device: steps skipped and not yet reported
-        self._skipped_in_row = 0  # on a CPU
+        self._screen = GradientScreen()
         self._ended = False  # whether steps past the horizon have been reported
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -167,7 +162,7 @@ class Lark(Optimizer):
         return loss
 
     def _update(self, gradients: dict[Tensor, Tensor]) -> None:
-        found, taken = self._screen(gradients)
+        found, taken = self._screen.screen(gradients)
         plans = [self._plan(group, taken) for group in self.param_groups]
         lengths: list[Tensor] = []
         for matrices in (True, False):
@@ -199,43 +194,6 @@ class Lark(Optimizer):
                 found[p] = gradient.float() if low else gradient
         return found
 
-    def _screen(
-        self, gradients: dict[Tensor, Tensor]
-    ) -> tuple[dict[Tensor, _Gradient], float | Tensor]:
-        """Gradients with their weights, and whether the step is taken: one, or zero if skipped.
-
-        A gradient's weight is one, or zero where it is zero or the step is skipped. On a CPU asking
-        is free, and a step is skipped by leaving everything. Elsewhere the answer stays on the
-        device: gradients become zeros there and all they enter is weighted by it.
-        """
-        if not gradients:
-            return {}, 1.0
-        taken: float | Tensor = 1.0
-        values = list(gradients.values())
-        home = values[0].device
-        widest = max((value.dtype for value in values), key=lambda dtype: dtype.itemsize)
-        sizes = torch.stack([norm.to(home, widest) for norm in torch._foreach_norm(values)])
-        finite = sizes.isfinite().all()
-        if kronecker.asking_is_free(home):
-            if not bool(finite):
-                self._skipped_in_row += 1
-                end_if_hopeless(self._skipped_in_row)
-                _report_skipped(1)
-                return {}, 0.0
-            self._skipped_in_row = 0
-        else:
-            taken = finite.to(torch.float32)
-            missed = 1 - taken
-            before = self._skipped
-            self._skipped = missed if before is None else before.to(home) + missed
-            values = [torch.where(finite.to(v.device), v, torch.zeros_like(v)) for v in values]
-        live = (finite & (sizes > 0)).to(torch.float32).unbind()
-        screened = {
-            p: _Gradient(value, alive.to(value))
-            for p, value, alive in zip(gradients, values, live, strict=True)
-        }
-        return screened, taken
-
     def _plan(self, group: dict[str, Any], taken: float | Tensor) -> Plan:
         """What the group does now; advances its clock. ``taken``: one, or zero if skipped."""
         step, horizon = group["step"], group["horizon"]
@@ -251,10 +209,10 @@ class Lark(Optimizer):
         return plan_step(step, group, taken)
 
     def _bunches(
-        self, group: dict[str, Any], found: dict[Tensor, _Gradient], *, matrices: bool
-    ) -> Iterator[tuple[Turn | None, list[tuple[Tensor, _Gradient]]]]:
+        self, group: dict[str, Any], found: dict[Tensor, LiveGradient], *, matrices: bool
+    ) -> Iterator[tuple[Turn | None, list[tuple[Tensor, LiveGradient]]]]:
         """Parameters of a group, with gradients, that are treated at once; matrices' turn."""
-        bunches: dict[Any, list[tuple[Tensor, _Gradient]]] = {}
+        bunches: dict[Any, list[tuple[Tensor, LiveGradient]]] = {}
         for place, p in enumerate(group["params"]):
             if p not in found or (p.ndim > 1) != matrices:
                 continue
@@ -284,7 +242,7 @@ class Lark(Optimizer):
         group: dict[str, Any],
         plan: Plan,
         turn: Turn,
-        bunch: list[tuple[Tensor, _Gradient]],
+        bunch: list[tuple[Tensor, LiveGradient]],
     ) -> list[Tensor]:
         """Move matrices of equal shape; returns the logarithms of their lengths."""
         rule = MatrixRule(
@@ -340,7 +298,7 @@ class Lark(Optimizer):
         self,
         group: dict[str, Any],
         plan: Plan,
-        bunch: list[tuple[Tensor, _Gradient]],
+        bunch: list[tuple[Tensor, LiveGradient]],
         lengths: list[Tensor],
     ) -> None:
         """Move vectors of one device; their length follows the matrices' of this step."""
@@ -437,18 +395,12 @@ class Lark(Optimizer):
 
         With a horizon there is no average, and the parameters stay as they are.
         """
-        self._tell_skipped()
+        self._screen.tell()
         self._switch(training=False)
-
-    def _tell_skipped(self) -> None:
-        if self._skipped is not None:
-            skipped, self._skipped = int(self._skipped), None
-            if skipped:
-                _report_skipped(skipped)
 
     def state_dict(self) -> dict[str, Any]:
         """State to save, as of every optimizer of torch; bit for bit what was."""
-        self._tell_skipped()
+        self._screen.tell()
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -504,7 +456,7 @@ class Lark(Optimizer):
 
     def get_log(self) -> list[LayerLog]:
         """What is believed of each matrix that has had a gradient, in the parameters' order."""
-        self._tell_skipped()
+        self._screen.tell()
         logs, place = [], 0
         for group in self.param_groups:
             names = group.get("param_names")
@@ -516,10 +468,3 @@ class Lark(Optimizer):
                     logs.append(describe_layer(name, tuple(p.shape), self.state[p], age))
                 place += 1
         return logs
-
-
-def _report_skipped(steps: int) -> None:
-    warn_caller(
-        f"expected finite gradients, got inf or nan in {steps} step(s), which changed no "
-        "parameter: lower the loss scale or look at the data"
-    )

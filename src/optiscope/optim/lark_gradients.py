@@ -1,0 +1,88 @@
+"""Which gradients count in a step of Lark, and what is said of those that are not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from optiscope.optim import kronecker
+from optiscope.optim.checks import end_if_hopeless, warn_caller
+
+__all__ = ["GradientScreen", "LiveGradient"]
+
+
+class LiveGradient(NamedTuple):
+    """A gradient and its weight.
+
+    Attributes:
+        value: finite, of its parameter's shape.
+        live: one, or zero where it is to change nothing.
+    """
+
+    value: Tensor
+    live: Tensor
+
+
+class GradientScreen:
+    """Leaves out the steps in which a gradient is not finite, and counts them."""
+
+    def __init__(self) -> None:
+        self._skipped: Tensor | None = None  # on the device: steps not yet reported
+        self._skipped_in_row = 0  # on a CPU
+
+    def screen(
+        self, gradients: Mapping[Tensor, Tensor]
+    ) -> tuple[dict[Tensor, LiveGradient], float | Tensor]:
+        """Gradients with their weights, and whether the step is taken: one, or zero if skipped.
+
+        A gradient's weight is one, or zero where it is zero or the step is skipped. On a CPU asking
+        is free, and a step is skipped by leaving everything. Elsewhere the answer stays on the
+        device: gradients become zeros there and all they enter is weighted by it.
+
+        Raises:
+            FloatingPointError: the tenth step in a row is skipped, on a CPU.
+        """
+        if not gradients:
+            return {}, 1.0
+        taken: float | Tensor = 1.0
+        values = list(gradients.values())
+        home = values[0].device
+        widest = max((value.dtype for value in values), key=lambda dtype: dtype.itemsize)
+        sizes = torch.stack([norm.to(home, widest) for norm in torch._foreach_norm(values)])
+        finite = sizes.isfinite().all()
+        if kronecker.asking_is_free(home):
+            if not bool(finite):
+                self._skipped_in_row += 1
+                end_if_hopeless(self._skipped_in_row)
+                _report_skipped(1)
+                return {}, 0.0
+            self._skipped_in_row = 0
+        else:
+            taken = finite.to(torch.float32)
+            missed = 1 - taken
+            before = self._skipped
+            self._skipped = missed if before is None else before.to(home) + missed
+            values = [torch.where(finite.to(v.device), v, torch.zeros_like(v)) for v in values]
+        live = (finite & (sizes > 0)).to(torch.float32).unbind()
+        screened = {
+            p: LiveGradient(value, alive.to(value))
+            for p, value, alive in zip(gradients, values, live, strict=True)
+        }
+        return screened, taken
+
+    def tell(self) -> None:
+        """Warn of the steps skipped on a device since this was last asked; waits for it."""
+        if self._skipped is not None:
+            skipped, self._skipped = int(self._skipped), None
+            if skipped:
+                _report_skipped(skipped)
+
+
+def _report_skipped(steps: int) -> None:
+    warn_caller(
+        f"expected finite gradients, got inf or nan in {steps} step(s), which changed no "
+        "parameter: lower the loss scale or look at the data"
+    )
