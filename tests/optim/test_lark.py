@@ -383,6 +383,7 @@ def test_the_log_says_what_is_believed() -> None:
         ({"weight_decay": -0.1}, "weight_decay must be"),
         ({"rank": -1}, "rank must be"),
         ({"rank": True}, "rank must be"),
+        ({"full_up_to": 1.5}, "full_up_to must be"),
         ({"momentum": 1.0}, "momentum must be"),
         ({"memory": 0.5}, "memory must be"),
         ({"gather_every": 0}, "gather_every must be"),

@@ -67,6 +67,23 @@ def test_full_rank_renewed_each_step_is_the_reference(
         assert log.length == pytest.approx(torch.tensor(expected).exp().item(), rel=1e-6)
 
 
+def test_sides_up_to_a_size_are_kept_whole() -> None:
+    """With the bits of a rank that reaches them; rank is for the others."""
+    weights, minima = noisy_quadratics([(6, 9), (9, 6), (1, 5), (6, 30)])
+    others = [nn.Parameter(w.detach().clone()) for w in weights]
+    whole, high = Lark(weights, rank=2, full_up_to=9), Lark(others[:3], rank=9)
+    for _ in range(30):
+        noise = [torch.randn_like(w) for w in weights]
+        for mine in (weights, others):
+            for w, g in zip(mine, gradients_of(mine, minima, noise), strict=True):
+                w.grad = g
+        whole.step()
+        high.step()
+    assert all(torch.equal(p, q) for p, q in zip(weights[:3], others, strict=False))
+    kept = [(len(log.left_values), len(log.right_values)) for log in whole.get_log()]
+    assert kept == [(6, 9), (9, 6), (1, 5), (6, 2)]
+
+
 def test_low_rank_stays_near_the_reference_with_exact_eigenvectors() -> None:
     weights, minima = noisy_quadratics([(20, 30)])
     reference = ReferenceLark(weights, rank=5, renew_every=10)
@@ -89,7 +106,7 @@ def test_low_rank_stays_near_the_reference_with_exact_eigenvectors() -> None:
     assert held.left_share == pytest.approx(float(exact[:5].sum() / exact.sum()), abs=0.1)
 
 
-@pytest.mark.parametrize("settings", [{"rank": 0}, {"power": 0.0}])
+@pytest.mark.parametrize("settings", [{"rank": 0, "full_up_to": 9}, {"power": 0.0}])
 def test_without_statistics_it_is_normalised_momentum(settings: dict[str, float]) -> None:
     weight = nn.Parameter(torch.randn(5, 8, dtype=torch.float64))
     optimizer = Lark([weight], horizon=100, growth=0.0, **settings)

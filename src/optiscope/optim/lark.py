@@ -60,6 +60,7 @@ class Lark(Optimizer):
         weight_decay: decoupled: each step also multiplies matrices by 1 - weight_decay * the
             first step's length, annealed alike; vectors and scalars do not decay.
         rank: eigenpairs kept of each factor, at most; 0 leaves normalised momentum.
+        full_up_to: rows or columns up to which a factor keeps all its eigenpairs, whatever rank.
         power: of each factor's inverse.
         momentum: of the average of gradients.
         memory: steps over which the factors are averaged.
@@ -87,6 +88,7 @@ class Lark(Optimizer):
         weight_decay: float = 0.0,
         *,
         rank: int = 32,
+        full_up_to: int = 0,
         power: float = 0.4,
         momentum: float = 0.95,
         memory: float = 100.0,
@@ -100,6 +102,7 @@ class Lark(Optimizer):
             "horizon": horizon,
             "weight_decay": weight_decay,
             "rank": rank,
+            "full_up_to": full_up_to,
             "power": power,
             "momentum": momentum,
             "memory": memory,
@@ -219,7 +222,7 @@ class Lark(Optimizer):
             gradient = found[p].value
             together = not matrices or p.device.type != "cpu" or p.numel() <= _STACKED
             shape = (p.shape[0], p.numel() // p.shape[0]) if matrices else ()
-            kept = self._kept_rank(p, shape, group) if matrices else 0
+            kept = self._kept_pairs(p, shape, group) if matrices else ()
             turn = take_turn(self._seen(p), group) if matrices else None
             key = (turn, shape, kept, gradient.dtype, p.device, None if together else place)
             bunches.setdefault(key, []).append((p, found[p]))
@@ -230,12 +233,16 @@ class Lark(Optimizer):
         """Gradients that a matrix has had."""
         return int(self.state.get(p, {}).get("step", 0))
 
-    def _kept_rank(self, p: Tensor, shape: tuple[int, ...], group: dict[str, Any]) -> int:
-        """Eigenpairs kept on the longer side: those of p's first gradient, whatever rank is now."""
+    def _kept_pairs(
+        self, p: Tensor, shape: tuple[int, ...], group: dict[str, Any]
+    ) -> tuple[int, ...]:
+        """Eigenpairs kept on either side: those of p's first gradient, whatever rank is now."""
         state = self.state.get(p)
-        if not state:
-            return min(int(group["rank"]), max(shape))
-        return max(int(state[name].shape[-1]) for name in ("left", "right"))
+        if state:
+            return tuple(int(state[name].shape[-1]) for name in ("left", "right"))
+        return tuple(
+            lark_layers.kept_pairs(side, group["rank"], group["full_up_to"]) for side in shape
+        )
 
     def _matrix_steps(
         self,
@@ -247,6 +254,7 @@ class Lark(Optimizer):
         """Move matrices of equal shape; returns the logarithms of their lengths."""
         rule = MatrixRule(
             rank=group["rank"],
+            full_up_to=group["full_up_to"],
             power=group["power"],
             momentum=group["momentum"],
             forget=1 - (1 - 1 / group["memory"]) ** group["gather_every"],

@@ -22,6 +22,7 @@ __all__ = [
     "first_length",
     "first_state",
     "gather",
+    "kept_pairs",
     "least_log_length",
     "lengthen",
     "renew",
@@ -39,7 +40,8 @@ class MatrixRule:
     """The constants of a step on matrices.
 
     Attributes:
-        rank: eigenpairs kept of each factor, at most.
+        rank: eigenpairs kept of a factor, at most.
+        full_up_to: side up to which a factor keeps all.
         power: of each factor's inverse.
         momentum: of the average of gradients; Nesterov's lookahead is always taken.
         forget: weight in the factors of a gradient that is gathered.
@@ -47,6 +49,7 @@ class MatrixRule:
     """
 
     rank: int
+    full_up_to: int
     power: float
     momentum: float
     forget: float
@@ -97,6 +100,11 @@ def unit_length(m: int, n: int) -> float:
     return math.sqrt(min(m, n) * max(1.0, m / n))
 
 
+def kept_pairs(side: int, rank: int, full_up_to: int) -> int:
+    """Eigenpairs kept of a factor of so many rows: all of a small one, but none where none is."""
+    return side if rank and side <= full_up_to else min(rank, side)
+
+
 def first_length(horizon: int | None) -> float:
     """Length of the first step: short horizons get longer steps, of one reach at random."""
     if horizon is None:
@@ -118,8 +126,9 @@ def least_log_length(lr: float | Tensor) -> float | Tensor:
 
 def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
     """State of one layer before its first gradient [M, N] is taken in."""
-    left = kronecker.first_block(gradient, rule.rank)
-    right = kronecker.first_block(gradient.mT, rule.rank)
+    m, n = gradient.shape
+    left = kronecker.first_block(gradient, kept_pairs(m, rule.rank, rule.full_up_to))
+    right = kronecker.first_block(gradient.mT, kept_pairs(n, rule.rank, rule.full_up_to))
     left_zeros = gradient.new_zeros(left.basis.shape[-1])
     right_zeros = gradient.new_zeros(right.basis.shape[-1])
     return LayerState(

@@ -14,7 +14,7 @@ __all__ = ["check_parameter", "check_settings", "check_state"]
 
 
 _REALS = ("lr", "weight_decay", "power", "momentum", "memory", "growth")
-_INTEGERS = ("horizon", "rank", "gather_every", "renew_every")
+_INTEGERS = ("horizon", "rank", "full_up_to", "gather_every", "renew_every")
 
 
 def check_settings(group: MutableMapping[str, Any]) -> None:
@@ -37,7 +37,7 @@ def check_settings(group: MutableMapping[str, Any]) -> None:
         raise ValueError(f"momentum must be in [0, 1), got {group['momentum']!r}")
     if not (_is_number(group["memory"]) and group["memory"] >= 1):
         raise ValueError(f"memory must be a number of steps >= 1, got {group['memory']!r}")
-    for name, lowest in (("rank", 0), ("gather_every", 1), ("renew_every", 1)):
+    for name, lowest in (("rank", 0), ("full_up_to", 0), ("gather_every", 1), ("renew_every", 1)):
         if not _is_integer(group[name]) or group[name] < lowest:
             raise ValueError(f"{name} must be an integer >= {lowest}, got {group[name]!r}")
     horizon = group["horizon"]
