@@ -141,6 +141,8 @@ VARIANTS = {
     **{f"growth {g}": Variant({"growth": g}) for g in (0.0, 0.03, 0.15)},
     "growth 0.0, lr 0.5": Variant({"growth": 0.0, "lr": 0.5}),
     **{f"lr {f}": Variant({"lr": f}) for f in (0.25, 0.5, 2.0, 4.0)},
+    **{f"full up to {k}": Variant({"full_up_to": k}) for k in (64, 128, 256, 512)},
+    "full up to 128, power 0.5": Variant({"full_up_to": 128, "power": 0.5}),
     "no horizon": Variant(horizon=False),
     **{f"l2 {text}": Variant(l2=float(text)) for text in L2},
     **{
