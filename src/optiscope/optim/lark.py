@@ -222,7 +222,7 @@ class Lark(Optimizer):
             gradient = found[p].value
             together = not matrices or p.device.type != "cpu" or p.numel() <= _STACKED
             shape = (p.shape[0], p.numel() // p.shape[0]) if matrices else ()
-            kept = self._kept_pairs(p, shape, group) if matrices else ()
+            kept = self._kept_pairs(p, group) if matrices else ()
             turn = take_turn(self._seen(p), group) if matrices else None
             key = (turn, shape, kept, gradient.dtype, p.device, None if together else place)
             bunches.setdefault(key, []).append((p, found[p]))
@@ -233,16 +233,14 @@ class Lark(Optimizer):
         """Gradients that a matrix has had."""
         return int(self.state.get(p, {}).get("step", 0))
 
-    def _kept_pairs(
-        self, p: Tensor, shape: tuple[int, ...], group: dict[str, Any]
-    ) -> tuple[int, ...]:
+    def _kept_pairs(self, p: Tensor, group: dict[str, Any]) -> tuple[int, int]:
         """Eigenpairs kept on either side: those of p's first gradient, whatever rank is now."""
         state = self.state.get(p)
         if state:
-            return tuple(int(state[name].shape[-1]) for name in ("left", "right"))
-        return tuple(
-            lark_layers.kept_pairs(side, group["rank"], group["full_up_to"]) for side in shape
-        )
+            return int(state["left"].shape[-1]), int(state["right"].shape[-1])
+        m, n = p.shape[0], p.numel() // p.shape[0]
+        rank, full = group["rank"], group["full_up_to"]
+        return lark_layers.kept_pairs(m, rank, full), lark_layers.kept_pairs(n, rank, full)
 
     def _matrix_steps(
         self,
@@ -253,16 +251,17 @@ class Lark(Optimizer):
     ) -> list[Tensor]:
         """Move matrices of equal shape; returns the logarithms of their lengths."""
         rule = MatrixRule(
-            rank=group["rank"],
-            full_up_to=group["full_up_to"],
             power=group["power"],
             momentum=group["momentum"],
             forget=1 - (1 - 1 / group["memory"]) ** group["gather_every"],
-            first_length=first_length(group["horizon"]),
         )
         for p, gradient in bunch:
             if not self.state[p]:
-                first = lark_layers.first_state(gradient.value.flatten(1), rule)
+                first = lark_layers.first_state(
+                    gradient.value.flatten(1),
+                    self._kept_pairs(p, group),
+                    first_length(group["horizon"]),
+                )
                 self.state[p].update(
                     vars(first), step=torch.tensor(0.0, dtype=torch.float32, device="cpu")
                 )

@@ -40,20 +40,14 @@ class MatrixRule:
     """The constants of a step on matrices.
 
     Attributes:
-        rank: eigenpairs kept of a factor, at most.
-        full_up_to: side up to which a factor keeps all.
         power: of each factor's inverse.
         momentum: of the average of gradients; Nesterov's lookahead is always taken.
         forget: weight in the factors of a gradient that is gathered.
-        first_length: the step's length at first, in units of :func:`unit_length`.
     """
 
-    rank: int
-    full_up_to: int
     power: float
     momentum: float
     forget: float
-    first_length: float
 
 
 @dataclass(frozen=True)
@@ -124,11 +118,13 @@ def least_log_length(lr: float | Tensor) -> float | Tensor:
     return least - math.log(max(lr, 1.0))
 
 
-def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
-    """State of one layer before its first gradient [M, N] is taken in."""
-    m, n = gradient.shape
-    left = kronecker.first_block(gradient, kept_pairs(m, rule.rank, rule.full_up_to))
-    right = kronecker.first_block(gradient.mT, kept_pairs(n, rule.rank, rule.full_up_to))
+def first_state(gradient: Tensor, pairs: tuple[int, int], length: float) -> LayerState:
+    """State of one layer before its first gradient [M, N] is taken in.
+
+    ``pairs`` are those kept of L and of R; ``length`` is in units of :func:`unit_length`.
+    """
+    left = kronecker.first_block(gradient, pairs[0])
+    right = kronecker.first_block(gradient.mT, pairs[1])
     left_zeros = gradient.new_zeros(left.basis.shape[-1])
     right_zeros = gradient.new_zeros(right.basis.shape[-1])
     return LayerState(
@@ -142,7 +138,7 @@ def first_state(gradient: Tensor, rule: MatrixRule) -> LayerState:
         right_values=right_zeros,
         right_gains=right_zeros.clone(),
         trace=gradient.new_zeros(()),
-        log_length=gradient.new_full((), math.log(rule.first_length)),
+        log_length=gradient.new_full((), math.log(length)),
     )
 
 
