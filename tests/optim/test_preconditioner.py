@@ -8,9 +8,9 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from small_network import F64, SMALL, batches, closure_for, net, run, weights
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,8 +24,6 @@ from optiscope.optim.preconditioned_sgd import (
 from optiscope.optim.preconditioner import Preconditioner
 from reference.preconditioner import DensePreconditioner
 
-F64 = torch.float64
-SMALL: dict[str, Any] = {"est_rank": 2, "num_observations": 3, "prior_iterations": 4}
 VARIANTS = [
     PreconditionedSGD,
     AdaptiveSGD,
@@ -33,43 +31,6 @@ VARIANTS = [
     lambda p, **k: PreconditionedTunedSGD(p, lr=0.05, **k),
     lambda p, **k: PreconditionedTunedMomentum(p, lr=0.02, **k),
 ]
-
-
-def batches(count: int, seed: int = 0, size: int = 12) -> list[tuple[Tensor, Tensor]]:
-    g = torch.Generator().manual_seed(seed)
-    xs = torch.randn(count, size, 4, generator=g, dtype=F64)
-    return [(x, torch.randint(3, (size,), generator=g)) for x in xs]
-
-
-def net(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
-
-
-def closure_for(
-    model: nn.Module, opt: torch.optim.Optimizer, batch: tuple[Tensor, Tensor], scale: float = 1.0
-) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        opt.zero_grad()
-        loss = scale * functional.cross_entropy(model(batch[0]), batch[1])
-        loss.backward()
-        return loss
-
-    return closure
-
-
-def weights(model: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
-
-
-def run(
-    make: Callable[..., Preconditioner], steps: int = 25, scale: float = 1.0, **settings: Any
-) -> tuple[Tensor, Preconditioner]:
-    model = net()
-    opt = make(model.parameters(), **{**SMALL, **settings})
-    for batch in batches(steps):
-        opt.step(closure_for(model, opt, batch, scale))
-    return weights(model), opt
 
 
 @pytest.mark.parametrize("preconditions", [True, False])
@@ -229,13 +190,6 @@ def test_copies_and_pickles_go_on_alone(how: Callable[[Any], Any]) -> None:
     assert torch.equal(weights(other_model), weights(model))
 
 
-def test_a_state_of_another_optimizer_is_refused() -> None:
-    model = net()
-    opt = PreconditionedSGD(model.parameters(), **SMALL)
-    with pytest.raises(ValueError, match="expected a state of PreconditionedSGD"):
-        opt.load_state_dict(torch.optim.SGD(model.parameters(), lr=0.1).state_dict())
-
-
 def test_groups_have_their_own_rates_and_settings() -> None:
     model = net()
     layers = [model[0], model[2]]
@@ -300,14 +254,6 @@ def test_the_first_rate_holds_until_the_second_estimate() -> None:
         rates.append(opt.get_log()["step_size"][0])
     assert rates[:16] == [0.01] * 16
     assert rates[-1] != 0.01
-
-
-def test_tuned_variants_keep_their_rate_and_need_one() -> None:
-    _, opt = run(lambda p, **k: PreconditionedTunedSGD(p, lr=0.05, **k))
-    assert opt.get_log()["step_size"] == [0.05]
-    assert len(opt.get_log()["eigenvalues"]) == 2
-    with pytest.raises(ValueError, match="pass lr"):
-        PreconditionedTunedMomentum(net().parameters())
 
 
 def test_any_inner_optimizer_gets_the_preconditioned_gradient() -> None:
@@ -433,81 +379,6 @@ def test_degenerate_losses_give_positive_finite_rates(kind: str) -> None:
         opt.step(closure)
     assert bool(w.isfinite().all())
     assert all(0 <= r < 1e3 for r in opt.get_log()["step_size"])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_types_of_parameters(dtype: torch.dtype) -> None:
-    model = net().to(dtype)
-    opt = PreconditionedSGD(model.parameters(), **SMALL)
-    for x, y in batches(12):
-        opt.zero_grad()
-        opt.backward(functional.cross_entropy(model(x.to(dtype)), y))
-        opt.step()
-    assert bool(weights(model).isfinite().all())
-    assert opt.get_log()["phase"] == "ready"
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"est_rank": -1}, "est_rank must be an integer of at least 0, got -1"),
-        ({"num_observations": 2.5}, "num_observations must be an integer"),
-        ({"prior_iterations": 0}, "prior_iterations must be an integer of at least 1"),
-        ({"weight_decay": -0.1}, "weight_decay must be a non-negative finite number"),
-        ({"lr": 0.0}, "lr must be a positive finite number"),
-        ({"lr": float("nan")}, "lr must be a positive finite number"),
-        ({"hessian": "magic"}, "hessian must be one of"),
-        ({"estimate_every": 0}, "estimate_every must be an integer of at least 1"),
-        ({"check_every": -3}, "check_every must be an integer of at least 0"),
-        ({"maximize": True}, "negate the loss"),
-        ({"momentum": -1.0}, "momentum"),
-        ({"cross_batch": 1}, "cross_batch must be True or False, got 1"),
-    ],
-)
-def test_arguments_are_checked(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PreconditionedSGD(net().parameters(), **settings)
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("sgd", "must be a subclass of torch.optim.Optimizer, got 'sgd'"),
-        (nn.Linear, "must be a subclass of torch.optim.Optimizer"),
-        (torch.optim.LBFGS, "LBFGS.step needs a closure"),
-    ],
-)
-def test_inner_optimizers_that_cannot_be_used_are_refused(kind: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
-        Preconditioner(net().parameters(), optim_class=kind)
-
-
-def test_counts_may_be_numpys() -> None:
-    opt = PreconditionedSGD(net().parameters(), est_rank=np.int64(1), lr=np.float32(0.5))
-    assert type(opt.est_rank) is int
-    assert type(opt.param_groups[0]["first_lr"]) is float
-
-
-def test_complex_parameters_are_refused() -> None:
-    with pytest.raises(ValueError, match="real floating-point"):
-        PreconditionedSGD([torch.ones(2, dtype=torch.complex64, requires_grad=True)])
-
-
-def test_sparse_gradients_are_refused() -> None:
-    table = nn.Embedding(5, 2, sparse=True)
-    opt = PreconditionedSGD(table.parameters())
-
-    def closure() -> Tensor:
-        opt.zero_grad()
-        loss = table(torch.tensor([1, 3])).square().sum()
-        loss.backward()
-        return loss
-
-    with pytest.raises(RuntimeError, match="with sparse=False"):
-        opt.step(closure)
-    closure()
-    with pytest.raises(RuntimeError, match="with sparse=False"):
-        opt.step()
 
 
 def test_the_log_says_what_a_person_wants_to_see() -> None:

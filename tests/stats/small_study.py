@@ -20,6 +20,9 @@ from optiscope.records import (
 
 PROBLEM = "fmnist_2c2d"
 SEEDS = (100, 101, 102, 103, 104)
+ADAM = (0.915, 0.911, 0.917, 0.909, 0.914)
+SGD = (0.901, 0.899, 0.905, 0.893, 0.902)
+TWO = {"Adam": ADAM, "SGD": SGD}
 SPACE = {"lr": {"low": 1e-5, "high": 1e-1, "log": True}}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optiscope.records import Run, RunStore
+from optiscope.study import Study, load_study
 
 # Two problems, three ways to choose hyperparameters, an untuned algorithm.
 SMALL = """\
@@ -59,6 +60,13 @@ def essence(folder: Path) -> dict[str, Any]:
         "ledger": (folder / "ledger.json").read_bytes(),
         "declaration": (folder / "study.json").read_bytes(),
     }
+
+
+def declared(folder: Path, text: str = SMALL) -> Study:
+    """The study that a text declares, which lies in the folder from then on."""
+    path = folder / "study.toml"
+    path.write_text(text)
+    return load_study(path)
 
 
 class Inline(Executor):

@@ -3,68 +3,24 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import (
-    BrokenExecutor,
     Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
 )
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from deadly_problem import DEATHS_VARIABLE, allow_deaths
-from small_studies import SMALL, TRIALS, Inline, essence
+from small_studies import SMALL, TRIALS, Inline, declared, essence
 
 from optiscope.records import Run, RunStore, Status, StoreError, StudyFolder
 from optiscope.report import write_report
 from optiscope.stats.claims import Claim, study_claims
-from optiscope.study import Event, Study, load_study, run_study
-from optiscope.study import runner as runner_module
-from optiscope.study.runner import DEATHS_ALONE, WorkerError
+from optiscope.study import Event, run_study
 from optiscope.train import TrialError
-
-
-def declared(folder: Path, text: str = SMALL) -> Study:
-    path = folder / "study.toml"
-    path.write_text(text)
-    return load_study(path)
-
-
-def forked(workers: int) -> ProcessPoolExecutor:
-    """A real pool whose processes need not import torch again."""
-    return ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("fork"),
-        initializer=torch.set_num_threads,
-        initargs=(1,),
-    )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """A process that is forked must not have used more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    events: list[Event] = []
-    run_study(declared(folder), folder / "out", executor=Inline, on_event=events.append)
-    assert (events[-1].done, events[-1].total) == (TRIALS, TRIALS)
-    assert not any(event.warning for event in events)
-    return folder / "out"
 
 
 @pytest.fixture
@@ -118,11 +74,6 @@ def test_the_best_by_validation_is_reported(undisturbed: Path) -> None:
                     losses[run.final["valid_loss"]] = dict(entry.hyperparameters)
             chosen = [dict(e.hyperparameters) for e in mine if e.role == "reporting"]
             assert chosen == [losses[min(losses)]] * 2
-
-
-def test_several_processes_give_the_same_records(undisturbed: Path, tmp_path: Path) -> None:
-    run_study(declared(tmp_path), tmp_path / "out", workers=2, executor=forked)
-    assert essence(tmp_path / "out") == essence(undisturbed)
 
 
 @pytest.mark.parametrize("events", [1, 5, 11])
@@ -285,19 +236,6 @@ def test_a_full_disk_loses_nothing(
     assert essence(tmp_path / "out") == essence(undisturbed)
 
 
-def test_a_trial_that_cannot_begin_ends_the_study_in_one_line(tmp_path: Path) -> None:
-    study = declared(tmp_path, SMALL.replace("batch_size = 128", "batch_size = 5000"))
-    with pytest.raises(TrialError, match="batch_size must be at most"):
-        run_study(study, tmp_path / "out", workers=2, executor=forked)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_device_that_is_not_there_ends_the_study_in_one_line(tmp_path: Path) -> None:
-    study = declared(tmp_path, 'device = "cuda"\n' + SMALL)
-    with pytest.raises(TrialError, match="needs a GPU"):
-        run_study(study, tmp_path / "out", workers=1, executor=forked)
-
-
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -420,86 +358,6 @@ def test_an_optimizer_that_anneals_by_itself_is_not_annealed_again_without_a_wor
     assert not any(event.warning for event in events)
 
 
-def test_a_gpu_has_one_worker_unless_told_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Several would share its memory, and the first to ask for too much would count as crashed."""
-    monkeypatch.setattr(runner_module, "available_cores", lambda: 64)
-    study = declared(tmp_path)
-    assert runner_module._workers(study) == 64
-    assert runner_module._workers(replace(study, threads=8)) == 8
-    assert runner_module._workers(replace(study, device="cuda")) == 1
-
-
-DEADLY = SMALL.replace('"digits_mlp"', '"deadly_problem:problem"')
-
-
-@pytest.fixture
-def deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    allow_deaths(tmp_path / "deaths", 0)
-    monkeypatch.setenv(DEATHS_VARIABLE, str(tmp_path / "deaths"))
-    return tmp_path / "deaths"
-
-
-@pytest.mark.parametrize("kills", [1, 3])
-def test_a_worker_that_is_killed_is_replaced(kills: int, deaths: Path, tmp_path: Path) -> None:
-    study = declared(tmp_path, DEADLY)
-    run_study(study, tmp_path / "undisturbed", executor=Inline)
-    allow_deaths(deaths, kills)
-    events: list[Event] = []
-    run_study(study, tmp_path / "out", workers=2, executor=forked, on_event=events.append)
-    warnings = [event.message for event in events if event.warning]
-    assert 1 <= len(warnings) <= kills  # two may die in one moment
-    assert not list(deaths.iterdir())
-    assert all("killed" in warning for warning in warnings)
-    assert (events[-1].done, events[-1].total) == (TRIALS, TRIALS)
-    assert essence(tmp_path / "out") == essence(tmp_path / "undisturbed")
-
-
-def test_only_what_can_have_begun_is_suspected(tmp_path: Path, undisturbed: Path) -> None:
-    """Two workers and five submitted trials, of which the first was recorded before the death."""
-    kept = StudyFolder(tmp_path / "out")
-    runner = runner_module._Runner(declared(tmp_path), kept, None, lambda event: None)
-    for pair in runner.pairs:
-        runner._advance(pair)
-    submitted = [runner.ready.popleft() for _ in range(5)]
-    recorded = RunStore(undisturbed / "runs").read(submitted[0][1].hash)
-    assert isinstance(recorded, Run)
-    kept.store.write(recorded)
-    runner._requeue({Future(): one for one in submitted}, 2)
-    hashes = [trial.hash for _, trial in submitted]
-    assert runner.suspects == set(hashes[1:3])
-    assert [trial.hash for _, trial in runner.ready][:5] == hashes
-
-
-def test_a_trial_that_always_kills_its_process_is_recorded_and_the_others_finish(
-    deaths: Path, tmp_path: Path
-) -> None:
-    text = DEADLY.replace("budget = 2", "budget = 1").replace("[11, 12]", "[11]")
-    allow_deaths(deaths, 200)
-    folder = run_study(declared(tmp_path, text), tmp_path / "out", workers=2, executor=forked)
-    for entry in folder.ledger():
-        run = folder.store.read(entry.trial_hash)
-        assert isinstance(run, Run)
-        if entry.problem == "deadly":
-            assert run.status is Status.CRASHED
-            assert run.reason.startswith(f"its process was killed {DEATHS_ALONE} times")
-        else:
-            assert run.status is Status.FINISHED
-    trials = sum(entry.problem == "deadly" for entry in folder.ledger())
-    assert 200 - len(list(deaths.iterdir())) <= trials * (DEATHS_ALONE + 2)
-
-
-def test_a_problem_at_an_import_path_keeps_its_path_in_the_record(
-    deaths: Path, tmp_path: Path
-) -> None:
-    folder = run_study(declared(tmp_path, DEADLY), tmp_path / "out", executor=Inline)
-    entry = next(e for e in folder.ledger() if e.problem == "deadly")
-    run = folder.store.read(entry.trial_hash)
-    assert isinstance(run, Run)
-    assert run.trial.problem == "deadly_problem:problem"
-
-
 def test_an_edited_optimizer_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     text = (
@@ -522,47 +380,6 @@ def test_an_edited_optimizer_runs_again(tmp_path: Path, monkeypatch: pytest.Monk
         accuracies.append(run.final["test_accuracy"])
     assert len(folder.store.hashes()) == 2
     assert accuracies[0] < 0.3 < accuracies[1]
-
-
-def test_a_pool_that_breaks_while_trials_are_handed_over_loses_none(
-    undisturbed: Path, tmp_path: Path
-) -> None:
-    from concurrent.futures import BrokenExecutor
-
-    submitted = 0
-
-    class Fragile(Inline):
-        """Refuses the third task of all, as a pool does whose worker has died meanwhile."""
-
-        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-            nonlocal submitted
-            submitted += 1
-            if submitted == 3:
-                raise BrokenExecutor("a worker died")
-            return super().submit(fn, *args, **kwargs)
-
-    run_study(declared(tmp_path), tmp_path / "out", workers=2, executor=Fragile)
-    assert essence(tmp_path / "out") == essence(undisturbed)
-
-
-class NeverAlive(Executor):
-    """Workers that die whatever they are given."""
-
-    def submit(self, *_: Any, **__: Any) -> Any:
-        future: Future[None] = Future()
-        future.set_exception(BrokenExecutor("no worker"))
-        return future
-
-
-def test_workers_that_cannot_start_end_the_study_and_blame_no_trial(tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match="die before they begin"):
-        run_study(declared(tmp_path), tmp_path / "out", executor=lambda _: NeverAlive())
-    assert not RunStore(tmp_path / "out" / "runs").hashes()
-
-
-def test_threads_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="an executor of processes, or one thread"):
-        run_study(declared(tmp_path), tmp_path / "out", executor=ThreadPoolExecutor, workers=2)
 
 
 def test_crashed_trials_run_again_where_that_is_asked_for(

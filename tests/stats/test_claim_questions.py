@@ -1,0 +1,97 @@
+"""Questions as people ask them: what they are read as, and how they are answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optiscope.stats.claim_question import QuestionError, parse_question
+from optiscope.stats.claims import Claim, claim
+from optiscope.stats.comparison import paired_comparison
+from stats.small_study import ADAM, SGD, TWO, study
+
+
+def test_questions_are_answered_as_asked(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO)
+    for text, supported in [
+        ("adam better than sgd", True),
+        ("Adam is worse than SGD on fmnist_2c2d at 100 epochs?", False),
+        ("sgd worse than adam after 100 epochs", True),
+        ("sgd equals adam within 2.5%", True),
+        ("sgd is equivalent to adam within 0.001", False),
+    ]:
+        found = claim(text, folder)
+        assert isinstance(found, Claim)
+        assert found.supported is supported, text
+    flipped = claim("sgd worse than adam", folder)
+    assert isinstance(flipped, Claim)
+    assert (flipped.a, flipped.b) == ("SGD", "Adam")
+    assert flipped.comparison == paired_comparison(SGD, ADAM, higher_is_better=True)
+    assert flipped.a_name.startswith("SGD(")
+
+
+def test_equality_that_is_not_shown_is_answered_as_asked(tmp_path: Path) -> None:
+    folder = study(tmp_path, {"Adam": ADAM, "SGD": ADAM[::-1]})
+    found = claim("adam equals sgd within 0.0001", folder)
+    assert isinstance(found, Claim)
+    assert found.supported is None
+    assert found.sentence.startswith("not shown that Adam equals SGD on fmnist_2c2d")
+    assert "within 0.0001: " in found.sentence
+    assert (
+        f"two one-sided t tests, p = {found.comparison.equivalence_p_value:.2g}" in found.sentence
+    )
+
+
+def test_undecided_is_neither_yes_nor_no(tmp_path: Path) -> None:
+    found = claim("adam better than sgd", study(tmp_path, {"Adam": ADAM, "SGD": ADAM[::-1]}))
+    assert isinstance(found, Claim)
+    assert found.supported is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("adma better than sgd", "unknown algorithm 'adma': did you mean 'Adam'"),
+        ("lion better than sgd", "unknown algorithm 'lion': this study has Adam, SGD"),
+        ("adam better than sgd on fmnist_2c2", "unknown problem 'fmnist_2c2': did you mean"),
+        ("adam beats sgd", "expected 'A better than B'"),
+        ("adam better than sgd at noon", "expected a horizon"),
+        ("adam better than sgd at 0 epochs", "expected a horizon"),
+        ("adam better than sgd in no time", "expected 'in accuracy' or 'in loss'"),
+        ("adam better than sgd in seconds", "reports no seconds: leave it out, or say accuracy"),
+        ("adam equals sgd within reason", "expected a margin"),
+        ("adam better than adam", "stands on both sides"),
+        ("adam better than sgd at 5 epochs at 6 epochs", "stands twice"),
+        ("adam equals sgd", "no two optimizers are exactly equal"),
+    ],
+)
+def test_questions_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(QuestionError, match=message) as error:
+        claim(text, study(tmp_path, TWO))
+    assert "\n" not in str(error.value)
+
+
+def test_names_with_spaces_and_several_problems() -> None:
+    found = parse_question(
+        "Adam wide worse than Adam on p2 in test accuracy within 0.01 after 3 epochs",
+        labels=["Adam", "Adam wide"],
+        problems=["p1", "p2"],
+    )
+    assert (found.a, found.b, found.problem) == ("Adam wide", "Adam", "p2")
+    assert (found.epochs, found.metric, found.margin) == (3, "accuracy", 0.01)
+    with pytest.raises(QuestionError, match="several problems: add 'on p1'"):
+        parse_question("a worse than b", labels=["a", "b"], problems=["p1", "p2"])
+    with pytest.raises(QuestionError, match="mind upper and lower case"):
+        parse_question("sGd worse than b", labels=["SGD", "sgd", "b"], problems=["p1"])
+
+
+def test_labels_may_hold_the_words_of_a_question() -> None:
+    labels = ["Lark", "SGD", "SGD on cosine", "S.G.D."]
+    for label in labels[1:]:
+        asked = parse_question(
+            f"Lark better than {label} on mine at 8 epochs?", labels=labels, problems=["mine"]
+        )
+        assert (asked.b, asked.problem, asked.epochs) == (label, "mine", 8)
+        asked = parse_question(f"Lark better than {label}.", labels=labels, problems=["mine"])
+        assert asked.b == label
