@@ -30,7 +30,6 @@ from optiscope.study.runner import run_study
 if TYPE_CHECKING:
     from conftest import Command
 
-HERE = Path(__file__).parent
 CONSOLE = [sys.executable, "-c", "from optiscope.cli import main; main()"]
 
 
