@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 
 from optiscope.optim.low_rank import apply_low_rank, orthonormalize, relative_power
 from optiscope.optim.posterior import (
-    CurvatureSums,
     Observations,
-    Prior,
-    add_pair,
     best_scale,
-    construct_rate,
     curvature_with_noise,
-    estimate_prior,
     log_evidence,
     next_direction,
     observe,
@@ -29,10 +24,17 @@ from optiscope.optim.posterior import (
     preconditioned_rate,
     predictive_statistic,
     remaining_curvature,
-    safe_dot,
     symmetric_mean_factor,
     variance_share,
     whole_pairs,
+)
+from optiscope.optim.prior import (
+    CurvatureSums,
+    Prior,
+    add_pair,
+    construct_rate,
+    estimate_prior,
+    safe_dot,
 )
 from reference import preconditioner as dense
 

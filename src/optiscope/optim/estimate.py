@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optiscope.optim.posterior import CurvatureSums, Observations, Prior
+from optiscope.optim.posterior import Observations
+from optiscope.optim.prior import CurvatureSums, Prior
 from optiscope.optim.renewal import curvature_interval
 
 __all__ = ["OBSERVE", "PRIOR", "RATE", "READY", "Estimate", "describe"]

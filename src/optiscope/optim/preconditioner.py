@@ -25,19 +25,15 @@ from optiscope.optim.gradient_edits import (
 from optiscope.optim.inner_optimizer import momentum_of
 from optiscope.optim.low_rank import apply_low_rank, relative_power
 from optiscope.optim.posterior import (
-    add_cross_pair,
-    add_pair,
-    construct_rate,
     curvature_with_noise,
-    estimate_prior,
     extend,
     new_part,
     next_direction,
     observed_pairs,
     preconditioned_rate,
     remaining_curvature,
-    safe_dot,
 )
+from optiscope.optim.prior import add_cross_pair, add_pair, construct_rate, estimate_prior, safe_dot
 from optiscope.optim.renewal import (
     GROWTH,
     bounded_rate,

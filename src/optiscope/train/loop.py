@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -27,9 +24,11 @@ from optiscope.train.clock import PhaseClock
 from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.environment import environment
 from optiscope.train.evaluation import check_watched, evaluate
+from optiscope.train.generators import Generators, seed_global_generators
 from optiscope.train.layout import in_fast_layout
 from optiscope.train.memory import peak_memory_bytes, reset_peak_memory
 from optiscope.train.optimizer_log import optimizer_log
+from optiscope.train.optimizer_modes import evaluation_mode, has_modes
 from optiscope.train.pruning import Pruning
 from optiscope.train.schedule import Schedule, make_schedule
 
@@ -79,38 +78,6 @@ class _Ended(Exception):
     def __init__(self, status: Status, reason: str) -> None:
         super().__init__(reason)
         self.status = status
-
-
-@dataclass(frozen=True)
-class _Generators:
-    """Independent sources of randomness, all from the trial's seed."""
-
-    weights: int
-    noise: int
-    order: torch.Generator
-    augmentation: torch.Generator
-
-    @classmethod
-    def of(cls, seed: int, device: torch.device) -> _Generators:
-        words = np.random.SeedSequence(seed).generate_state(4, np.uint64)
-        weights, noise, order, augmentation = (int(w) >> 1 for w in words)
-        return cls(
-            weights,
-            noise,
-            torch.Generator().manual_seed(order),
-            torch.Generator(device).manual_seed(augmentation),
-        )
-
-
-def _seed_global_generators(seed: int, device: torch.device) -> None:
-    """What dropout and initialisation draw from, on the CPU and on the run's device.
-
-    torch.manual_seed would also queue a call for every other kind of device, each time with a
-    formatted stack: a millisecond, and memory that is never given back.
-    """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
 
 
 def run_trials(
@@ -226,13 +193,13 @@ class Training:
         self.steps_per_epoch = len(splits.train) // trial.batch_size
         self.horizon = trial.epochs * self.steps_per_epoch
         reset_peak_memory(device)
-        self.random = _Generators.of(trial.seed, device)
-        _seed_global_generators(self.random.weights, device)
+        self.random = Generators.of(trial.seed, device)
+        seed_global_generators(self.random.weights, device)
         model = problem.make_model()
         if trial.initialisation is not None:
             initialise(model, trial.initialisation, targets=splits.train)
         self.model: nn.Module = model.to(device)
-        _seed_global_generators(self.random.noise, device)
+        seed_global_generators(self.random.noise, device)
         self.groups = problem.param_groups(self.model)
         self.parameters = [p for group in self.groups for p in group["params"]]
         self.optimizer = self._make_optimizer(factory)
@@ -259,7 +226,7 @@ class Training:
         groups = [{k: v for k, v in g.items() if k not in own_words} for g in self.groups]
         optimizer = factory(groups, horizon=self.horizon, steps_per_epoch=self.steps_per_epoch)
         _scale_rates(optimizer, self.groups)
-        if _has_modes(optimizer):
+        if has_modes(optimizer):
             optimizer.train()  # type: ignore[attr-defined]
         return optimizer
 
@@ -407,13 +374,13 @@ class Training:
         self._measure(epoch, "optimizer", optimizer_log(self.optimizer))
         self.clock.mark("instruments")
         with (
-            _evaluation_mode(self.optimizer),
+            evaluation_mode(self.optimizer),
             torch.random.fork_rng(
                 devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []
             ),
         ):
             for split, samples in self.splits.evaluation().items():
-                _seed_global_generators(self.random.noise, self.device)
+                seed_global_generators(self.random.noise, self.device)
                 values = evaluate(self.problem, self.model, samples, self.device)
                 self._measure(epoch, split, values)
             with torch.no_grad():
@@ -487,21 +454,3 @@ def _in_words(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"
-
-
-def _has_modes(optimizer: Optimizer) -> bool:
-    """Whether it trains and evaluates at different weights (schedule-free methods)."""
-    return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
-
-
-@contextmanager
-def _evaluation_mode(optimizer: Optimizer) -> Iterator[None]:
-    """Call the optimizer's ``eval()`` and ``train()`` where it has them."""
-    if not _has_modes(optimizer):
-        yield
-        return
-    optimizer.eval()  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        optimizer.train()  # type: ignore[attr-defined]
