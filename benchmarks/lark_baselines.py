@@ -119,7 +119,8 @@ def main() -> None:
     for (problem, epochs), methods in read_all().items():
         if "Lark" not in methods:
             continue
-        lark = methods.pop("Lark")
+        lark = methods["Lark"]
+        baselines = {x: m for x, m in methods.items() if m.optimizer != "lark"}
         if any("test_accuracy" not in run.final for run in lark.runs.values()):
             continue  # the autoencoder
         row = [
@@ -128,11 +129,7 @@ def main() -> None:
             f"{100 * mean(lark.finals('test_accuracy').values()):.2f}",
         ]
         for matrix in (False, True):
-            group = {
-                label: m
-                for label, m in methods.items()
-                if m.optimizer != "lark" and (m.optimizer in MATRIX) == matrix
-            }
+            group = {x: m for x, m in baselines.items() if (m.optimizer in MATRIX) == matrix}
             row += cells(lark, group)
         print(f"| {' | '.join(row)} |")
 

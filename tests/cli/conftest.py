@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,12 @@ class Outcome(NamedTuple):
 
 
 Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def console() -> list[str]:
+    """The console script as a command, for a process of its own."""
+    return [sys.executable, "-c", "from optiscope.cli import main; main()"]
 
 
 @pytest.fixture

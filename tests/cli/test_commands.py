@@ -30,8 +30,6 @@ from optiscope.study.runner import run_study
 if TYPE_CHECKING:
     from conftest import Command
 
-CONSOLE = [sys.executable, "-c", "from optiscope.cli import main; main()"]
-
 
 class Inline(Executor):
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -197,11 +195,13 @@ def test_status_of_a_study_that_has_not_begun(tmp_path: Path, optiscope: Command
     assert [pair["reporting_planned"] for pair in shown["pairs"]] == [2, 2]
 
 
-def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(
+    tmp_path: Path, console: list[str]
+) -> None:
     """Real worker processes; Ctrl-C reaches them too, as from a terminal."""
     (tmp_path / "study.toml").write_text(GOOD.replace("epochs = 2", "epochs = 40"))
     study = subprocess.Popen(
-        [*CONSOLE, "bench", "study.toml", "--out", "out", "--workers", "1"],
+        [*console, "bench", "study.toml", "--out", "out", "--workers", "1"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

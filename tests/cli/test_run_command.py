@@ -17,16 +17,8 @@ from optiscope.records import Run, RunStore, StoreError, Trial
 if TYPE_CHECKING:
     from conftest import Command
 
-
 HERE = Path(__file__).parent
-
-
-CONSOLE = [sys.executable, "-c", "from optiscope.cli import main; main()"]
-
-
 SPLITS = ("train", "valid", "test")
-
-
 RUN = ("run", "digits_logreg", "momentum", "--epochs", 2, "--seed", 4, "--threads", 1)
 
 
@@ -115,10 +107,12 @@ def test_run_takes_ones_own_problem_and_optimizer(problem: str, optiscope: Comma
     assert record["final"]["optimizer_lr"] == 0.05
 
 
-def test_an_import_path_is_looked_for_in_the_current_folder(tmp_path: Path) -> None:
+def test_an_import_path_is_looked_for_in_the_current_folder(
+    tmp_path: Path, console: list[str]
+) -> None:
     (tmp_path / "lying_here.py").write_text((HERE / "own_parts.py").read_text())
     script = Path(sys.executable).parent / "optiscope"
-    command = [script] if script.exists() else CONSOLE
+    command = [script] if script.exists() else console
     done = subprocess.run(
         [*command, "run", "lying_here:mine", "lying_here:Slow", "--epochs", "1", "--json"],
         cwd=tmp_path,

@@ -12,8 +12,6 @@ from torch.nn import functional
 from optiscope.optim.preconditioner import Preconditioner
 
 F64 = torch.float64
-
-
 SMALL: dict[str, Any] = {"est_rank": 2, "num_observations": 3, "prior_iterations": 4}
 
 

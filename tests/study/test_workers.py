@@ -134,8 +134,6 @@ def test_a_problem_at_an_import_path_keeps_its_path_in_the_record(
 def test_a_pool_that_breaks_while_trials_are_handed_over_loses_none(
     undisturbed: Path, tmp_path: Path
 ) -> None:
-    from concurrent.futures import BrokenExecutor
-
     submitted = 0
 
     class Fragile(Inline):

@@ -95,7 +95,7 @@ def unit_length(m: int, n: int) -> float:
 
 
 def kept_pairs(side: int, rank: int, full_up_to: int) -> int:
-    """Eigenpairs kept of a factor of so many rows: all of a small one, but none where none is."""
+    """Eigenpairs kept of a factor of ``side`` rows: all up to ``full_up_to``, none at rank 0."""
     return side if rank and side <= full_up_to else min(rank, side)
 
 
