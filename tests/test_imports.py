@@ -48,7 +48,7 @@ def imported(path: Path) -> set[str]:
 
 def test_the_table_knows_every_part() -> None:
     assert parts() <= set(rules())
-    assert rules()["train"] == {"data", "problems", "monitor", "records"}
+    assert rules()["train"] == {"data", "problems", "objective", "monitor", "records"}
     assert "cli" not in rules()["testing"]
     assert parts() - {"cli"} <= rules()["cli"]
 
