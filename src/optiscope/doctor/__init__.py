@@ -1,0 +1,1 @@
+"""What is wrong with a training run: findings, the rules that make them, and what causes what."""
