@@ -5,73 +5,60 @@ The names below are imported when first used, so that ``import optiscope`` is in
 
 from __future__ import annotations
 
-import importlib
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from optiscope import lazy
+
 if TYPE_CHECKING:
-    from optiscope.optim import (
-        AdaptiveSGD,
-        Lark,
-        OnlyAdaptiveSGD,
-        PreconditionedSGD,
-        PreconditionedTunedMomentum,
-        PreconditionedTunedSGD,
-        Preconditioner,
-    )
-    from optiscope.problems import Problem
-    from optiscope.records import Run, StudyFolder, Trial
-    from optiscope.report import write_report
-    from optiscope.study import Study, load_study, run_study
-    from optiscope.study.single import run
+    from optiscope.optim import AdaptiveSGD as AdaptiveSGD
+    from optiscope.optim import Lark as Lark
+    from optiscope.optim import OnlyAdaptiveSGD as OnlyAdaptiveSGD
+    from optiscope.optim import PreconditionedSGD as PreconditionedSGD
+    from optiscope.optim import PreconditionedTunedMomentum as PreconditionedTunedMomentum
+    from optiscope.optim import PreconditionedTunedSGD as PreconditionedTunedSGD
+    from optiscope.optim import Preconditioner as Preconditioner
+    from optiscope.problems import Problem as Problem
+    from optiscope.records import Run as Run
+    from optiscope.records import StudyFolder as StudyFolder
+    from optiscope.records import Trial as Trial
+    from optiscope.report import write_report as write_report
+    from optiscope.study import Study as Study
+    from optiscope.study import load_study as load_study
+    from optiscope.study import run_study as run_study
+    from optiscope.study.single import run as run
 
-_HOMES = {
-    "AdaptiveSGD": "optiscope.optim",
-    "Lark": "optiscope.optim",
-    "OnlyAdaptiveSGD": "optiscope.optim",
-    "PreconditionedSGD": "optiscope.optim",
-    "PreconditionedTunedMomentum": "optiscope.optim",
-    "PreconditionedTunedSGD": "optiscope.optim",
-    "Preconditioner": "optiscope.optim",
-    "Problem": "optiscope.problems",
-    "Run": "optiscope.records",
-    "Study": "optiscope.study",
-    "StudyFolder": "optiscope.records",
-    "Trial": "optiscope.records",
-    "load_study": "optiscope.study",
-    "run": "optiscope.study.single",
-    "run_study": "optiscope.study",
-    "write_report": "optiscope.report",
-}
-
-__all__ = [
-    "AdaptiveSGD",
-    "Lark",
-    "OnlyAdaptiveSGD",
-    "PreconditionedSGD",
-    "PreconditionedTunedMomentum",
-    "PreconditionedTunedSGD",
-    "Preconditioner",
-    "Problem",
-    "Run",
-    "Study",
-    "StudyFolder",
-    "Trial",
-    "load_study",
-    "run",
-    "run_study",
-    "write_report",
-]
+_public_name, __dir__, __all__ = lazy.attach(
+    __name__,
+    {
+        "optiscope.optim": (
+            "AdaptiveSGD",
+            "Lark",
+            "OnlyAdaptiveSGD",
+            "PreconditionedSGD",
+            "PreconditionedTunedMomentum",
+            "PreconditionedTunedSGD",
+            "Preconditioner",
+        ),
+        "optiscope.problems": ("Problem",),
+        "optiscope.records": (
+            "Run",
+            "StudyFolder",
+            "Trial",
+        ),
+        "optiscope.report": ("write_report",),
+        "optiscope.study": (
+            "Study",
+            "load_study",
+            "run_study",
+        ),
+        "optiscope.study.single": ("run",),
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
     """Public names, and the version."""
     if name == "__version__":
         return metadata.version("optiscope")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'optiscope' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return _public_name(name)

@@ -85,7 +85,7 @@ def test_unknown_names_get_the_nearest_one() -> None:
         ValueError, match=r"^unknown data set 'fashionmnist': did you mean 'fashion_mn"
     ):
         dataset_named("fashionmnist")
-    with pytest.raises(ValueError, match=r"choose from digits, mnist, .*, imagenet$"):
+    with pytest.raises(ValueError, match=r"known: digits, mnist, .*, imagenet$"):
         dataset_named("qqq")
     with pytest.raises(ValueError, match="'tolstoi' has no fixed training and test images"):
         load_images("tolstoi")

@@ -177,7 +177,7 @@ def test_bad_settings_are_one_line(name: str, settings: dict[str, Any], words: l
     ("name", "words"),
     [
         ("adm", ["'adm'", "adam"]),
-        ("Adam", ["'Adam'", "did you mean adam"]),
+        ("Adam", ["'Adam'", "did you mean 'adam'"]),
         ("zzzzzz", ["'zzzzzz'", "optiscope list optimizers"]),
         ("nowhere:Adam", ["no module named 'nowhere'"]),
         ("torch.optim:Adm", ["'Adm'", "'torch.optim'"]),

@@ -71,7 +71,7 @@ def test_import_path(own_module: str, attribute: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("mnist_logrg", "did you mean mnist_logreg"),
+        ("mnist_logrg", "did you mean 'mnist_logreg'"),
         ("cifar10_3c2d", "cifar10_3c3d"),
         ("zzzzzz", "optiscope list problems"),
         ("", "optiscope list problems"),

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from optiscope.errors import ExitCode, OptiscopeError
+
 __all__ = ["ExitCode", "main", "root"]
 
 COMMANDS = {
@@ -26,17 +28,6 @@ COMMANDS = {
 }
 
 
-class ExitCode:
-    """What the command's exit status means."""
-
-    OK = 0
-    UNFINISHED = 1
-    USAGE = 2
-    DATA = 3
-    STORE = 4
-    INTERRUPTED = 130
-
-
 EPILOG = """\b
 Exit status:
   0    done
@@ -47,22 +38,6 @@ Exit status:
   4    a folder cannot be written or read
   130  interrupted; give the same command again to go on
 """
-
-# Errors whose message is one line for the user, by name of class and module so that the modules
-# need not be imported before something went wrong.
-EXIT_CODES = {
-    ("optiscope.study.declaration", "StudyError"): ExitCode.USAGE,
-    ("optiscope.problems.registry", "UnknownProblemError"): ExitCode.USAGE,
-    ("optiscope.optim.registry", "UnknownOptimizerError"): ExitCode.USAGE,
-    ("optiscope.optim.registry", "BadSettingsError"): ExitCode.USAGE,
-    ("optiscope.optim.first_order", "MissingExtraError"): ExitCode.USAGE,
-    ("optiscope.stats.importers.foreign_run", "ImportFormatError"): ExitCode.USAGE,
-    ("optiscope.stats.claim_question", "QuestionError"): ExitCode.USAGE,
-    ("optiscope.train.loop", "TrialError"): ExitCode.USAGE,
-    ("optiscope.study.runner", "WorkerError"): ExitCode.UNFINISHED,
-    ("optiscope.data.errors", "DataError"): ExitCode.DATA,
-    ("optiscope.records.store", "StoreError"): ExitCode.STORE,
-}
 
 
 class LazyGroup(click.Group):
@@ -127,12 +102,9 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(ExitCode.OK)
-    except Exception as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
+    except OptiscopeError as error:
         click.echo(f"optiscope: {error}", err=True)
-        sys.exit(code)
+        sys.exit(error.exit_code)
     sys.exit(status if isinstance(status, int) else ExitCode.OK)
 
 
@@ -141,12 +113,3 @@ def _one_line(error: click.ClickException) -> str:
     message = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     return message if context is None else f"{message}; see `{context.command_path} --help`"
-
-
-def _exit_code(error: Exception) -> int | None:
-    """Exit status of an error that a user can mend, or None for a bug."""
-    for cls in type(error).__mro__:
-        code = EXIT_CODES.get((cls.__module__, cls.__name__))
-        if code is not None:
-            return code
-    return None

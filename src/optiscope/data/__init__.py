@@ -5,83 +5,80 @@ Names are imported when first used, so that listing data sets needs no tensor li
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from optiscope import lazy
 
 if TYPE_CHECKING:
-    from optiscope.data.augment import (
-        colour_jitter,
-        compose,
-        horizontal_flip,
-        pad_and_crop,
-        standardise,
-    )
-    from optiscope.data.catalogue import DATASETS, Dataset, dataset_named, locate, verify
-    from optiscope.data.download import fetch
-    from optiscope.data.errors import BadFile, DataError, FetchFailed, MissingData
-    from optiscope.data.folders import resolve_data_dir
-    from optiscope.data.images import ImageData, LabelledImages, load_digits, load_images
-    from optiscope.data.samples import (
-        Augment,
-        Batch,
-        Samples,
-        Splits,
-        TensorSamples,
-        TextWindows,
-    )
-    from optiscope.data.splits import fixed_split
-    from optiscope.data.text import load_text
+    from optiscope.data.augment import colour_jitter as colour_jitter
+    from optiscope.data.augment import compose as compose
+    from optiscope.data.augment import horizontal_flip as horizontal_flip
+    from optiscope.data.augment import pad_and_crop as pad_and_crop
+    from optiscope.data.augment import standardise as standardise
+    from optiscope.data.catalogue import DATASETS as DATASETS
+    from optiscope.data.catalogue import Dataset as Dataset
+    from optiscope.data.catalogue import dataset_named as dataset_named
+    from optiscope.data.catalogue import locate as locate
+    from optiscope.data.catalogue import verify as verify
+    from optiscope.data.download import fetch as fetch
+    from optiscope.data.errors import BadFile as BadFile
+    from optiscope.data.errors import DataError as DataError
+    from optiscope.data.errors import FetchFailed as FetchFailed
+    from optiscope.data.errors import MissingData as MissingData
+    from optiscope.data.folders import resolve_data_dir as resolve_data_dir
+    from optiscope.data.images import ImageData as ImageData
+    from optiscope.data.images import LabelledImages as LabelledImages
+    from optiscope.data.images import load_digits as load_digits
+    from optiscope.data.images import load_images as load_images
+    from optiscope.data.samples import Augment as Augment
+    from optiscope.data.samples import Batch as Batch
+    from optiscope.data.samples import Samples as Samples
+    from optiscope.data.samples import Splits as Splits
+    from optiscope.data.samples import TensorSamples as TensorSamples
+    from optiscope.data.samples import TextWindows as TextWindows
+    from optiscope.data.splits import fixed_split as fixed_split
+    from optiscope.data.text import load_text as load_text
 
-_HOMES = {
-    "augment": ("colour_jitter", "compose", "horizontal_flip", "pad_and_crop", "standardise"),
-    "catalogue": ("DATASETS", "Dataset", "dataset_named", "locate", "verify"),
-    "errors": ("BadFile", "DataError", "FetchFailed", "MissingData"),
-    "download": ("fetch",),
-    "folders": ("resolve_data_dir",),
-    "images": ("ImageData", "LabelledImages", "load_digits", "load_images"),
-    "samples": ("Augment", "Batch", "Samples", "Splits", "TensorSamples", "TextWindows"),
-    "splits": ("fixed_split",),
-    "text": ("load_text",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "DATASETS",
-    "Augment",
-    "BadFile",
-    "Batch",
-    "DataError",
-    "Dataset",
-    "FetchFailed",
-    "ImageData",
-    "LabelledImages",
-    "MissingData",
-    "Samples",
-    "Splits",
-    "TensorSamples",
-    "TextWindows",
-    "colour_jitter",
-    "compose",
-    "dataset_named",
-    "fetch",
-    "fixed_split",
-    "horizontal_flip",
-    "load_digits",
-    "load_images",
-    "load_text",
-    "locate",
-    "pad_and_crop",
-    "resolve_data_dir",
-    "standardise",
-    "verify",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(f"optiscope.data.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    {
+        "augment": (
+            "colour_jitter",
+            "compose",
+            "horizontal_flip",
+            "pad_and_crop",
+            "standardise",
+        ),
+        "catalogue": (
+            "DATASETS",
+            "Dataset",
+            "dataset_named",
+            "locate",
+            "verify",
+        ),
+        "download": ("fetch",),
+        "errors": (
+            "BadFile",
+            "DataError",
+            "FetchFailed",
+            "MissingData",
+        ),
+        "folders": ("resolve_data_dir",),
+        "images": (
+            "ImageData",
+            "LabelledImages",
+            "load_digits",
+            "load_images",
+        ),
+        "samples": (
+            "Augment",
+            "Batch",
+            "Samples",
+            "Splits",
+            "TensorSamples",
+            "TextWindows",
+        ),
+        "splits": ("fixed_split",),
+        "text": ("load_text",),
+    },
+)

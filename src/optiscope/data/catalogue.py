@@ -5,7 +5,6 @@ Importing this module imports no tensor library, so that listing data sets is in
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from optiscope.data.sets.imagenet import IMAGENET
 from optiscope.data.sets.mnist import FASHION_MNIST, MNIST
 from optiscope.data.sets.svhn import SVHN
 from optiscope.data.sets.tolstoi import TOLSTOI
+from optiscope.hints import did_you_mean
 
 __all__ = [
     "DATASETS",
@@ -108,9 +108,7 @@ def dataset_named(name: str) -> Dataset:
     """
     if name in DATASETS:
         return DATASETS[name]
-    near = difflib.get_close_matches(name, DATASETS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(DATASETS)}"
-    raise ValueError(f"unknown data set {name!r}: {hint}")
+    raise ValueError(f"unknown data set {name!r}: {did_you_mean(name, DATASETS)}")
 
 
 def locate(name: str, data_dir: str | Path | None = None) -> Located:

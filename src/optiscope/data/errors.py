@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from optiscope.errors import ExitCode, OptiscopeError
+
 __all__ = ["BadFile", "DataError", "FetchFailed", "MissingData"]
 
 
-class DataError(Exception):
+class DataError(OptiscopeError):
     """Data cannot be used; the message is one line that says why and what to do."""
+
+    exit_code = ExitCode.DATA
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))

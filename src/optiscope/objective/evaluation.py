@@ -18,6 +18,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from optiscope.errors import OptiscopeError
+
 __all__ = [
     "NonDeterministicLossError",
     "RandomState",
@@ -29,7 +31,7 @@ __all__ = [
 ]
 
 
-class NonDeterministicLossError(RuntimeError):
+class NonDeterministicLossError(OptiscopeError, RuntimeError):
     """Two evaluations of a loss at the same parameters differ, with the same random numbers."""
 
 

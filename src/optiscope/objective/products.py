@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from optiscope.errors import OptiscopeError
 from optiscope.objective.evaluation import (
     NonDeterministicLossError,
     RandomState,
@@ -27,7 +28,7 @@ __all__ = [
 ]
 
 
-class NoSecondDerivativesError(RuntimeError):
+class NoSecondDerivativesError(OptiscopeError, RuntimeError):
     """The gradient of the model cannot be differentiated again."""
 
     def __init__(self) -> None:

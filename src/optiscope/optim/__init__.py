@@ -5,43 +5,32 @@ The classes below are imported, with torch, when first used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from optiscope import lazy
 
 if TYPE_CHECKING:
-    from optiscope.optim.lark import Lark
+    from optiscope.optim.lark import Lark as Lark
+    from optiscope.optim.preconditioned_sgd import AdaptiveSGD as AdaptiveSGD
+    from optiscope.optim.preconditioned_sgd import OnlyAdaptiveSGD as OnlyAdaptiveSGD
+    from optiscope.optim.preconditioned_sgd import PreconditionedSGD as PreconditionedSGD
     from optiscope.optim.preconditioned_sgd import (
-        AdaptiveSGD,
-        OnlyAdaptiveSGD,
-        PreconditionedSGD,
-        PreconditionedTunedMomentum,
-        PreconditionedTunedSGD,
+        PreconditionedTunedMomentum as PreconditionedTunedMomentum,
     )
-    from optiscope.optim.preconditioner import Preconditioner
+    from optiscope.optim.preconditioned_sgd import PreconditionedTunedSGD as PreconditionedTunedSGD
+    from optiscope.optim.preconditioner import Preconditioner as Preconditioner
 
-_HOMES = {
-    "AdaptiveSGD": "preconditioned_sgd",
-    "Lark": "lark",
-    "OnlyAdaptiveSGD": "preconditioned_sgd",
-    "PreconditionedSGD": "preconditioned_sgd",
-    "PreconditionedTunedMomentum": "preconditioned_sgd",
-    "PreconditionedTunedSGD": "preconditioned_sgd",
-    "Preconditioner": "preconditioner",
-}
-
-__all__ = [
-    "AdaptiveSGD",
-    "Lark",
-    "OnlyAdaptiveSGD",
-    "PreconditionedSGD",
-    "PreconditionedTunedMomentum",
-    "PreconditionedTunedSGD",
-    "Preconditioner",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """The classes in ``__all__``."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    {
+        "lark": ("Lark",),
+        "preconditioned_sgd": (
+            "AdaptiveSGD",
+            "OnlyAdaptiveSGD",
+            "PreconditionedSGD",
+            "PreconditionedTunedMomentum",
+            "PreconditionedTunedSGD",
+        ),
+        "preconditioner": ("Preconditioner",),
+    },
+)

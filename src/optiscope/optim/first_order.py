@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from optiscope.errors import OptiscopeError
 from optiscope.optim.muon import MuonWithAdamW
 from optiscope.optim.spec import OptimizerSpec, Range
 
@@ -26,7 +27,7 @@ SGD_RATE = Range(1e-3, 1e1)
 MOMENTUM_RATE = Range(1e-4, 1e0)
 
 
-class MissingExtraError(ImportError):
+class MissingExtraError(OptiscopeError, ImportError):
     """An optimizer's own package is not installed; the message says how to get it."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optiscope.errors import OptiscopeError
 from optiscope.objective import FlatParameters
 
 __all__ = [
@@ -29,7 +30,7 @@ _SMALL = 1 << 14  # entries up to which a gradient is looked at for non-finite v
 Groups = Iterable[Mapping[str, Any]]
 
 
-class NonFiniteGradientError(FloatingPointError):
+class NonFiniteGradientError(OptiscopeError, FloatingPointError):
     """A gradient that passed the first look holds inf or nan: the batch is to be left out."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import math
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from optiscope.errors import OptiscopeError
+from optiscope.hints import did_you_mean
 from optiscope.optim import curvature_aware, first_order
 from optiscope.optim.spec import OptimizerSpec
 
@@ -32,11 +33,11 @@ NEVER_NEGATIVE = ("lr", "weight_decay")  # not every package checks them itself
 _SPECS = {spec.name: spec for spec in (*first_order.SPECS, *curvature_aware.SPECS)}
 
 
-class UnknownOptimizerError(ValueError):
+class UnknownOptimizerError(OptiscopeError, ValueError):
     """A name or import path that leads to no optimizer; the message is one line."""
 
 
-class BadSettingsError(ValueError):
+class BadSettingsError(OptiscopeError, ValueError):
     """A setting that cannot be; the message is one line."""
 
 
@@ -68,8 +69,7 @@ def get(name: str) -> OptimizerSpec:
         return _imported(name)
     if name in _SPECS:
         return _SPECS[name]
-    near = difflib.get_close_matches(name.lower(), names(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see `optiscope list optimizers`"
+    hint = did_you_mean(name, names(), otherwise="see `optiscope list optimizers`", count=3)
     raise UnknownOptimizerError(
         f"expected an optimizer's name or my_package.my_module:MyOptimizer, got {name!r}: {hint}"
     )
@@ -213,8 +213,7 @@ def _check_names(spec: OptimizerSpec, hyperparameters: Mapping[str, Any]) -> Non
         known += ["beta1", "beta2"]
     for key in hyperparameters:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+            hint = did_you_mean(key, known, otherwise=f"it has {', '.join(known)}")
             raise BadSettingsError(f"{spec.name} has no hyperparameter {key!r}: {hint}")
 
 

@@ -5,41 +5,37 @@ Importing this package does not import torch; the contract's names load it on fi
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from optiscope.problems.catalogue import Entry
-from optiscope.problems.registry import UnknownProblemError, entries, get, names
+from optiscope import lazy
+from optiscope.problems.catalogue import Entry as Entry
+from optiscope.problems.registry import UnknownProblemError as UnknownProblemError
+from optiscope.problems.registry import entries as entries
+from optiscope.problems.registry import get as get
+from optiscope.problems.registry import names as names
 
 if TYPE_CHECKING:
-    from optiscope.problems.problem import (
-        Baseline,
-        Metric,
-        ParamGroup,
-        Problem,
-        all_parameters,
-        l2_on_weights,
-        regularization,
-    )
+    from optiscope.problems.problem import Baseline as Baseline
+    from optiscope.problems.problem import Metric as Metric
+    from optiscope.problems.problem import ParamGroup as ParamGroup
+    from optiscope.problems.problem import Problem as Problem
+    from optiscope.problems.problem import all_parameters as all_parameters
+    from optiscope.problems.problem import l2_on_weights as l2_on_weights
+    from optiscope.problems.problem import regularization as regularization
 
-__all__ = [
-    "Baseline",
-    "Entry",
-    "Metric",
-    "ParamGroup",
-    "Problem",
-    "UnknownProblemError",
-    "all_parameters",
-    "entries",
-    "get",
-    "l2_on_weights",
-    "names",
-    "regularization",
-]
-
-
-def __getattr__(name: str) -> Any:
-    """The contract's names, imported with torch when first asked for."""
-    if name in __all__:
-        return getattr(importlib.import_module("optiscope.problems.problem"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    {
+        "catalogue": ("Entry",),
+        "problem": (
+            "Baseline",
+            "Metric",
+            "ParamGroup",
+            "Problem",
+            "all_parameters",
+            "l2_on_weights",
+            "regularization",
+        ),
+        "registry": ("UnknownProblemError", "entries", "get", "names"),
+    },
+)

@@ -9,7 +9,6 @@ Index legend: U units of a layer, M = fan-in, the incoming weights of a unit, N 
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from optiscope.data.samples import Samples
+from optiscope.errors import shorten
+from optiscope.hints import did_you_mean
 from optiscope.problems.marginals import output_bias_of
 
 __all__ = ["RULES", "check_rule", "drawable_layers", "initialise", "with_defaults"]
@@ -160,15 +161,13 @@ def with_defaults(rule: Mapping[str, Any]) -> dict[str, Any]:
 def check_rule(rule: Mapping[str, Any]) -> None:
     """Raise ValueError, in one line, where ``rule`` is not one that `initialise` takes."""
     name = rule.get("name")
-    if name not in RULES:
-        near = difflib.get_close_matches(str(name), RULES, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(RULES)}"
-        raise ValueError(f"initialisation needs the name of a rule, got {name!r}: {hint}")
+    if not isinstance(name, str) or name not in RULES:
+        hint = did_you_mean(name, RULES)
+        raise ValueError(f"initialisation needs the name of a rule, got {shorten(name)}: {hint}")
     known = ("name", *RULES[str(name)].settings, "bias", "output_bias")
     for key, value in rule.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known[1:])}"
+            hint = did_you_mean(key, known, otherwise=f"it has {', '.join(known[1:])}")
             raise ValueError(f"initialisation {name} has no setting {key!r}: {hint}")
         if key == "name" or (key == "output_bias" and value == "marginal"):
             continue

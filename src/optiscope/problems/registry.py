@@ -5,10 +5,11 @@ torch is imported only when a problem is made, so that listing stays fast.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TYPE_CHECKING
 
+from optiscope.errors import OptiscopeError
+from optiscope.hints import did_you_mean
 from optiscope.problems.catalogue import ENTRIES, Entry
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["UnknownProblemError", "entries", "get", "names"]
 
 
-class UnknownProblemError(ValueError):
+class UnknownProblemError(OptiscopeError, ValueError):
     """A name or import path that leads to no problem; the message is one line."""
 
 
@@ -46,8 +47,7 @@ def get(name: str) -> Problem:
     for entry in ENTRIES:
         if entry.name == name:
             return _imported(f"optiscope.problems.{entry.family}:{name}")
-    near = difflib.get_close_matches(name, names(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "see `optiscope list problems`"
+    hint = did_you_mean(name, names(), otherwise="see `optiscope list problems`", count=3)
     raise UnknownProblemError(
         f"expected a problem's name or my_package.my_module:my_problem, got {name!r}: {hint}"
     )

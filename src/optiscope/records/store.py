@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from optiscope.errors import ExitCode, OptiscopeError
 from optiscope.records.run import Measurement, Run, Status
 from optiscope.records.trial import canonical_json
 
@@ -37,8 +38,10 @@ METRICS_SCHEMA = pa.schema(
 ABANDONED_SECONDS = 3600.0  # a write takes milliseconds: a partial record this old has no writer
 
 
-class StoreError(Exception):
+class StoreError(OptiscopeError):
     """A folder cannot be written or read; the message says which and why."""
+
+    exit_code = ExitCode.STORE
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,22 @@ Names are imported when they are used, so that a summary on the terminal need no
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from optiscope import lazy
 
 if TYPE_CHECKING:
-    from optiscope.report.study_report import write_report
-    from optiscope.report.terminal import summary_json, summary_table
+    from optiscope.report.study_report import write_report as write_report
+    from optiscope.report.terminal import summary_json as summary_json
+    from optiscope.report.terminal import summary_table as summary_table
 
-__all__ = ["summary_json", "summary_table", "write_report"]
-
-_HOMES = {
-    "summary_json": "optiscope.report.terminal",
-    "summary_table": "optiscope.report.terminal",
-    "write_report": "optiscope.report.study_report",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    {
+        "study_report": ("write_report",),
+        "terminal": (
+            "summary_json",
+            "summary_table",
+        ),
+    },
+)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optiscope.errors import OptiscopeError
+from optiscope.hints import did_you_mean
 from optiscope.stats.comparison import Verdict
 
 __all__ = ["Question", "QuestionError", "parse_question"]
@@ -27,7 +28,7 @@ _VERB = re.compile(rf"\s+(?:is\s+)?({'|'.join(_VERBS)})\s+", re.IGNORECASE)
 _CLAUSE = re.compile(r"\s+(?=(?:within|on|at|after|in)\s)", re.IGNORECASE)
 
 
-class QuestionError(ValueError):
+class QuestionError(OptiscopeError, ValueError):
     """A question that cannot be read, or names what the study does not hold, in one line."""
 
 
@@ -115,9 +116,7 @@ def _match(name: str, known: Sequence[str], kind: str) -> str:
         return same[0]
     if same:
         raise QuestionError(f"{name!r} may be {' or '.join(same)}: mind upper and lower case")
-    folded = {k.casefold(): k for k in known}
-    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    hint = f"did you mean {folded[near[0]]!r}?" if near else f"this study has {', '.join(known)}"
+    hint = did_you_mean(name, known, otherwise=f"this study has {', '.join(known)}")
     raise QuestionError(f"unknown {kind} {name!r}: {hint}")
 
 

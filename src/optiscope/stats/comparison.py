@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from optiscope.errors import OptiscopeError
 from optiscope.stats.power import first_deciding_sign_test, first_deciding_t_test
 
 __all__ = ["Comparison", "ComparisonError", "Verdict", "decide", "paired_comparison"]
@@ -26,7 +27,7 @@ SIGN_TEST = "scipy.stats.binomtest"
 Array = NDArray[np.float64]
 
 
-class ComparisonError(ValueError):
+class ComparisonError(OptiscopeError, ValueError):
     """Two sets of results cannot be compared; the message says why and what to do."""
 
 

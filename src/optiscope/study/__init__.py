@@ -6,41 +6,34 @@ planning needs.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from optiscope import lazy
 
 if TYPE_CHECKING:
-    from optiscope.study.declaration import StudyError, shipped_studies
-    from optiscope.study.resolver import load_study
-    from optiscope.study.runner import Event, run_study
-    from optiscope.study.study import Algorithm, Study
+    from optiscope.study.declaration import StudyError as StudyError
+    from optiscope.study.declaration import shipped_studies as shipped_studies
+    from optiscope.study.resolver import load_study as load_study
+    from optiscope.study.runner import Event as Event
+    from optiscope.study.runner import run_study as run_study
+    from optiscope.study.study import Algorithm as Algorithm
+    from optiscope.study.study import Study as Study
 
-_HOMES = {
-    "Algorithm": "study",
-    "Event": "runner",
-    "Study": "study",
-    "StudyError": "declaration",
-    "load_study": "resolver",
-    "run_study": "runner",
-    "shipped_studies": "declaration",
-}
-
-__all__ = [
-    "Algorithm",
-    "Event",
-    "Study",
-    "StudyError",
-    "load_study",
-    "run_study",
-    "shipped_studies",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"optiscope.study.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, __all__ = lazy.attach(
+    __name__,
+    {
+        "declaration": (
+            "StudyError",
+            "shipped_studies",
+        ),
+        "resolver": ("load_study",),
+        "runner": (
+            "Event",
+            "run_study",
+        ),
+        "study": (
+            "Algorithm",
+            "Study",
+        ),
+    },
+)

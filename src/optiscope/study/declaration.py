@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from pydantic import (
     ValidationError,
 )
 
+from optiscope.errors import OptiscopeError
+from optiscope.hints import did_you_mean
 from optiscope.study.toml_lines import line_of
 
 __all__ = [
@@ -35,7 +36,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Sampler = Literal["random", "grid", "qmc", "tpe"]
 
 
-class StudyError(ValueError):
+class StudyError(OptiscopeError, ValueError):
     """A study that cannot be run as declared; the message is one line with the line number."""
 
 
@@ -209,8 +210,7 @@ def _text_of(source: str | Path) -> tuple[str, str]:
     shipped = dict(_shipped())
     if str(source) in shipped:
         return shipped[str(source)], f"{source}.toml"
-    near = difflib.get_close_matches(str(source), shipped, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"shipped studies: {', '.join(shipped)}"
+    hint = did_you_mean(source, shipped, otherwise=f"shipped studies: {', '.join(shipped)}")
     raise StudyError(f"expected a TOML file or a shipped study, got {str(source)!r}: {hint}")
 
 
@@ -235,17 +235,14 @@ def _explain(error: ValidationError, text: str, origin: str) -> str:
     kind = first["type"]
     if kind == "extra_forbidden":
         words = list(ChoiceTable.model_fields) if "a choice" in first["loc"] else _words_at(path)
-        near = difflib.get_close_matches(str(path[-1]), words, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(words)}"
-        return f"{where}: unknown word {path[-1]!r}; {hint}"
+        return f"{where}: unknown word {path[-1]!r}; {did_you_mean(path[-1], words)}"
     if kind == "missing":
         return f"{where}: {name} is missing"
     message = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
     if kind == "literal_error":
-        near = difflib.get_close_matches(
-            str(first["input"]), str(first.get("ctx", {}).get("expected")).split("'"), n=1
-        )
-        message += f"; did you mean {near[0]!r}?" if near else ""
+        allowed = str(first.get("ctx", {}).get("expected")).split("'")[1::2]
+        hint = did_you_mean(first["input"], allowed, otherwise="")
+        message += f"; {hint}" if hint else ""
     return f"{where}: {name}: {' '.join(message.split())}"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from optiscope import problems
+from optiscope.hints import did_you_mean
 from optiscope.optim import registry
 from optiscope.optim.spec import Choice, Range
 from optiscope.problems import Problem
@@ -97,9 +97,7 @@ class _Resolver:
 
     @staticmethod
     def _unknown(kind: str, word: str, known: Sequence[str]) -> str:
-        near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        return f"unknown {kind} {word!r}; {hint}"
+        return f"unknown {kind} {word!r}; {did_you_mean(word, known)}"
 
     def _check_horizons(self) -> None:
         why = (

@@ -20,6 +20,7 @@ from itertools import takewhile
 from math import isfinite
 from pathlib import Path
 
+from optiscope.errors import ExitCode, OptiscopeError
 from optiscope.executors import available_cores, process_pool
 from optiscope.optim import registry
 from optiscope.problems import Problem
@@ -45,8 +46,10 @@ __all__ = ["Event", "WorkerError", "run_study"]
 DEATHS_ALONE = 5  # times a trial may take its process with it, alone in the pool
 
 
-class WorkerError(RuntimeError):
+class WorkerError(OptiscopeError, RuntimeError):
     """Worker processes cannot run; nothing that is recorded is lost."""
+
+    exit_code = ExitCode.UNFINISHED
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optiscope.data.samples import Samples, TensorSamples
+from optiscope.hints import did_you_mean
 from optiscope.problems.problem import Problem
 from optiscope.train.layout import in_fast_layout
 
@@ -86,8 +86,7 @@ def check_watched(
     for what, declared in (("early stopping", early_stopping), ("the schedule", schedule)):
         watched = (declared or {}).get("metric", known[0])
         if watched not in known:
-            near = difflib.get_close_matches(str(watched), known, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ValueError(
-                f"{what} watches {watched!r}, which is not measured on {problem.name}; {hint}"
+                f"{what} watches {watched!r}, which is not measured on {problem.name}; "
+                f"{did_you_mean(watched, known)}"
             )

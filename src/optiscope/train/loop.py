@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optiscope.data.samples import Batch, Splits
+from optiscope.errors import OptiscopeError
 from optiscope.problems.initialisation import initialise
 from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.records import Measurement, Run, Status, Trial, summarise
@@ -56,7 +57,7 @@ class OptimizerFactory(Protocol):
         ...
 
 
-class TrialError(ValueError):
+class TrialError(OptiscopeError, ValueError):
     """A trial that cannot even begin; the message is one line that says why and what to do."""
 
 

@@ -8,7 +8,6 @@ depends on nothing but itself, the earlier trials' curves are part of it:
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
+from optiscope.hints import did_you_mean
 from optiscope.records.run import PRUNED_BY, higher_is_better
 
 __all__ = ["Pruning", "check_pruner", "make_pruner", "pruner_names"]
@@ -48,9 +48,7 @@ def make_pruner(declared: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     settings = dict(declared)
     name = settings.pop("name", None)
     if name not in pruner_names():
-        near = difflib.get_close_matches(str(name), pruner_names(), n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(pruner_names())}"
-        raise ValueError(f"unknown pruner {name!r}; {hint}")
+        raise ValueError(f"unknown pruner {name!r}; {did_you_mean(name, pruner_names())}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -18,11 +18,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
 
+from optiscope.hints import did_you_mean
 from optiscope.records.run import higher_is_better
 
 __all__ = ["Schedule", "anneals_twice", "check_schedule", "make_schedule", "schedule_names"]
@@ -110,9 +110,7 @@ def make_schedule(
     if name == "linear_decay":
         return _linear_decay(arguments, optimizer, steps)
     if name not in schedule_names():
-        near = get_close_matches(str(name), schedule_names(), n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown schedule {name!r}{hint}")
+        raise ValueError(f"unknown schedule {name!r}; {did_you_mean(name, schedule_names())}")
     plateau = name == "ReduceLROnPlateau"
     interval = arguments.pop("interval", "epoch" if plateau else "step")
     if interval not in (("epoch",) if plateau else ("step", "epoch")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optiscope.errors import OptiscopeError
 from optiscope.records import Measurement, Run, Status, Trial, summarise
 
 __all__ = ["FOREIGN_VERSION", "SEVERAL_SEEDS", "UNKNOWN_STEP", "ImportFormatError", "foreign_run"]
@@ -19,7 +20,7 @@ UNKNOWN_STEP = -1
 """Number of steps where only epochs are known."""
 
 
-class ImportFormatError(ValueError):
+class ImportFormatError(OptiscopeError, ValueError):
     """A file that is not of the layout to import, in one line with the file's name."""
 
 

@@ -1,0 +1,107 @@
+"""Errors, hints and lazy names: what everything else stands on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import optiscope
+from optiscope import cli, lazy
+from optiscope.errors import ExitCode, OptiscopeError, shorten
+from optiscope.hints import did_you_mean, nearest
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "hint"),
+    [
+        ("Adma", ["sgd", "adam"], "did you mean 'adam'?"),
+        ("LARK", ["lark", "sgd"], "did you mean 'lark'?"),
+        ("zzzz", ["lark", "sgd"], "known: lark, sgd"),
+        (7, ["lark"], "known: lark"),
+        (["adam"], ["adam"], "did you mean 'adam'?"),
+        ("x" * 100_000, ["lark"], "known: lark"),
+    ],
+)
+def test_a_hint_names_what_is_near_or_what_is_known(
+    word: object, known: list[str], hint: str
+) -> None:
+    assert did_you_mean(word, known) == hint
+
+
+def test_a_hint_may_say_something_else_where_nothing_is_near() -> None:
+    assert did_you_mean("zzzz", ["lark"], otherwise="see the manual") == "see the manual"
+    assert nearest("adamw", ["adam", "adamax", "sgd"], count=2) == ["adam", "adamax"]
+
+
+def test_a_value_in_a_message_is_short_and_on_one_line() -> None:
+    class Rude:
+        def __repr__(self) -> str:
+            raise KeyError("no")
+
+    assert shorten("a\nb") == r"'a\nb'"
+    long = shorten(list(range(10_000)))
+    assert len(long) == 80
+    assert long.startswith("[0, 1,")
+    assert long.endswith("9999]")
+    assert shorten(Rude()) == "<Rude without repr: KeyError>"
+
+
+def test_every_error_of_ours_says_how_the_command_line_ends() -> None:
+    code = (
+        "import pkgutil, importlib, optiscope\n"
+        "for m in pkgutil.walk_packages(optiscope.__path__, 'optiscope.'):\n"
+        "    if not m.name.endswith('__main__'): importlib.import_module(m.name)\n"
+        "from optiscope.errors import OptiscopeError\n"
+        "def walk(c):\n"
+        "    for s in c.__subclasses__(): yield s; yield from walk(s)\n"
+        "print(*sorted(f'{c.__name__}={c.exit_code}' for c in set(walk(OptiscopeError))))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    codes = dict(word.split("=") for word in printed.stdout.split())
+    expected = {
+        "StudyError": ExitCode.USAGE,
+        "DataError": ExitCode.DATA,
+        "MissingData": ExitCode.DATA,
+        "StoreError": ExitCode.STORE,
+        "WorkerError": ExitCode.UNFINISHED,
+        "ComparisonError": ExitCode.USAGE,
+    }
+    assert {name: int(codes[name]) for name in expected} == expected
+
+
+def test_an_error_becomes_one_line_and_its_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(OptiscopeError):
+        exit_code = ExitCode.STORE
+
+    def fail(**_: object) -> None:
+        raise Full("the disk is full")
+
+    monkeypatch.setattr("optiscope.cli.root.root.main", fail)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["list"])
+    assert ended.value.code == ExitCode.STORE
+    assert capsys.readouterr().err == "optiscope: the disk is full\n"
+
+
+def test_every_public_name_can_be_imported_and_is_listed() -> None:
+    for name in optiscope.__all__:
+        assert getattr(optiscope, name) is not None
+    assert "Lark" in dir(optiscope)
+    assert optiscope.__version__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    get_attribute, list_names, public = lazy.attach(
+        "optiscope", {"hints": ("nearest",), "lazy": ()}
+    )
+    assert public == list_names() == ["lazy", "nearest"]
+    assert get_attribute("nearest") is nearest
+    assert get_attribute("lazy") is lazy
+    with pytest.raises(AttributeError, match="module 'optiscope' has no attribute 'hint'"):
+        get_attribute("hint")
