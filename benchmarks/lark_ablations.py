@@ -33,18 +33,18 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from optiscope import problems
 from optiscope.data.samples import Samples
-from optiscope.optim import kronecker, lark_layers
-from optiscope.optim.kronecker import ThinParts
-from optiscope.optim.lark import Lark
-from optiscope.optim.lark_layers import LayerState, MatrixRule
-from optiscope.optim.low_rank import shrink_values
+from optiscope.linalg.low_rank import shrink_values
+from optiscope.optim.lark import factors, matrix_step
+from optiscope.optim.lark.factors import ThinParts
+from optiscope.optim.lark.matrix_step import LayerState, MatrixRule
+from optiscope.optim.lark.optimizer import Lark
 from optiscope.train.layout import in_fast_layout
 from optiscope.train.process import prepare_process
 
 EVERY, GROWTH = 10, 0.07  # Lark's own: steps between corrections of a length, and their size
-lark_gather = lark_layers.gather
-lark_lengthen = lark_layers.lengthen
-lark_renew = lark_layers.renew
+lark_gather = matrix_step.gather
+lark_lengthen = matrix_step.lengthen
+lark_renew = matrix_step.renew
 
 Gains = Callable[[Tensor, Tensor, int, float], tuple[Tensor, Tensor]]
 
@@ -95,7 +95,7 @@ class Variant:
     settings: dict[str, float] = field(default_factory=dict)
     horizon: bool = True
     l2: float = 0.0
-    gains: Gains = kronecker.gains
+    gains: Gains = factors.gains
     batch: int | None = None
     products: str = ""
     tolerance: float | None = None
@@ -126,7 +126,7 @@ def clear_of_the_rest(times: float) -> Gains:
     return gains
 
 
-kronecker_gains = kronecker.gains
+kronecker_gains = factors.gains
 
 L2 = ("5e-4", "2e-3")  # the second is that of ``cifar10_3c3d``
 BATCHES = (32, 512, 1024)  # beside the problems' own
@@ -255,7 +255,7 @@ class Products:
         """The optimizer's step."""
         if self.kind == "length" and self.count % EVERY == 0:
             self.before = [p.detach().clone() for p in self.parameters]
-        with mock.patch.object(lark_layers, "gather", self._gather):
+        with mock.patch.object(matrix_step, "gather", self._gather):
             self.optimizer.step()
         self.count += 1
 
@@ -265,7 +265,7 @@ class Products:
         if self.kind != "factors":
             return lark_gather(state, gradient, thin, rule, live)
         image = self.images[gradient.data_ptr()].flatten(1)
-        return lark_gather(state, image, kronecker.thin_parts(image, state.by), rule, live)
+        return lark_gather(state, image, factors.thin_parts(image, state.by), rule, live)
 
 
 class PredictiveTest:
@@ -321,8 +321,8 @@ class PredictiveTest:
     def in_force(self) -> Iterator[None]:
         """Lark with this test."""
         with (
-            mock.patch.object(lark_layers, "lengthen", self.lengthen),
-            mock.patch.object(lark_layers, "renew", self.renew),
+            mock.patch.object(matrix_step, "lengthen", self.lengthen),
+            mock.patch.object(matrix_step, "renew", self.renew),
         ):
             yield
 
@@ -378,7 +378,7 @@ def train(
 @contextmanager
 def with_gains(gains: Gains) -> Iterator[None]:
     """Lark with another rule from eigenvalues to gains."""
-    with mock.patch.object(kronecker, "gains", gains):
+    with mock.patch.object(factors, "gains", gains):
         yield
 
 

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from optiscope import problems
-from optiscope.optim.lark import Lark
+from optiscope.optim.lark.optimizer import Lark
 
 RUNS = {"mnist_logreg": (3, None), "fmnist_mlp": (4, 10_000)}
 LABELS = {"mnist_logreg": "MNIST, logistic regression", "fmnist_mlp": "Fashion-MNIST, 4 layers"}

@@ -28,7 +28,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from optiscope import problems
-from optiscope.optim.lark import Lark
+from optiscope.optim.lark.optimizer import Lark
 from optiscope.train.layout import in_fast_layout
 from optiscope.train.process import prepare_process
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optiscope import problems
-from optiscope.optim.preconditioned_sgd import PreconditionedSGD
+from optiscope.optim.preconditioner.variants import PreconditionedSGD
 
 SETTINGS: dict[str, Any] = {
     "est_rank": 5,

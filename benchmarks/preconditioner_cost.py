@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from optiscope import problems
-from optiscope.optim.preconditioned_sgd import AdaptiveSGD, OnlyAdaptiveSGD, PreconditionedSGD
+from optiscope.optim.preconditioner.variants import AdaptiveSGD, OnlyAdaptiveSGD, PreconditionedSGD
 
 BARS = {
     "mnist_mlp": {"PreconditionedSGD": 1.18, "AdaptiveSGD": 1.10, "OnlyAdaptiveSGD": 1.07},

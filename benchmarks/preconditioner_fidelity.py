@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from optiscope import problems
+from optiscope.linalg.eigenpairs import block_power_iteration
 from optiscope.objective import FlatParameters, graph_product
-from optiscope.optim.low_rank import block_power_iteration
-from optiscope.optim.preconditioned_sgd import AdaptiveSGD, PreconditionedSGD
+from optiscope.optim.preconditioner.variants import AdaptiveSGD, PreconditionedSGD
 
 # First epochs' constructed rate, and test accuracy (mean, standard deviation over 10 seeds).
 PUBLISHED_RATE = (0.0287, 0.0154, 0.0134, 0.0129)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optiscope.optim.preconditioner import Preconditioner
+from optiscope.optim.preconditioner.optimizer import Preconditioner
 
 F64 = torch.float64
 SMALL: dict[str, Any] = {"est_rank": 2, "num_observations": 3, "prior_iterations": 4}

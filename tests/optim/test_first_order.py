@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from optiscope.optim import registry
-from optiscope.optim.first_order import MissingExtraError
-from optiscope.optim.muon import MuonWithAdamW
+from optiscope.optim.baselines.first_order import MissingExtraError
+from optiscope.optim.baselines.muon import MuonWithAdamW
 
 Parameters = list[nn.Parameter]
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optiscope.optim.lark import Lark
+from optiscope.optim.lark.optimizer import Lark
 
 
 def network() -> nn.Sequential:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from optiscope.optim import kronecker
-from optiscope.optim.lark import Lark
+from optiscope.optim.lark import factors
+from optiscope.optim.lark.optimizer import Lark
 
 
 def trained(parameters: list[nn.Parameter], steps: int = 5, **settings: Any) -> Lark:
@@ -182,7 +182,7 @@ def test_a_state_goes_on_in_another_precision(first: torch.dtype, second: torch.
 def test_a_skipped_step_leaves_the_average_where_asking_is_not_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kronecker, "asking_is_free", lambda device: False)
+    monkeypatch.setattr(factors, "asking_is_free", lambda device: False)
     weight, resting = square(), square()
     optimizer = trained([weight, resting])
     before = [optimizer.state[p]["average"].clone() for p in (weight, resting)]

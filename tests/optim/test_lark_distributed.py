@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from optiscope.optim.lark import Lark
+from optiscope.optim.lark.optimizer import Lark
 
 STEPS, WORLD = 12, 2
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from optiscope.optim.kronecker import (
+from optiscope.optim.lark.factors import (
     Block,
     Preconditioner,
     first_block,

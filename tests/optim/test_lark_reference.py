@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optiscope.optim.kronecker import (
+from optiscope.optim.lark.factors import (
     Block,
     Preconditioner,
     first_block,
@@ -14,7 +14,7 @@ from optiscope.optim.kronecker import (
     precondition_,
     renew,
 )
-from optiscope.optim.lark import Lark
+from optiscope.optim.lark.optimizer import Lark
 from reference.lark import ReferenceLark
 
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from optiscope.optim import kronecker
-from optiscope.optim.lark import Lark
+from optiscope.optim.lark import factors
+from optiscope.optim.lark.optimizer import Lark
 
 
 def classifier(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -191,7 +191,7 @@ def test_ten_bad_gradients_in_a_row_end_training() -> None:
 @pytest.fixture
 def queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU treated as a device whose answers must not be waited for."""
-    monkeypatch.setattr(kronecker, "asking_is_free", lambda device: False)
+    monkeypatch.setattr(factors, "asking_is_free", lambda device: False)
 
 
 @pytest.mark.usefixtures("queued")
@@ -219,7 +219,7 @@ def test_without_asking_the_same_is_learnt(monkeypatch: pytest.MonkeyPatch) -> N
     model = classifier()
     other = copy.deepcopy(model)
     losses = trained(model, data, horizon=60)
-    monkeypatch.setattr(kronecker, "asking_is_free", lambda device: False)
+    monkeypatch.setattr(factors, "asking_is_free", lambda device: False)
     queued_losses = trained(other, data, horizon=60)
     assert queued_losses[-1] < 0.5 * queued_losses[0]
     assert queued_losses[-1] == pytest.approx(losses[-1], rel=0.2)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from optiscope.optim.lark import Lark
-from optiscope.optim.precision import full_precision
+from optiscope.linalg.precision import full_precision
+from optiscope.optim.lark.optimizer import Lark
 
 
 @pytest.fixture

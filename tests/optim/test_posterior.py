@@ -9,8 +9,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from optiscope.optim.low_rank import apply_low_rank, orthonormalize, relative_power
-from optiscope.optim.posterior import (
+from optiscope.linalg.low_rank import apply_low_rank, relative_power
+from optiscope.linalg.orthonormal import orthonormalize
+from optiscope.optim.preconditioner.posterior import (
     Observations,
     best_scale,
     curvature_with_noise,
@@ -28,7 +29,7 @@ from optiscope.optim.posterior import (
     variance_share,
     whole_pairs,
 )
-from optiscope.optim.prior import (
+from optiscope.optim.preconditioner.prior import (
     CurvatureSums,
     Prior,
     add_pair,

@@ -14,14 +14,14 @@ from small_network import F64, SMALL, batches, closure_for, net, run, weights
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optiscope.optim.preconditioned_sgd import (
+from optiscope.optim.preconditioner.optimizer import Preconditioner
+from optiscope.optim.preconditioner.variants import (
     AdaptiveSGD,
     OnlyAdaptiveSGD,
     PreconditionedSGD,
     PreconditionedTunedMomentum,
     PreconditionedTunedSGD,
 )
-from optiscope.optim.preconditioner import Preconditioner
 from reference.preconditioner import DensePreconditioner
 
 VARIANTS = [

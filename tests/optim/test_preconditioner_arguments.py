@@ -11,12 +11,12 @@ from small_network import SMALL, batches, net, run, weights
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optiscope.optim.preconditioned_sgd import (
+from optiscope.optim.preconditioner.optimizer import Preconditioner
+from optiscope.optim.preconditioner.variants import (
     PreconditionedSGD,
     PreconditionedTunedMomentum,
     PreconditionedTunedSGD,
 )
-from optiscope.optim.preconditioner import Preconditioner
 
 
 def test_a_state_of_another_optimizer_is_refused() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optiscope.optim import AdaptiveSGD, PreconditionedSGD, Preconditioner
-from optiscope.optim.preconditioner import CurvatureSource
+from optiscope.optim.preconditioner.optimizer import CurvatureSource
 
 
 class TanhOnce(torch.autograd.Function):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from optiscope import problems
-from optiscope.optim.preconditioned_sgd import PreconditionedSGD
+from optiscope.optim.preconditioner.variants import PreconditionedSGD
 
 L2 = 1e-3
 

@@ -13,7 +13,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from optiscope.optim.preconditioned_sgd import PreconditionedSGD
+from optiscope.optim.preconditioner.variants import PreconditionedSGD
 
 STEPS = 18
 

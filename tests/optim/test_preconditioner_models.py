@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optiscope.optim.preconditioned_sgd import AdaptiveSGD, PreconditionedSGD
+from optiscope.optim.preconditioner.variants import AdaptiveSGD, PreconditionedSGD
 
 SMALL: dict[str, Any] = {"est_rank": 2, "num_observations": 3, "prior_iterations": 3}
 STEPS = 12

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from optiscope import problems
-from optiscope.optim.preconditioned_sgd import (
+from optiscope.optim.preconditioner.variants import (
     AdaptiveSGD,
     OnlyAdaptiveSGD,
     PreconditionedSGD,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-from optiscope.optim.saddle_free_newton import SaddleFreeNewton
+from optiscope.optim.baselines.saddle_free_newton import SaddleFreeNewton
 from optiscope.problems import get
 from optiscope.problems.textbook import plateau, redundancy, saddle, symmetry, wrong_side
 from optiscope.problems.textbook.cliff import cliff_edge, edge_gradient, textbook_cliff

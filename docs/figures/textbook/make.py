@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
-from optiscope.optim.saddle_free_newton import SaddleFreeNewton
+from optiscope.optim.baselines.saddle_free_newton import SaddleFreeNewton
 from optiscope.problems import Problem, get
 from optiscope.problems.initialisation import initialise
 from optiscope.problems.losses import cross_entropy

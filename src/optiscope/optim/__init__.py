@@ -11,26 +11,26 @@ from optiscope import lazy
 
 if TYPE_CHECKING:
     from optiscope.optim.lark import Lark as Lark
-    from optiscope.optim.preconditioned_sgd import AdaptiveSGD as AdaptiveSGD
-    from optiscope.optim.preconditioned_sgd import OnlyAdaptiveSGD as OnlyAdaptiveSGD
-    from optiscope.optim.preconditioned_sgd import PreconditionedSGD as PreconditionedSGD
-    from optiscope.optim.preconditioned_sgd import (
+    from optiscope.optim.preconditioner import AdaptiveSGD as AdaptiveSGD
+    from optiscope.optim.preconditioner import OnlyAdaptiveSGD as OnlyAdaptiveSGD
+    from optiscope.optim.preconditioner import PreconditionedSGD as PreconditionedSGD
+    from optiscope.optim.preconditioner import (
         PreconditionedTunedMomentum as PreconditionedTunedMomentum,
     )
-    from optiscope.optim.preconditioned_sgd import PreconditionedTunedSGD as PreconditionedTunedSGD
+    from optiscope.optim.preconditioner import PreconditionedTunedSGD as PreconditionedTunedSGD
     from optiscope.optim.preconditioner import Preconditioner as Preconditioner
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     {
         "lark": ("Lark",),
-        "preconditioned_sgd": (
+        "preconditioner": (
             "AdaptiveSGD",
             "OnlyAdaptiveSGD",
             "PreconditionedSGD",
             "PreconditionedTunedMomentum",
             "PreconditionedTunedSGD",
+            "Preconditioner",
         ),
-        "preconditioner": ("Preconditioner",),
     },
 )

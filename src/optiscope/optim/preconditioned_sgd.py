@@ -1,13 +1,14 @@
-"""Variants of the preconditioner: what is inside, and which phases are switched off."""
+"""Former home of the preconditioner's variants, by which studies may name them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-import torch
-
-from optiscope.optim.preconditioner import Preconditioner
+from optiscope.optim.preconditioner.variants import (
+    AdaptiveSGD,
+    OnlyAdaptiveSGD,
+    PreconditionedSGD,
+    PreconditionedTunedMomentum,
+    PreconditionedTunedSGD,
+)
 
 __all__ = [
     "AdaptiveSGD",
@@ -16,41 +17,3 @@ __all__ = [
     "PreconditionedTunedMomentum",
     "PreconditionedTunedSGD",
 ]
-
-
-class PreconditionedSGD(Preconditioner):
-    """SGD on the preconditioned gradient, at the constructed rate."""
-
-    def __init__(self, params: Iterable[Any], *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("optim_class", torch.optim.SGD)
-        super().__init__(params, *args, **kwargs)
-
-
-class AdaptiveSGD(PreconditionedSGD):
-    """SGD at the constructed rate; the Hessian is estimated, but does not precondition."""
-
-    def _apply_preconditioner(self) -> None: ...
-
-
-class OnlyAdaptiveSGD(AdaptiveSGD):
-    """SGD at the rate constructed from the prior alone."""
-
-    def _setup_estimated_hessian(self) -> None: ...
-
-
-class PreconditionedTunedSGD(PreconditionedSGD):
-    """SGD on the preconditioned gradient, at the fixed rate ``lr``."""
-
-    constructs_rate = False
-
-
-class PreconditionedTunedMomentum(Preconditioner):
-    """SGD with momentum on the preconditioned gradient, at the fixed rate ``lr``."""
-
-    constructs_rate = False
-
-    def __init__(
-        self, params: Iterable[Any], *args: Any, momentum: float = 0.9, **kwargs: Any
-    ) -> None:
-        kwargs.setdefault("optim_class", torch.optim.SGD)
-        super().__init__(params, *args, momentum=momentum, **kwargs)

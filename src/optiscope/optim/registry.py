@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 
 from optiscope.errors import OptiscopeError
 from optiscope.hints import did_you_mean
-from optiscope.optim import curvature_aware, first_order
+from optiscope.optim import included
+from optiscope.optim.baselines import first_order
 from optiscope.optim.spec import OptimizerSpec
 
 __all__ = [
@@ -30,7 +31,7 @@ __all__ = [
 
 NEVER_NEGATIVE = ("lr", "weight_decay")  # not every package checks them itself
 
-_SPECS = {spec.name: spec for spec in (*first_order.SPECS, *curvature_aware.SPECS)}
+_SPECS = {spec.name: spec for spec in (*first_order.SPECS, *included.SPECS)}
 
 
 class UnknownOptimizerError(OptiscopeError, ValueError):
@@ -190,7 +191,7 @@ def _kind(found: object) -> str:
 
 def _spec_of_class(path: str, optimizer: type[Optimizer]) -> OptimizerSpec:
     """Spec of a class: of ours the shipped one; a ``step`` that needs a closure is given one."""
-    for spec in curvature_aware.SPECS:
+    for spec in included.SPECS:
         if spec.make is optimizer:
             return spec
     closure = inspect.signature(optimizer.step).parameters.get("closure")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from optiscope.optim.lark_layers import first_length
+from optiscope.optim.lark.matrix_step import first_length
 
 __all__ = ["Plan", "Turn", "last_renewal", "plan_step", "take_turn"]
 

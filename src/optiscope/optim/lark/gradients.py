@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optiscope.optim import kronecker
 from optiscope.optim.checks import end_if_hopeless, warn_caller
+from optiscope.optim.lark import factors
 
 __all__ = ["GradientScreen", "LiveGradient"]
 
@@ -53,7 +53,7 @@ class GradientScreen:
         widest = max((value.dtype for value in values), key=lambda dtype: dtype.itemsize)
         sizes = torch.stack([norm.to(home, widest) for norm in torch._foreach_norm(values)])
         finite = sizes.isfinite().all()
-        if kronecker.asking_is_free(home):
+        if factors.asking_is_free(home):
             if not bool(finite):
                 self._skipped_in_row += 1
                 end_if_hopeless(self._skipped_in_row)

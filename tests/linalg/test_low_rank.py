@@ -7,16 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optiscope.optim.low_rank import (
+from optiscope.linalg.eigenpairs import block_power_iteration, rayleigh_ritz
+from optiscope.linalg.low_rank import (
     apply_low_rank,
-    block_power_iteration,
     factorize_symmetric,
-    orthonormalize,
-    rayleigh_ritz,
     relative_power,
     shrink_values,
-    tall_qr,
 )
+from optiscope.linalg.orthonormal import orthonormalize, tall_qr
 
 DEGENERATE = {
     "zero": torch.zeros(12, 3),

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optiscope.optim.low_rank import EigenPairs, apply_low_rank, factorize_symmetric
-from optiscope.optim.prior import Prior, safe_dot
+from optiscope.linalg.eigenpairs import EigenPairs
+from optiscope.linalg.low_rank import apply_low_rank, factorize_symmetric
+from optiscope.optim.preconditioner.prior import Prior, safe_dot
 
 __all__ = [
     "Observations",

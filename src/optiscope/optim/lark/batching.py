@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optiscope.optim.lark_layers import LayerState
+from optiscope.optim.lark.matrix_step import LayerState
 
 __all__ = ["LayerStacks"]
 

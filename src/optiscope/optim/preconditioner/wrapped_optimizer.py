@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from optiscope.objective import FlatParameters
 from optiscope.optim.checks import check_number, refuse_ascent
-from optiscope.optim.inner_optimizer import InnerOptimizer
+from optiscope.optim.preconditioner.inner import InnerOptimizer
 
 __all__ = ["WrappedOptimizer"]
 

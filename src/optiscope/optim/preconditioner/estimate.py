@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optiscope.optim.posterior import Observations
-from optiscope.optim.prior import CurvatureSums, Prior
-from optiscope.optim.renewal import curvature_interval
+from optiscope.optim.preconditioner.posterior import Observations
+from optiscope.optim.preconditioner.prior import CurvatureSums, Prior
+from optiscope.optim.preconditioner.renewal import curvature_interval
 
 __all__ = ["OBSERVE", "PRIOR", "RATE", "READY", "Estimate", "describe"]
 

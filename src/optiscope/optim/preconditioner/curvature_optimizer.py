@@ -10,11 +10,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from optiscope.objective.closure_source import CurvatureSource, detach_gradients
 from optiscope.optim.checks import end_if_hopeless, warn_caller
-from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
-from optiscope.optim.estimate import Estimate
-from optiscope.optim.gradient_edits import NonFiniteGradientError, add_decay, gradients_finite
-from optiscope.optim.wrapped_optimizer import WrappedOptimizer
+from optiscope.optim.preconditioner.estimate import Estimate
+from optiscope.optim.preconditioner.gradient_edits import (
+    NonFiniteGradientError,
+    add_decay,
+    gradients_finite,
+)
+from optiscope.optim.preconditioner.wrapped_optimizer import WrappedOptimizer
 
 __all__ = ["CurvatureOptimizer"]
 

@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from optiscope.linalg.low_rank import apply_low_rank, relative_power
+from optiscope.objective.closure_source import CurvatureSource, detach_gradients
 from optiscope.optim.checks import check_count, check_flag
-from optiscope.optim.curvature_optimizer import CurvatureOptimizer
-from optiscope.optim.curvature_source import CurvatureSource, detach_gradients
-from optiscope.optim.estimate import OBSERVE, PRIOR, RATE, READY, Estimate, describe
-from optiscope.optim.gradient_edits import (
+from optiscope.optim.preconditioner.curvature_optimizer import CurvatureOptimizer
+from optiscope.optim.preconditioner.estimate import OBSERVE, PRIOR, RATE, READY, Estimate, describe
+from optiscope.optim.preconditioner.gradient_edits import (
     add_decay_to_gradients,
     gradient_norm,
     precondition,
     require_finite,
 )
-from optiscope.optim.inner_optimizer import momentum_of
-from optiscope.optim.low_rank import apply_low_rank, relative_power
-from optiscope.optim.posterior import (
+from optiscope.optim.preconditioner.inner import momentum_of
+from optiscope.optim.preconditioner.posterior import (
     curvature_with_noise,
     extend,
     new_part,
@@ -33,8 +33,14 @@ from optiscope.optim.posterior import (
     preconditioned_rate,
     remaining_curvature,
 )
-from optiscope.optim.prior import add_cross_pair, add_pair, construct_rate, estimate_prior, safe_dot
-from optiscope.optim.renewal import (
+from optiscope.optim.preconditioner.prior import (
+    add_cross_pair,
+    add_pair,
+    construct_rate,
+    estimate_prior,
+    safe_dot,
+)
+from optiscope.optim.preconditioner.renewal import (
     GROWTH,
     bounded_rate,
     misfit,
@@ -568,6 +574,6 @@ class Preconditioner(CurvatureOptimizer):
         e.level = min(e.recent, _RELAX * e.level)
 
     def get_log(self) -> dict[str, Any]:
-        """What the optimizer knows and does: see :func:`optiscope.optim.estimate.describe`."""
+        """What the optimizer knows and does: see ``estimate.describe``."""
         rates = [self._rate_of(group) for group in self.param_groups]
         return {"step_size": rates, **describe(self._estimate, self.prior_iterations)}

@@ -44,7 +44,7 @@ class LayerLog:
 def describe_layer(
     name: str, shape: tuple[int, ...], state: Mapping[str, Tensor], age: int
 ) -> LayerLog:
-    """Log of a layer from its state, see ``lark_layers.LayerState``."""
+    """Log of a layer from its state, see ``matrix_step.LayerState``."""
     trace = float(state["trace"])
     held = [float((state[side] * state[f"{side}_image"]).sum()) for side in ("left", "right")]
     shares = [value / trace if trace > 0 else math.nan for value in held]

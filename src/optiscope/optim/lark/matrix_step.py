@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from optiscope.optim import kronecker
-from optiscope.optim.kronecker import Block, Preconditioner, ThinParts
+from optiscope.optim.lark import factors
+from optiscope.optim.lark.factors import Block, Preconditioner, ThinParts
 
 __all__ = [
     "LayerState",
@@ -123,8 +123,8 @@ def first_state(gradient: Tensor, pairs: tuple[int, int], length: float) -> Laye
 
     ``pairs`` are those kept of L and of R; ``length`` is in units of :func:`unit_length`.
     """
-    left = kronecker.first_block(gradient, pairs[0])
-    right = kronecker.first_block(gradient.mT, pairs[1])
+    left = factors.first_block(gradient, pairs[0])
+    right = factors.first_block(gradient.mT, pairs[1])
     left_zeros = gradient.new_zeros(left.basis.shape[-1])
     right_zeros = gradient.new_zeros(right.basis.shape[-1])
     return LayerState(
@@ -153,9 +153,9 @@ def gather(
     wide = weight[..., None, None]
     return replace(
         state,
-        left_image=kronecker.gather(state.left_image, gradient, thin.rows.mT, wide),
-        right_image=kronecker.gather(state.right_image, gradient.mT, thin.columns, wide),
-        trace=torch.lerp(state.trace, kronecker.inner(gradient, gradient), weight),
+        left_image=factors.gather(state.left_image, gradient, thin.rows.mT, wide),
+        right_image=factors.gather(state.right_image, gradient.mT, thin.columns, wide),
+        trace=torch.lerp(state.trace, factors.inner(gradient, gradient), weight),
     )
 
 
@@ -176,10 +176,10 @@ def lengthen(
     the last correction, of which ten count. ``least`` is the :func:`least_log_length`.
     """
     by, momentum = state.by, state.momentum
-    past = kronecker.thin_parts(momentum, by)
-    own = kronecker.inner_product(kronecker.inner(gradient, gradient), thin, thin, by)
-    kept = kronecker.inner_product(kronecker.inner(momentum, momentum), past, past, by)
-    both = kronecker.inner_product(kronecker.inner(gradient, momentum), thin, past, by)
+    past = factors.thin_parts(momentum, by)
+    own = factors.inner_product(factors.inner(gradient, gradient), thin, thin, by)
+    kept = factors.inner_product(factors.inner(momentum, momentum), past, past, by)
+    both = factors.inner_product(factors.inner(gradient, momentum), thin, past, by)
     size = own.clamp(min=0).sqrt() * kept.clamp(min=0).sqrt()
     cosine = torch.where(size > 0, both / torch.where(size > 0, size, 1.0), 0.0).clamp(-1, 1)
     change = growth * min(steps, _MOST_STEPS) * live * cosine
@@ -191,18 +191,18 @@ def lengthen(
 def renew(state: LayerState, rule: MatrixRule) -> LayerState:
     """State with factors that fit the moments gathered so far."""
     m, n = state.momentum.shape[-2:]
-    left, left_values = kronecker.renew(Block(state.left, state.left_image))
-    right, right_values = kronecker.renew(Block(state.right, state.right_image))
+    left, left_values = factors.renew(Block(state.left, state.left_image))
+    right, right_values = factors.renew(Block(state.right, state.right_image))
     return replace(
         state,
         left=left.basis,
         left_image=left.image,
         left_values=left_values,
-        left_gains=kronecker.gains(left_values, state.trace, m, rule.power)[0],
+        left_gains=factors.gains(left_values, state.trace, m, rule.power)[0],
         right=right.basis,
         right_image=right.image,
         right_values=right_values,
-        right_gains=kronecker.gains(right_values, state.trace, n, rule.power)[0],
+        right_gains=factors.gains(right_values, state.trace, n, rule.power)[0],
     )
 
 
@@ -219,7 +219,7 @@ def advance(
     """
     state.momentum.lerp_(gradient, ((1 - rule.momentum) * live)[..., None, None])
     ahead = torch.lerp(gradient, state.momentum, rule.momentum, out=out)
-    direction = kronecker.precondition_(ahead, state.by) if state.left.shape[-1] else ahead
+    direction = factors.precondition_(ahead, state.by) if state.left.shape[-1] else ahead
     size = torch.linalg.matrix_norm(direction)
     length = state.log_length.exp() * unit_length(*gradient.shape[-2:])
     factor = torch.where(size > 0, length / torch.where(size > 0, size, 1.0), 0.0)

@@ -16,7 +16,7 @@ import torch
 from torch.optim import Optimizer
 
 from optiscope.errors import OptiscopeError
-from optiscope.optim.muon import MuonWithAdamW
+from optiscope.optim.baselines.muon import MuonWithAdamW
 from optiscope.optim.spec import OptimizerSpec, Range
 
 __all__ = ["SPECS", "MissingExtraError"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from optiscope.optim.lark import Lark
-from optiscope.optim.preconditioned_sgd import (
+from optiscope.optim.lark.optimizer import Lark
+from optiscope.optim.preconditioner.variants import (
     AdaptiveSGD,
     OnlyAdaptiveSGD,
     PreconditionedSGD,

@@ -15,7 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optiscope.optim.low_rank import orthonormalize, relative_power, symmetric_eigen
+from optiscope.linalg.eigenpairs import symmetric_eigen
+from optiscope.linalg.low_rank import relative_power
+from optiscope.linalg.orthonormal import orthonormalize
 
 __all__ = [
     "Block",

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optiscope.optim import kronecker, lark_layers
+from optiscope.linalg.precision import full_precision
 from optiscope.optim.checks import warn_caller
-from optiscope.optim.lark_gradients import GradientScreen, LiveGradient
-from optiscope.optim.lark_layers import MatrixRule, first_length
-from optiscope.optim.lark_log import LayerLog, describe_layer
-from optiscope.optim.lark_schedule import Plan, Turn, last_renewal, plan_step, take_turn
-from optiscope.optim.lark_settings import check_parameter, check_settings, check_state
-from optiscope.optim.lark_stack import LayerStacks
-from optiscope.optim.lark_vectors import first_vector_state, vector_directions
-from optiscope.optim.precision import full_precision
+from optiscope.optim.lark import factors, matrix_step
+from optiscope.optim.lark.batching import LayerStacks
+from optiscope.optim.lark.gradients import GradientScreen, LiveGradient
+from optiscope.optim.lark.layer_log import LayerLog, describe_layer
+from optiscope.optim.lark.matrix_step import MatrixRule, first_length
+from optiscope.optim.lark.schedule import Plan, Turn, last_renewal, plan_step, take_turn
+from optiscope.optim.lark.settings import check_parameter, check_settings, check_state
+from optiscope.optim.lark.vector_step import first_vector_state, vector_directions
 
 __all__ = ["Lark"]
 
@@ -240,7 +240,7 @@ class Lark(Optimizer):
             return int(state["left"].shape[-1]), int(state["right"].shape[-1])
         m, n = p.shape[0], p.numel() // p.shape[0]
         rank, full = group["rank"], group["full_up_to"]
-        return lark_layers.kept_pairs(m, rank, full), lark_layers.kept_pairs(n, rank, full)
+        return matrix_step.kept_pairs(m, rank, full), matrix_step.kept_pairs(n, rank, full)
 
     def _matrix_steps(
         self,
@@ -257,7 +257,7 @@ class Lark(Optimizer):
         )
         for p, gradient in bunch:
             if not self.state[p]:
-                first = lark_layers.first_state(
+                first = matrix_step.first_state(
                     gradient.value.flatten(1),
                     self._kept_pairs(p, group),
                     first_length(group["horizon"]),
@@ -273,25 +273,25 @@ class Lark(Optimizer):
         live = bunch[0][1].live if single else torch.stack([g.live for _, g in bunch])
         state = self._stacks.stack(states)
         if turn.elapsed or turn.gather:
-            thin = kronecker.thin_parts(gradients, state.by)
+            thin = factors.thin_parts(gradients, state.by)
         if turn.elapsed:
-            growth, least = group["growth"], lark_layers.least_log_length(group["lr"])
-            state = lark_layers.lengthen(state, gradients, thin, growth, turn.elapsed, live, least)
+            growth, least = group["growth"], matrix_step.least_log_length(group["lr"])
+            state = matrix_step.lengthen(state, gradients, thin, growth, turn.elapsed, live, least)
         if turn.gather:
-            state = lark_layers.gather(state, gradients, thin, rule, live)
+            state = matrix_step.gather(state, gradients, thin, rule, live)
         if turn.elapsed and state.left.shape[-1]:
-            state = lark_layers.renew(state, rule)
+            state = matrix_step.renew(state, rule)
         space = self._space(gradients)
-        directions, factors = lark_layers.advance(state, gradients, rule, live, space)
+        directions, scales = matrix_step.advance(state, gradients, rule, live, space)
         self._stacks.unstack(state, states)
-        factors = factors * plan.factor
+        scales = scales * plan.factor
         decays = live * plan.decay if group["weight_decay"] else None
         if single:
-            self._move(bunch[0][0], directions, factors, decays, plan)
+            self._move(bunch[0][0], directions, scales, decays, plan)
         else:
             for i, (p, _) in enumerate(bunch):
                 decay = None if decays is None else decays[i]
-                self._move(p, directions[i], factors[i], decay, plan)
+                self._move(p, directions[i], scales[i], decay, plan)
         return [state["log_length"] for state in states]
 
     def _space(self, like: Tensor) -> Tensor:

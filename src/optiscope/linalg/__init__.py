@@ -1,0 +1,1 @@
+"""Linear algebra on tensors: bases, eigenpairs, low-rank matrices, exact products."""

@@ -1,0 +1,1 @@
+"""Optimizers to compare with: first-order methods, Muon, the saddle-free Newton method."""
