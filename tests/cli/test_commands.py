@@ -20,7 +20,6 @@ from bad_studies import GOOD
 
 from optiscope import problems
 from optiscope import study as optiscope_study
-from optiscope.cli import status
 from optiscope.cli.root import COMMANDS, EPILOG, ExitCode, root
 from optiscope.optim import registry
 from optiscope.records import RunStore, StudyFolder
@@ -315,7 +314,6 @@ def test_status_tells_what_runs_again_after_an_edit(
     assert told not in optiscope("status", folder).out
     module.write_text(text.replace("factor = 1", "factor = 2"))
     monkeypatch.delitem(sys.modules, "edited_for_status", raising=False)
-    status._digest_now.cache_clear()
     assert told in optiscope("status", folder).out
     assert json.loads(optiscope("status", folder, "--json").out)["code_changed"] == {
         "edited_for_status:Mine": 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from optiscope.study.source_digest import source_digest
+from optiscope.study.source_digest import digests_on_disk, source_digest
 
 Digest = Callable[[str], str | None]
 
@@ -134,3 +135,63 @@ def test_without_a_definition_of_its_own_the_whole_file_counts(digest: Digest) -
 )
 def test_what_is_installed_or_has_versions_needs_none(path: str) -> None:
     assert source_digest(path) is None
+
+
+DEFINITIONS = {
+    "plain": {"{m}": "def make():\n    return {n}\n"},
+    "reexported": {
+        "{m}/__init__": "from .inner import make\n",
+        "{m}/inner": "def make():\n    return {n}\n",
+    },
+    "renamed": {
+        "{m}/__init__": "from .inner import a as make\n",
+        "{m}/inner": "class a:\n    b = {n}\n",
+    },
+    "through a star": {
+        "{m}/__init__": "from {m}.inner import *\n",
+        "{m}/inner": "def make():\n    return {n}\n",
+    },
+    "up and down": {
+        "{m}/__init__": "from .a.b import make\n",
+        "{m}/a/__init__": "",
+        "{m}/a/b": "from ..c import make\n",
+        "{m}/c": "X = {n}\n\n\ndef make():\n    return X\n",
+    },
+    "another name": {"{m}": "class Other:\n    x = {n}\n\n\nmake = Other\n"},
+    "an instance": {"{m}": "import functools\n\nmake = functools.partial(int, {n})\n"},
+    "wrapped": {
+        "{m}": "import functools\n\n\ndef deco(f):\n    @functools.wraps(f)\n    def g():\n"
+        "        return f({n})\n\n    return g\n\n\n@deco\ndef make():\n    ...\n"
+    },
+    "made in a function": {
+        "{m}": "def _make():\n    class Inner:\n        x = {n}\n\n    return Inner\n\n\n"
+        "make = _make()\n"
+    },
+    "lines of Windows": {"{m}": "def make():\r\n    return {n}\r\n"},
+}
+
+
+@pytest.mark.parametrize("case", DEFINITIONS)
+def test_code_on_disk_has_the_digest_that_importing_it_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """And another one after an edit, so that ``status`` tells an edit from another style."""
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"static_{next(NUMBERS)}"
+
+    def write(number: int) -> None:
+        for place, text in DEFINITIONS[case].items():
+            file = tmp_path / f"{place.replace('{m}', name)}.py"
+            file.parent.mkdir(exist_ok=True)
+            code = text.replace("{m}", name).replace("{n}", str(number))
+            file.write_bytes(code.encode())
+
+    write(1)
+    before = digests_on_disk(f"{name}:make")
+    assert name not in sys.modules
+    importlib.invalidate_caches()
+    imported = source_digest(f"{name}:make")
+    assert imported in before
+    write(2)
+    assert digests_on_disk(f"{name}:make")
+    assert imported not in digests_on_disk(f"{name}:make")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from optiscope.cli.current_folder import allow_current_folder, forbid_current_folder
 from optiscope.errors import ExitCode, OptiscopeError
 
 __all__ = ["ExitCode", "main", "root"]
@@ -26,6 +27,8 @@ COMMANDS = {
     "time": ("time", "Measure what a training step costs with several optimizers."),
     "data": ("data", "List, download and check data sets."),
 }
+READ_ONLY = frozenset({"status", "report", "claim", "import", "data"})
+"""Commands that read folders, which may be anybody's, and train nothing: they import no code."""
 
 
 EPILOG = """\b
@@ -51,6 +54,10 @@ class LazyGroup(click.Group):
         """Import the module of a subcommand and return the command."""
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in READ_ONLY:
+            forbid_current_folder()
+        else:
+            allow_current_folder()
         module = importlib.import_module(f"optiscope.cli.{COMMANDS[cmd_name][0]}")
         command: click.Command = module.command
         return command
@@ -84,8 +91,7 @@ def root() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; never returns."""
-    if "" not in sys.path:
-        sys.path.append("")  # the current folder, where my_module:MyOptimizer may lie
+    search = list(sys.path)
     try:
         status: Any = root.main(args=args, prog_name="optiscope", standalone_mode=False)
     except click.exceptions.Abort:
@@ -105,6 +111,8 @@ def main(args: list[str] | None = None) -> None:
     except OptiscopeError as error:
         click.echo(f"optiscope: {error}", err=True)
         sys.exit(error.exit_code)
+    finally:
+        sys.path[:] = search
     sys.exit(status if isinstance(status, int) else ExitCode.OK)
 
 

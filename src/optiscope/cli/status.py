@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,7 @@ def command(folder: Path, wants_json: bool) -> None:
     declaration = kept.declaration()
     outcomes: Counter[tuple[str, str, str, str]] = Counter()
     damaged: list[str] = []
-    changed: Counter[str] = Counter()
+    codes: Counter[tuple[str, str]] = Counter()
     for entry in kept.ledger():
         found = kept.store.read(entry.trial_hash, metrics=False)
         state = "open" if found is None else "damaged"
@@ -40,8 +39,9 @@ def command(folder: Path, wants_json: bool) -> None:
             damaged.append(str(found))
         elif found is not None:
             state = "complete" if found.status.complete else str(found.status)
-            changed.update(_changed(found.trial))
+            codes.update(_codes(found.trial))
         outcomes[entry.problem, entry.algorithm, entry.role, state] += 1
+    changed = _changed(codes)
     rows = [
         _row(declaration, problem, algorithm, outcomes)
         for problem in declaration["problems"]
@@ -52,7 +52,7 @@ def command(folder: Path, wants_json: bool) -> None:
             "name": declaration["name"],
             "pairs": rows,
             "damaged": damaged,
-            "code_changed": dict(changed),
+            "code_changed": changed,
         }
         click.echo(as_json(content))
         return
@@ -76,20 +76,25 @@ def command(folder: Path, wants_json: bool) -> None:
         console.print(Text(text, style="yellow"))
 
 
-def _changed(trial: Trial) -> list[str]:
-    """Import paths of optimizer and problem whose code is no longer what was trained."""
+def _codes(trial: Trial) -> list[tuple[str, str]]:
+    """Import paths of optimizer and problem that have one, with the digest of what was trained."""
     parts = ((trial.optimizer, trial.optimizer_code), (trial.problem, trial.problem_code))
-    return [p for p, code in parts if code is not None and _digest_now(p) not in (None, code)]
+    return [(path, code) for path, code in parts if code is not None]
 
 
-@cache
-def _digest_now(path: str) -> str | None:
-    from optiscope.study.source_digest import source_digest
+def _changed(codes: Counter[tuple[str, str]]) -> dict[str, int]:
+    """Import paths whose code on disk is no longer what was trained, with numbers of runs.
 
-    try:
-        return source_digest(path)
-    except Exception:  # what cannot be imported any more is said when it is to run
-        return None
+    The code is read and never imported: the records may be anybody's.
+    """
+    from optiscope.study.source_digest import digests_on_disk
+
+    changed: Counter[str] = Counter()
+    for (path, code), count in codes.items():
+        now = digests_on_disk(path)
+        if now and code not in now:
+            changed[path] += count
+    return dict(changed)
 
 
 def _row(

@@ -5,14 +5,21 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import os
 import sys
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-__all__ = ["in_a_file", "source_digest"]
+from optiscope.study.module_file import module_file, source_text
+
+__all__ = ["digests_on_disk", "in_a_file", "source_digest"]
+
+MOST_REEXPORTS = 16
+"""Modules through which a name is followed to where it is defined."""
 
 
 def source_digest(path: str) -> str | None:
@@ -52,25 +59,101 @@ def _digest(module_name: str, attribute: str, found: Any) -> str | None:
     if isinstance(found, type | FunctionType):  # may be defined elsewhere than where it is named
         module, attribute = sys.modules.get(found.__module__, module), found.__name__
     file = getattr(module, "__file__", None)
-    if file is None or module.__name__.split(".")[0] == __name__.split(".")[0]:
+    if file is None or _is_installed(module.__name__, Path(file)):
         return None
+    parsed = _parsed(Path(file))
+    return None if parsed is None else _hashed("\n".join(_used(*parsed, attribute)))
+
+
+def digests_on_disk(path: str) -> frozenset[str]:
+    """Digests that :func:`source_digest` may give once ``path`` is imported, without importing it.
+
+    The files are found and parsed, never executed, so a name from somebody else's record can be
+    looked up. There may be several: only running the code tells whether a name that a call makes is
+    defined by it, by what it stands for, or by all of the file.
+
+    Returns:
+        Empty where :func:`source_digest` gives None, or the file is not found.
+    """
+    module_name, colon, attribute = path.partition(":")
+    if not colon:
+        return frozenset()
+    digests: set[str] = set()
+    for _ in range(MOST_REEXPORTS):
+        file = module_file(module_name, [*sys.path, os.curdir])
+        if file is None or _is_installed(module_name, file):
+            break
+        parsed = _parsed(file)
+        if parsed is None:
+            break
+        text, statements = parsed
+        digests |= {_hashed(text), _hashed("\n".join(_used(text, statements, attribute)))}
+        package = module_name if file.name == "__init__.py" else module_name.rpartition(".")[0]
+        onward = _stands_for(statements, attribute, package)
+        if onward is None:
+            break
+        module_name, attribute = onward[0] or module_name, onward[1]
+    return frozenset(digests)
+
+
+def _is_installed(module_name: str, file: Path) -> bool:
+    """Whether a module is part of this package, or of one whose version is in the record."""
+    if module_name.split(".")[0] == __name__.split(".")[0]:
+        return True
     installed = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
-    if any(Path(file).is_relative_to(folder) for folder in installed):
-        return None
+    return any(file.is_relative_to(folder) for folder in installed)
+
+
+def _parsed(file: Path) -> tuple[str, list[ast.stmt]] | None:
+    """Text and statements of a file, or None where it is not one of source text."""
     try:
-        text = Path(file).read_text(encoding="utf-8")
-        code = "\n".join(_used(text, attribute))
-    except (OSError, ValueError, SyntaxError):  # not a file of source text
+        text = source_text(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes in somebody else's strings
+            return text, ast.parse(text).body
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return None
+
+
+def _hashed(code: str) -> str:
     return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
-def _used(text: str, name: str) -> Iterator[str]:
+def _stands_for(statements: list[ast.stmt], name: str, package: str) -> tuple[str, str] | None:
+    """Module ("" for the same) and attribute that ``name`` is another name of, or None."""
+    onward: tuple[str, str] | None = None
+    for statement in statements:
+        if isinstance(statement, ast.ImportFrom):
+            words = {alias.asname or alias.name: alias.name for alias in statement.names}
+            module = _absolute(statement, package)
+            if name in words:
+                onward = (module, words[name])
+            elif "*" in words and onward is None:
+                onward = (module, name)
+        elif isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name):
+            if any(isinstance(t, ast.Name) and t.id == name for t in statement.targets):
+                onward = ("", statement.value.id)
+        elif name in _names(statement):
+            onward = None
+    return onward
+
+
+def _absolute(statement: ast.ImportFrom, package: str) -> str:
+    """Name of the module that ``from ... import`` names, seen from ``package``."""
+    module = statement.module or ""
+    if not statement.level:
+        return module
+    above = package.split(".")
+    above = above[: len(above) - statement.level + 1]
+    return ".".join([*above, *filter(None, [module])])
+
+
+def _used(text: str, statements: list[ast.stmt], name: str) -> Iterator[str]:
     """Source of the statements of a module that define ``name`` and what it uses, in their order.
 
     All of the text where no statement defines the name.
     """
-    lines, statements = text.split("\n"), ast.parse(text).body
+    lines = text.split("\n")
     defined: dict[str, list[int]] = {}
     for place, statement in enumerate(statements):
         for one in _names(statement):
