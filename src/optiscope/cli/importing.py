@@ -21,18 +21,23 @@ def command(source: Path, folder: Path, origin: str | None, wants_json: bool) ->
 
     SOURCE is a CSV file with a row per setting or per epoch, or a JSON file or folder of DeepOBS.
     Imported runs are marked as such: they stand in the study's figures and enter no claim.
+    Files of a folder that hold no run are left out and named.
     """
     from optiscope.records import StudyFolder
     from optiscope.stats.importers import import_deepobs, import_table, keep_imported
 
-    kept = StudyFolder(folder)
-    kept.declaration()
+    study = StudyFolder(folder)
+    study.declaration()
+    left_out: list[str] = []
     if source.suffix.lower() == ".csv":
         runs = import_table(source, source=origin)
     else:
-        runs = import_deepobs(source)
-    new = keep_imported(kept, runs)
+        runs = import_deepobs(source, on_left_out=left_out.append)
+    new = keep_imported(study, runs)
+    for line in left_out:
+        click.echo(line, err=True)
     if wants_json:
-        click.echo(as_json({"read": len(runs), "new": new, "folder": str(folder)}))
+        content = {"read": len(runs), "new": new, "folder": str(folder), "left_out": left_out}
+        click.echo(as_json(content))
     else:
         click.echo(f"{len(runs)} runs read from {source}, {new} of them new in {folder}")

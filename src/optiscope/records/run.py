@@ -147,12 +147,18 @@ def higher_is_better(metric: str) -> bool:
 
 
 def summarise(metrics: Sequence[Measurement]) -> tuple[dict[str, float], dict[str, float]]:
-    """Final and best value of each ``split_name``; only finite values can be best."""
+    """Final and best value of each ``split_name``; only finite values can be best.
+
+    Final is what was measured last in time, by epoch and step, whatever the order of the rows.
+    """
     final: dict[str, float] = {}
     best: dict[str, float] = {}
+    latest: dict[str, tuple[float, int]] = {}
     for row in metrics:
         key = f"{row.split}_{row.name}"
-        final[key] = row.value
+        if (row.epoch, row.step) >= latest.get(key, (-math.inf, -1)):
+            latest[key] = row.epoch, row.step
+            final[key] = row.value
         if math.isfinite(row.value):
             better = max if higher_is_better(row.name) else min
             best[key] = better(best.get(key, row.value), row.value)

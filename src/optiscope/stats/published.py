@@ -99,8 +99,8 @@ def published_settings(runs: Sequence[Run], problem: str) -> list[PublishedSetti
     for run in runs:
         trial = run.trial
         if trial.problem == problem and run.imported is not None:
-            settings = canonical_json(dict(trial.hyperparameters))
-            key = (run.imported, trial.optimizer, settings, trial.epochs)
+            shape = canonical_json([trial.batch_size, trial.schedule, dict(trial.hyperparameters)])
+            key = (run.imported, trial.optimizer, shape, trial.epochs)
             groups.setdefault(key, []).append(run)
     return [
         PublishedSetting(

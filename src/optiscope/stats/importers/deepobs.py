@@ -2,7 +2,8 @@
 
 Both layouts hold one run a file, with one value per metric before training and after each epoch.
 They differ in the names of the settings, and in what a loss that is no number leads to: version
-1.2.0 stops the run and fills the remaining epochs with the values before training.
+1.2.0 stops the run and fills the remaining epochs with the values before training. ``null`` is read
+as a value that was no number, a curve of nothing but ``null`` as one that was not measured.
 
 Losses contain the L2 term where a problem has one.
 """
@@ -12,12 +13,21 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from optiscope.errors import shorten
 from optiscope.records import Measurement, Run, Status
-from optiscope.stats.importers.foreign_run import UNKNOWN_STEP, ImportFormatError, foreign_run
+from optiscope.stats.importers.foreign_run import (
+    UNKNOWN_STEP,
+    ImportFormatError,
+    by_value,
+    foreign_run,
+    read_number,
+    whole_number,
+)
 
 __all__ = ["import_deepobs"]
 
@@ -27,43 +37,85 @@ TENSORFLOW = "DeepOBS 1.1 (TensorFlow)"
 _NAMES = {"losses": "loss", "accuracies": "accuracy"}
 _FILE_NAME = re.compile(r"__(\d{4}-\d{2}-\d{2})-(\d{2})-(\d{2})-(\d{2})$")
 
+_CURVES = tuple(f"{split}_{name}" for split in ("train", "valid", "test") for name in _NAMES)
+
 Curves = dict[tuple[str, str], list[float]]
 
 
-def import_deepobs(path: Path | str) -> list[Run]:
+def import_deepobs(
+    path: Path | str, *, on_left_out: Callable[[str], None] = warnings.warn
+) -> list[Run]:
     """Runs in a JSON file of DeepOBS, or in all JSON files below a folder, in order of name.
 
+    JSON files of a folder that hold no run (settings, tables of results), and hidden ones, are left
+    out. A file that holds a run and is damaged is an error.
+
+    Args:
+        path: of a file or folder.
+        on_left_out: told of every file of a folder that is left out, in one line; warns by default.
+
     Raises:
-        ImportFormatError: there is no such file, or one is of neither layout.
+        ImportFormatError: there is no such file, no run in the folder, or one is damaged.
     """
     root = Path(path)
-    files = sorted(root.rglob("*.json")) if root.is_dir() else [root]
+    if not root.is_dir():
+        return [_run_in(root, _content(root))]
+    files = sorted(root.rglob("*.json"))
     if not files:
         raise ImportFormatError(f"{root} holds no JSON file: give the folder of DeepOBS's results")
-    return [_read(file) for file in files]
+    runs: list[Run] = []
+    left_out: list[str] = []
+    for file in files:
+        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
+        content = None if hidden else _content(file)
+        if content is not None and _is_run(content):
+            runs.append(_run_in(file, content))
+        else:
+            why = "it is hidden" if hidden else "it holds no run of DeepOBS"
+            left_out.append(f"left out {file}: {why}")
+    if not runs:
+        raise ImportFormatError(f"{root} holds no run of DeepOBS: {left_out[0]}")
+    for line in left_out:
+        on_left_out(line)
+    return runs
 
 
-def _read(file: Path) -> Run:
+def _content(file: Path) -> Any:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ImportFormatError(f"cannot read {file}: {error.strerror}") from None
+    except RecursionError:
+        raise ImportFormatError(f"{file} is nested too deep for a run of DeepOBS") from None
     except ValueError as error:
         raise ImportFormatError(f"{file} is not JSON: {error}") from None
+
+
+def _is_run(content: Any) -> bool:
+    """Whether a file holds a run, whole or damaged: curves, or the problem with a seed."""
+    if not isinstance(content, dict):
+        return False
+    return any(name in content for name in _CURVES) or {"testproblem", "random_seed"} <= set(
+        content
+    )
+
+
+def _run_in(file: Path, content: Any) -> Run:
     if not isinstance(content, dict):
         raise ImportFormatError(f"{file} is no run of DeepOBS: expected an object of settings")
     try:
         return _run(content, file)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ImportFormatError(f"{file} is no run of DeepOBS: {what}") from None
 
 
 def _run(content: Mapping[str, Any], file: Path) -> Run:
-    if "optimizer_name" in content:
+    pytorch = "optimizer_name" in content
+    if pytorch:
         source, optimizer = PYTORCH, content["optimizer_name"]
-        given = content.get("optimizer_hyperparams", content.get("optimizer_params", {}))
-        hyperparameters = dict(given)
+        settings = content.get("optimizer_hyperparams", content.get("optimizer_params", {}))
+        hyperparameters = dict(settings)
         training = content.get("training_params") or content.get("analyzable_training_params") or {}
     else:
         source, optimizer, training = TENSORFLOW, content["optimizer"], content
@@ -71,60 +123,78 @@ def _run(content: Mapping[str, Any], file: Path) -> Run:
     if content.get("weight_decay") is not None:
         hyperparameters["problem_weight_decay"] = content["weight_decay"]
     curves = _curves(content)
-    kept, status, reason = _ending(curves)
-    batches = training.get("train_log_interval")
+    measured = len(next(iter(curves.values())))
+    epochs = whole_number(content["num_epochs"], "num_epochs", at_least=1)
+    filled = _filled(curves, content, hyperparameters) if pytorch else 0
+    reason = ""
+    if filled:
+        reason = f"imported from {source}: the loss was no number, {filled} epochs filled up"
     return foreign_run(
         source=source,
-        problem=str(content["testproblem"]),
-        optimizer=str(optimizer),
+        problem=str(content["testproblem"]).strip(),
+        optimizer=str(optimizer).strip(),
         hyperparameters=hyperparameters,
-        seed=int(content["random_seed"]),
-        epochs=int(content["num_epochs"]),
-        batch_size=int(content["batch_size"]),
+        seed=whole_number(content["random_seed"], "random_seed", at_least=0),
+        epochs=epochs,
+        batch_size=whole_number(content["batch_size"], "batch_size", at_least=1),
         metrics=[
             Measurement(UNKNOWN_STEP, float(epoch), split, name, values[epoch])
-            for epoch in range(kept)
+            for epoch in range(measured - filled)
             for (split, name), values in curves.items()
         ],
-        status=status,
-        reason=f"imported from {source}: {reason}",
+        status=Status.DIVERGED if filled else None,
+        reason=reason,
         schedule=_schedule(training),
-        environment={"source": source, "file": file.name, "train_log_interval": batches},
+        environment={
+            "source": source,
+            "file": file.name,
+            "train_log_interval": training.get("train_log_interval"),
+        },
         started=_started(file),
     )
 
 
 def _curves(content: Mapping[str, Any]) -> Curves:
-    """Per (split, name), the values before training and after each epoch."""
-    found: Curves = {}
+    """Per (split, name), the values before training and after each epoch; null is no number."""
+    curves: Curves = {}
     for split in ("train", "valid", "test"):
         for plural, name in _NAMES.items():
             values = content.get(f"{split}_{plural}")
-            if values:
-                found[split, name] = [float(v) for v in values]
-    if ("test", "loss") not in found:
+            if values and any(value is not None for value in values):
+                curves[split, name] = [_figure(v, f"{split}_{plural}") for v in values]
+    if ("test", "loss") not in curves:
         raise ValueError("'test_losses' is missing or empty")
-    lengths = {len(values) for values in found.values()}
+    lengths = {len(values) for values in curves.values()}
     if len(lengths) > 1:
         raise ValueError(f"its curves have different lengths, {sorted(lengths)}")
-    return found
+    return curves
 
 
-def _ending(curves: Curves) -> tuple[int, Status, str]:
-    """How many measurements are genuine, and how the run ended."""
-    total = len(next(iter(curves.values())))
-    kept = total
-    # No genuine epoch repeats every value before training to the last bit.
-    while kept > 1 and all(values[kept - 1] == values[0] for values in curves.values()):
-        kept -= 1
-    if kept < total:
-        filled = total - kept
-        return kept, Status.DIVERGED, f"the loss was no number, {filled} epochs filled up"
-    losses = [values for (_, name), values in curves.items() if name == "loss"]
-    bad = [e for values in losses for e, v in enumerate(values) if not math.isfinite(v)]
-    if bad:
-        return total, Status.DIVERGED, f"the loss was no number after epoch {min(bad)}"
-    return total, Status.FINISHED, f"finished {total - 1} epochs"
+def _figure(value: Any, curve: str) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{curve} must hold numbers, got {shorten(value)}")
+    return read_number(value) if isinstance(value, str) else float(value)
+
+
+def _filled(curves: Curves, content: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> int:
+    """How many epochs at the end DeepOBS 1.2.0 filled up after a loss that was no number.
+
+    They repeat every value before training to the last bit, which no epoch does that moved the
+    weights. Where not one epoch moved them, the losses of the minibatches tell a run that stood
+    still (they go on and vary) from one that was filled up (they stop, or repeat the first).
+    """
+    total = genuine = len(next(iter(curves.values())))
+    while genuine > 1 and all(values[genuine - 1] == values[0] for values in curves.values()):
+        genuine -= 1
+    filled = total - genuine
+    if genuine > 1 or not filled:
+        return filled
+    steps = [v for v in content.get("minibatch_train_losses") or [] if v is not None]
+    numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in steps)
+    still = len(steps) > filled and numbers and any(v != steps[0] for v in steps[-filled:])
+    return 0 if still or by_value(hyperparameters.get("lr")) == 0 else filled
 
 
 def _schedule(training: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -12,6 +12,12 @@ Columns, in any order; others are left alone:
   or in the words of DeepOBS's folder names, ``num_epochs__100__batch_size__128__lr__1.e-02``.
 - ``n_runs`` or ``n_seeds``: over how many runs the row is a mean, and ``n_diverged`` or
   ``n_aborted_or_diverged``: how many of them diverged.
+
+Rows belong to one run where these columns have equal values, however they are written (``0.003``
+and ``3e-3``, ``128`` and ``128.0``, keys of JSON in another order). Rows may stand in any order,
+and several may share an epoch where no figure is stated twice. Accuracies and their deviations are
+fractions. An empty cell was not measured; ``nan`` or ``inf`` is a value that was no number, and
+the run counts as diverged. A run whose last epoch lies before ``num_epochs`` counts as interrupted.
 """
 
 from __future__ import annotations
@@ -20,16 +26,27 @@ import csv
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optiscope.errors import shorten
 from optiscope.records import Measurement, Run, Status
+from optiscope.records.trial import canonical_json
 from optiscope.stats.importers.foreign_run import (
     SEVERAL_SEEDS,
     UNKNOWN_STEP,
     ImportFormatError,
+    by_value,
     foreign_run,
+    implausible,
+    implausible_epoch,
+    implausible_spread,
+    plain_settings,
+    read_number,
+    whole_number,
 )
 
 __all__ = ["import_table", "parse_settings"]
@@ -37,12 +54,52 @@ __all__ = ["import_table", "parse_settings"]
 _METRIC = re.compile(r"^(?:final_)?(train|valid|test)_(acc|accuracy|loss)(?:_(mean|std))?$")
 _BEST = re.compile(r"^best_(train|valid|test)_(acc|accuracy|loss)(?:_per_seed)?_mean$")
 _FULL = {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}
-_IDENTITY = (
+_OTHERS = (
     "experiment", "framework", "problem", "optimizer", "hyperparameters", "lr", "batch_size",
-    "num_epochs", "epochs", "seed", "n_runs", "n_seeds",
+    "num_epochs", "epochs", "seed", "seeds", "n_runs", "n_seeds", "n_diverged",
+    "n_aborted_or_diverged", "epoch",
 )  # fmt: skip
 
-Row = Mapping[str, str]
+
+@dataclass(frozen=True)
+class _Row:
+    """A row that is not blank: its line in the file, and its filled cells without blanks."""
+
+    line: int
+    cells: Mapping[str, str]
+
+    def first(self, *names: str) -> str | None:
+        """The cell of the first of these columns that is filled."""
+        return next((self.cells[name] for name in names if name in self.cells), None)
+
+
+@dataclass(frozen=True)
+class _Identity:
+    """Which run a row belongs to, by value."""
+
+    origin: str
+    problem: str
+    optimizer: str
+    settings: Mapping[str, Any]
+    epochs: int | None
+    batch_size: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return canonical_json(vars(self))
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What one row states: its epoch (None: at the horizon) and figures by (split, name)."""
+
+    line: int
+    epoch: int | None
+    values: Mapping[tuple[str, str], float]
+    best: Mapping[str, float]
+    runs: int | None
+    diverged: int
 
 
 def import_table(path: Path | str, *, source: str | None = None) -> list[Run]:
@@ -53,136 +110,255 @@ def import_table(path: Path | str, *, source: str | None = None) -> list[Run]:
         source: where the numbers came from, in words; the file's name by default.
 
     Raises:
-        ImportFormatError: the file cannot be read, or lacks a column that is needed.
+        ImportFormatError: the file cannot be read, lacks a column that is needed, or holds what
+            cannot be, with the line.
     """
     file = Path(path)
+    groups: dict[str, tuple[_Identity, list[_Figures], _Row]] = {}
+    for row in _rows(file):
+        with _at(file, row.line):
+            identity = _identity(row, source or file.name)
+            figures = _figures(row, identity)
+            _, before, _ = groups.setdefault(identity.key, (identity, [], row))
+            before.append(figures)
+    found: dict[tuple[str, str], int] = {}
+    runs = []
+    for identity, rows, first in groups.values():
+        _refuse_repeated(file, rows)
+        with _at(file, first.line):
+            run = _run(identity, rows, first)
+        # A horizon that is stated in some rows and follows from the epochs in others.
+        line = found.setdefault((identity.origin, run.trial.hash), first.line)
+        if line != first.line:
+            raise _twice(file, line, first.line, "runs of one setting")
+        runs.append(run)
+    return runs
+
+
+@contextmanager
+def _at(file: Path, line: int) -> Iterator[None]:
+    """Turn a ValueError about a row into an ImportFormatError with file and line."""
+    try:
+        yield
+    except ValueError as error:
+        raise ImportFormatError(f"{file}, line {line}: {error}") from None
+
+
+def _rows(file: Path) -> list[_Row]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows, columns = list(reader), list(reader.fieldnames or ())
+            reader = csv.reader(stream)
+            columns = [name.strip() for name in next(reader, [])]
+            lines = [(reader.line_num, cells) for cells in reader]
     except OSError as error:
         raise ImportFormatError(f"cannot read {file}: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise ImportFormatError(f"{file} is no CSV table: {error}") from None
+    known = [c for c in columns if c in _OTHERS or _METRIC.match(c) or _BEST.match(c)]
     missing = [name for name in ("problem", "optimizer") if name not in columns]
     if not missing and not any(_METRIC.match(name) for name in columns):
         missing = ["test_accuracy or test_loss"]
     if missing:
-        raise ImportFormatError(f"{file} has no column {missing[0]}: its columns are {columns}")
-    groups: dict[tuple[str, ...], list[tuple[int, Row]]] = {}
-    for line, row in enumerate(rows, start=2):
-        key = tuple(row.get(name) or "" for name in _IDENTITY)
-        groups.setdefault(key, []).append((line, row))
-    found = []
-    for lines in groups.values():
-        _refuse_repeated(file, lines)
-        try:
-            found.append(_run([row for _, row in lines], source or file.name))
-        except ValueError as error:
-            raise ImportFormatError(f"{file}, line {lines[0][0]}: {error}") from None
-    return found
-
-
-def _refuse_repeated(file: Path, lines: list[tuple[int, Row]]) -> None:
-    """Two rows of one run and epoch are two runs that the table does not tell apart."""
-    seen: dict[str, int] = {}
-    for line, row in lines:
-        epoch = (row.get("epoch") or "").strip()
-        if epoch in seen:
-            at = f"epoch {epoch}" if epoch else "final values"
+        names = shorten(", ".join(columns))
+        raise ImportFormatError(f"{file} has no column {missing[0]}: its columns are {names}")
+    if len(set(known)) < len(known):
+        twice = next(name for name in known if known.count(name) > 1)
+        raise ImportFormatError(f"{file} has two columns {twice}: keep one of them")
+    rows = []
+    for line, cells in lines:
+        texts = [cell.strip() for cell in cells]
+        if any(texts[len(columns) :]):
             raise ImportFormatError(
-                f"{file}, lines {seen[epoch]} and {line}: {at} of one run twice; tell runs apart "
-                "by a column seed, experiment or hyperparameters"
+                f"{file}, line {line}: {len(texts)} cells under {len(columns)} columns: "
+                "put cells that hold a comma in quotation marks"
             )
-        seen[epoch] = line
+        filled = {name: text for name, text in zip(columns, texts, strict=False) if text}
+        if filled:
+            rows.append(_Row(line, filled))
+    return rows
+
+
+def _refuse_repeated(file: Path, rows: list[_Figures]) -> None:
+    """A figure stated twice for one epoch: two runs that the table does not tell apart."""
+    seen: dict[tuple[int | None, tuple[str, str]], int] = {}
+    for row in rows:
+        for name in row.values:
+            line = seen.setdefault((row.epoch, name), row.line)
+            if line != row.line:
+                at = "final values" if row.epoch is None else f"epoch {row.epoch}"
+                raise _twice(file, line, row.line, f"{at} of one run")
+
+
+def _twice(file: Path, first: int, second: int, what: str) -> ImportFormatError:
+    return ImportFormatError(
+        f"{file}, lines {first} and {second}: {what} twice; tell runs apart "
+        "by a column seed, experiment or hyperparameters"
+    )
 
 
 def parse_settings(text: str) -> dict[str, Any]:
     """Settings written as JSON, or as ``name__value__name__value`` in DeepOBS's folder names.
 
     Raises:
-        ValueError: neither of the two.
+        ValueError: neither of the two, or a name stands twice.
     """
     text = text.strip()
     if not text:
         return {}
     if text.startswith("{"):
-        return dict(json.loads(text))
-    words = text.split("__")
-    if len(words) % 2:
-        raise ValueError(f"hyperparameters must be JSON or name__value pairs, got {text!r}")
-    return {name: _value(v) for name, v in zip(words[::2], words[1::2], strict=True)}
+        try:
+            pairs = json.loads(text, object_pairs_hook=list)
+        except RecursionError:
+            raise ValueError("hyperparameters are nested too deep") from None
+        except ValueError as error:
+            raise ValueError(f"hyperparameters are not JSON: {error}") from None
+    else:
+        words = text.split("__")
+        if len(words) % 2:
+            raise ValueError(
+                f"hyperparameters must be JSON or name__value pairs, got {shorten(text)}"
+            )
+        pairs = list(zip(words[::2], words[1::2], strict=True))
+    settings: dict[str, Any] = {}
+    for name, value in pairs:
+        key = name.strip()
+        if key in settings:
+            raise ValueError(f"hyperparameter {shorten(key)} stands twice")
+        settings[key] = by_value(_table(value))
+    return settings
 
 
-def _run(rows: list[Row], source: str) -> Run:
-    first = rows[0]
-    settings = parse_settings(first.get("hyperparameters") or "")
-    named = settings.pop("num_epochs", None), settings.pop("batch_size", None)
-    if first.get("lr"):
-        settings["lr"] = _value(first["lr"])
-    settings = {name: value for name, value in settings.items() if value is not None}
-    last = max((float(row["epoch"]) for row in rows if row.get("epoch")), default=None)
-    epochs = _first_number(first.get("num_epochs"), first.get("epochs"), named[0], last)
-    batch_size = _first_number(first.get("batch_size"), named[1])
-    if epochs is None or batch_size is None:
-        lacking = "num_epochs" if epochs is None else "batch_size"
-        raise ValueError(f"no {lacking} in a column of its own, nor among the hyperparameters")
-    count = _first_number(first.get("n_runs"), first.get("n_seeds"))
-    words = [source, first.get("framework"), first.get("experiment")]
-    origin = ", ".join(word for word in words if word)
-    seed = _first_number(first.get("seed"))
-    diverged = _first_number(first.get("n_diverged"), first.get("n_aborted_or_diverged")) or 0
-    reason = f"imported from {origin}" + (f": mean over {int(count)} runs" if count else "")
-    if diverged:
-        reason += f", of which {int(diverged)} diverged"
-    curves = any(row.get("epoch") for row in rows)
-    return foreign_run(
-        source=origin,
-        problem=first["problem"],
-        optimizer=first["optimizer"],
-        hyperparameters=settings,
-        seed=SEVERAL_SEEDS if seed is None else int(seed),
-        epochs=int(epochs),
-        batch_size=int(batch_size),
-        metrics=[m for row in rows for m in _measurements(row, float(epochs))],
-        status=Status.DIVERGED if diverged and diverged == count else Status.FINISHED,
-        reason=reason,
-        # Final values alone do not tell the best ones.
-        best=_best(first) or (None if curves else {}),
-        environment={"runs": None if count is None else int(count), "seeds": first.get("seeds")},
+def _table(value: Any) -> Any:
+    """JSON objects inside of settings, which came as lists of pairs, as dictionaries."""
+    if isinstance(value, list) and value and all(isinstance(item, tuple) for item in value):
+        return {name: _table(item) for name, item in value}
+    return [_table(item) for item in value] if isinstance(value, list) else value
+
+
+def _identity(row: _Row, source: str) -> _Identity:
+    for name in ("problem", "optimizer"):
+        if name not in row.cells:
+            raise ValueError(f"no {name}")
+    settings = parse_settings(row.cells.get("hyperparameters", ""))
+    horizon = settings.pop("num_epochs", None)
+    epochs = _agreed("num_epochs", row.cells.get("num_epochs"), row.cells.get("epochs"), horizon)
+    batch = settings.pop("batch_size", None)
+    batch_size = _agreed("batch_size", row.cells.get("batch_size"), batch)
+    if batch_size is None:
+        raise ValueError("no batch_size in a column of its own, nor among the hyperparameters")
+    settings = plain_settings(settings)
+    lr = _agreed("lr", row.cells.get("lr"), settings.get("lr"))
+    if lr is not None:
+        settings["lr"] = lr
+    seed = row.cells.get("seed")
+    words = [source, row.cells.get("framework"), row.cells.get("experiment")]
+    return _Identity(
+        origin=", ".join(word for word in words if word),
+        problem=row.cells["problem"],
+        optimizer=row.cells["optimizer"],
+        settings=settings,
+        epochs=None if epochs is None else whole_number(epochs, "num_epochs", at_least=1),
+        batch_size=whole_number(batch_size, "batch_size", at_least=1),
+        seed=SEVERAL_SEEDS if seed is None else whole_number(seed, "seed", at_least=SEVERAL_SEEDS),
     )
 
 
-def _measurements(row: Row, horizon: float) -> list[Measurement]:
-    epoch = float(row["epoch"]) if row.get("epoch") else horizon
-    found = []
-    for column, text in row.items():
-        match = _METRIC.match(column or "")
-        if match and text:
+def _agreed(name: str, *stated: Any) -> Any:
+    """The one value of a setting that several columns may state."""
+    values = [value for value in map(by_value, stated) if value is not None]
+    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        raise ValueError(f"{name} must be a finite number, got {shorten(values[0])}")
+    if any(value != values[0] for value in values):
+        raise ValueError(f"two values of {name}, {shorten(values[0])} and {shorten(values[-1])}")
+    return values[0] if values else None
+
+
+def _figures(row: _Row, identity: _Identity) -> _Figures:
+    epoch = None
+    if "epoch" in row.cells:
+        number = _number(row, "epoch")
+        if (wrong := implausible_epoch(number, identity.epochs)) is not None:
+            raise ValueError(wrong)
+        epoch = int(number)
+    runs = row.first("n_runs", "n_seeds")
+    count = None if runs is None else whole_number(runs, "n_runs", at_least=1)
+    bad = row.first("n_diverged", "n_aborted_or_diverged")
+    diverged = 0 if bad is None else whole_number(bad, "n_diverged", at_least=0)
+    if count is not None and diverged > count:
+        raise ValueError(f"{diverged} of {count} runs diverged, which cannot be")
+    values: dict[tuple[str, str], float] = {}
+    best: dict[str, float] = {}
+    for column in row.cells:
+        if (match := _METRIC.match(column)) is not None:
             name = _FULL[match[2]] + ("_std" if match[3] == "std" else "")
-            found.append(Measurement(UNKNOWN_STEP, epoch, match[1], name, float(text)))
-    return found
+            value = _plausible(row, column, name)
+            if (match[1], name) in values:
+                raise ValueError(f"{match[1]} {name} stands in two columns")
+            # The deviation of a single run is written as nan, which says nothing of the run.
+            if not (name.endswith("_std") and math.isnan(value)):
+                values[match[1], name] = value
+        elif (match := _BEST.match(column)) is not None:
+            value = _plausible(row, column, _FULL[match[2]])
+            if math.isfinite(value):
+                best[f"{match[1]}_{_FULL[match[2]]}"] = value
+    for split in ("train", "valid", "test"):
+        mean, deviation = values.get((split, "accuracy")), values.get((split, "accuracy_std"))
+        if mean is not None and deviation is not None and math.isfinite(mean):
+            wrong = implausible_spread(min(mean, 1.0), deviation, count)
+            if wrong is not None:
+                raise ValueError(wrong)
+    return _Figures(row.line, epoch, values, best, count, diverged)
 
 
-def _best(row: Row) -> dict[str, float]:
-    matches = ((_BEST.match(column or ""), text) for column, text in row.items())
-    return {f"{m[1]}_{_FULL[m[2]]}": float(text) for m, text in matches if m and text}
-
-
-def _value(text: Any) -> Any:
-    words = {"None": None, "": None, "True": True, "False": False, "true": True, "false": False}
-    if text in words:
-        return words[text]
+def _number(row: _Row, column: str) -> float:
     try:
-        number = float(text)
-    except (TypeError, ValueError):
-        return text
-    return int(number) if number.is_integer() and re.fullmatch(r"[+-]?\d+", str(text)) else number
+        return read_number(row.cells[column])
+    except ValueError as error:
+        raise ValueError(f"{column}: {error}") from None
 
 
-def _first_number(*candidates: Any) -> float | None:
-    for candidate in candidates:
-        value = _value(candidate) if isinstance(candidate, str) else candidate
-        if isinstance(value, int | float) and math.isfinite(value):
-            return float(value)
-    return None
+def _plausible(row: _Row, column: str, name: str) -> float:
+    value = _number(row, column)
+    if (wrong := implausible(name, value)) is not None:
+        raise ValueError(f"{column}: {wrong}")
+    return value
+
+
+def _run(identity: _Identity, rows: list[_Figures], first: _Row) -> Run:
+    last = max((row.epoch for row in rows if row.epoch is not None), default=None)
+    horizon = identity.epochs if identity.epochs is not None else last
+    if horizon is None:
+        raise ValueError("no num_epochs in a column of its own, nor among the hyperparameters")
+    count = max((row.runs for row in rows if row.runs is not None), default=None)
+    diverged = max(row.diverged for row in rows)
+    all_diverged = diverged > 0 and diverged == (1 if count is None else count)
+    metrics = [
+        Measurement(
+            UNKNOWN_STEP, float(horizon if row.epoch is None else row.epoch), split, name, v
+        )
+        for row in rows
+        for (split, name), v in row.values.items()
+    ]
+    if not any(not m.name.endswith("_std") for m in metrics) and not diverged:
+        raise ValueError("no figure in any of its rows")
+    reason = f"imported from {identity.origin}" + (f": mean over {count} runs" if count else "")
+    if diverged:
+        reason += f", of which {diverged} diverged"
+    best = {key: value for row in rows for key, value in row.best.items()}
+    curves = last is not None
+    run = foreign_run(
+        source=identity.origin,
+        problem=identity.problem,
+        optimizer=identity.optimizer,
+        hyperparameters=identity.settings,
+        seed=identity.seed,
+        epochs=horizon,
+        batch_size=identity.batch_size,
+        metrics=metrics,
+        status=Status.DIVERGED if all_diverged else None,
+        reason=reason if count or diverged else "",
+        # Final values alone do not tell the best ones.
+        best=best or (None if curves else {}),
+        environment={"runs": count, "seeds": first.cells.get("seeds")},
+    )
+    return run
