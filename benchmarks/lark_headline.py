@@ -14,7 +14,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from optiscope.records import StudyFolder
-from optiscope.report.appearance import PALETTE, figure_style
+from optiscope.report.appearance import PALETTE
+from optiscope.report.figure_style import figure_style
 from optiscope.reproduction.published_figures import published_curve
 from optiscope.stats.curves import curve
 from optiscope.stats.goals import goals_of

@@ -21,7 +21,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from optiscope.records import Run, StudyFolder
-from optiscope.report.appearance import PALETTE, figure_style
+from optiscope.report.appearance import PALETTE
+from optiscope.report.figure_style import figure_style
 
 T = TypeVar("T")
 RECORDS = Path(__file__).parent / "records"

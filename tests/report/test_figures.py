@@ -12,12 +12,14 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from optiscope.records import StudyFolder
-from optiscope.report.appearance import figure_style, looks
+from optiscope.report.appearance import looks
 from optiscope.report.content import assemble
-from optiscope.report.page import page_figure
-from optiscope.report.panels import Panel
+from optiscope.report.figure_style import figure_style
+from optiscope.report.figures.groups import panels as all_panels
+from optiscope.report.figures.optimizer_time import write_time_figure
+from optiscope.report.figures.panel import Panel
+from optiscope.report.page.page import page_figure
 from optiscope.report.paper import paper_figure, text_scale, write_figures
-from optiscope.report.time_figure import write_time_figure
 from optiscope.stats.claims import claims_from
 from optiscope.stats.study_table import read_study
 
@@ -27,7 +29,7 @@ LONG = "stochastic gradient descent with momentum, weight decay and a schedule o
 def _panels(folder: StudyFolder, rename: dict[str, str] | None = None) -> list[Panel]:
     tables = read_study(folder, rename=rename)
     content = assemble(tables, looks(tables.labels), claims_from(tables.evidence))
-    return list(content.panels())
+    return list(all_panels(content))
 
 
 @pytest.fixture(scope="module")

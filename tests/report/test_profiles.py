@@ -8,9 +8,12 @@ from synthetic import make_study, methods
 
 from optiscope.records import Status, StudyFolder
 from optiscope.report.appearance import looks
-from optiscope.report.study_panels import panels_of_study
+from optiscope.report.content import assemble
+from optiscope.report.figures.groups import groups_of_study
+from optiscope.report.figures.panel import FigureGroup
+from optiscope.stats.claims import claims_from
 from optiscope.stats.profiles import performance_profile, ranks, target, target_costs
-from optiscope.stats.study_table import read_study
+from optiscope.stats.study_table import StudyTables, read_study
 
 INF = math.inf
 
@@ -80,6 +83,10 @@ def test_a_reference_that_mostly_fails_sets_no_target(tmp_path: Path) -> None:
     assert target_costs(tables, tables.labels) == []
 
 
+def figures_over_all(tables: StudyTables) -> list[FigureGroup]:
+    return groups_of_study(assemble(tables, looks(tables.labels), claims_from(tables.evidence)))
+
+
 def test_the_profile_says_which_problems_set_no_target(tmp_path: Path) -> None:
     failing = {("SGD", "digits_conv", s): Status.DIVERGED for s in (100, 101, 102)}
     folder = make_study(
@@ -90,7 +97,7 @@ def test_the_profile_says_which_problems_set_no_target(tmp_path: Path) -> None:
         failing=failing,
     )
     tables = read_study(folder)
-    groups = panels_of_study(tables, target_costs(tables, tables.labels), looks(tables.labels))
+    groups = figures_over_all(tables)
     profile = next(group for group in groups if group.name == "all-profile")
     assert "Left out: digits_conv, as most runs of SGD failed there" in profile.note
     assert "digits_mlp" not in profile.note
@@ -101,13 +108,13 @@ def test_a_problem_that_an_algorithm_has_not_run_on_is_left_out(tmp_path: Path) 
         tmp_path, algorithms=methods(2), budget=2, problems=("digits_mlp", "digits_conv"), missing=5
     )
     tables = read_study(folder)
-    groups = panels_of_study(tables, target_costs(tables, tables.labels), looks(tables.labels))
+    groups = figures_over_all(tables)
     profile = next(group for group in groups if group.name == "all-profile")
     assert "Left out: digits_conv, where an algorithm has not run yet." in profile.note
     assert "Share of 1 problem" in profile.note
     folder.write_ledger([e for e in folder.ledger() if e.algorithm == "SGD" or e.role == "tuning"])
     tables = read_study(folder)
-    groups = panels_of_study(tables, target_costs(tables, tables.labels), looks(tables.labels))
+    groups = figures_over_all(tables)
     assert [group.name for group in groups if group.name == "all-profile"] == []
 
 

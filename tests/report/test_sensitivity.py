@@ -7,7 +7,7 @@ import pytest
 
 from optiscope.records import StudyFolder
 from optiscope.report.appearance import looks
-from optiscope.report.tuning_tables import sensitivity_table
+from optiscope.report.tables.tuning import sensitivity_table
 from optiscope.stats.sensitivity import (
     Tried,
     edge_of_space,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from optiscope.report.appearance import figure_style
+from optiscope.report.figure_style import figure_style
 from optiscope.report.svg import share_styles, svg_text
 
 

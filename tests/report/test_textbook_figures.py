@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from optiscope.report.sample_figure import sample_figure
-from optiscope.report.spread_figure import Spread, spread_figure
-from optiscope.report.textbook_figures import Curve, Ground, Walk, curve_figure, landscape_figure
+from optiscope.report.figures.samples import sample_figure
+from optiscope.report.figures.signal_propagation import Spread, spread_figure
+from optiscope.report.figures.textbook import Curve, Ground, Walk, curve_figure, landscape_figure
 
 
 def bowl() -> Ground:

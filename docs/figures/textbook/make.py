@@ -52,8 +52,8 @@ from optiscope.problems.textbook.repeated_matrix import (
     minima,
 )
 from optiscope.problems.textbook.trajectory import trajectory
-from optiscope.report.spread_figure import Spread, spread_figure
-from optiscope.report.textbook_figures import Curve, Ground, Walk, curve_figure, landscape_figure
+from optiscope.report.figures.signal_propagation import Spread, spread_figure
+from optiscope.report.figures.textbook import Curve, Ground, Walk, curve_figure, landscape_figure
 
 FOLDER = Path(__file__).parent
 Make = Callable[[list[dict[str, Any]]], Optimizer]

@@ -144,7 +144,7 @@ def _figure(
     walked: dict[str, Trajectory],
 ) -> Figure:
     if measured:
-        from optiscope.report.spread_figure import Spread, spread_figure
+        from optiscope.report.figures.signal_propagation import Spread, spread_figure
 
         drawn = {
             label: Spread(

@@ -12,7 +12,7 @@ from optiscope.optim import registry
 from optiscope.problems import Problem
 from optiscope.problems.textbook.loss_grid import loss_grid
 from optiscope.problems.textbook.trajectory import Trajectory, trajectory
-from optiscope.report.textbook_figures import Ground, Walk, landscape_figure
+from optiscope.report.figures.textbook import Ground, Walk, landscape_figure
 
 __all__ = ["landscape", "paths"]
 

@@ -53,7 +53,7 @@ def image_figure(problem: Problem, splits: Splits) -> Figure:
     Raises:
         ValueError: the samples are not images.
     """
-    from optiscope.report.sample_figure import sample_figure
+    from optiscope.report.figures.samples import sample_figure
 
     chosen = _varied(splits, IN_FIGURE)
     if not _are_images(chosen):

@@ -134,7 +134,7 @@ def _print(content: dict[str, Any]) -> None:
 
 def _write(out: Path, content: dict[str, Any]) -> None:
     from optiscope.records.store import StoreError, explain, write_json_atomically
-    from optiscope.report.time_figure import write_time_figure
+    from optiscope.report.figures.optimizer_time import write_time_figure
 
     try:
         out.mkdir(parents=True, exist_ok=True)

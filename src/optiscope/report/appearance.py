@@ -7,14 +7,11 @@ seven algorithms with another line style; every marker is used once in twelve.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import matplotlib as mpl
-
-__all__ = ["DASHES", "MARKERS", "PALETTE", "Look", "figure_style", "looks"]
+__all__ = ["DASHES", "FAINT", "GRID", "INK", "MARKERS", "PALETTE", "SHADE", "Look", "looks"]
 
 PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
@@ -29,67 +26,6 @@ INK: Final = "#1a1a1a"
 FAINT: Final = "#6b6b6b"
 GRID: Final = "#e3e3e3"
 SHADE: Final = "#f1d9d2"
-
-_STYLE: Final[Mapping[str, Any]] = {
-    "font.family": ["DejaVu Sans"],
-    "text.parse_math": False,  # a label with dollar signs is a label
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titley": 1.0,
-    "axes.titlepad": 6.0,
-    "axes.labelsize": 9.0,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.major.size": 0.0,
-    "xtick.minor.size": 0.0,
-    "ytick.major.size": 0.0,
-    "ytick.minor.size": 0.0,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-    "mathtext.default": "regular",
-    "axes.formatter.useoffset": False,
-    "path.simplify_threshold": 0.3,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "optiscope",
-    "pdf.fonttype": 42,
-}
-
-
-_TEXT_SIZES: Final = (
-    "font.size",
-    "axes.titlesize",
-    "axes.labelsize",
-    "xtick.labelsize",
-    "ytick.labelsize",
-    "legend.fontsize",
-)
-
-
-@contextmanager
-def figure_style(scale: float = 1.0) -> Iterator[None]:
-    """Matplotlib's settings are those of our figures, text scaled, within this context."""
-    sizes = {key: scale * size for key, size in _STYLE.items() if key in _TEXT_SIZES}
-    with mpl.rc_context(cast(Any, {**_STYLE, **sizes})):
-        yield
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from optiscope.report.answers import Answer, answer
 from optiscope.report.appearance import Look
-from optiscope.report.panels import FigureGroup, Panel
-from optiscope.report.problem_panels import panels_of_problem
-from optiscope.report.study_panels import panels_of_study
-from optiscope.report.tuning_panels import leading_sensitivities
 from optiscope.stats.claims import Claim
 from optiscope.stats.goals import goal_results
 from optiscope.stats.profiles import TargetCost, target_costs
 from optiscope.stats.refusal import Refusal
-from optiscope.stats.sensitivity import Edge, Sensitivity, edges, tried
+from optiscope.stats.sensitivity import (
+    Edge,
+    Sensitivity,
+    Tried,
+    edges,
+    numeric_names,
+    sensitivity,
+    tried,
+)
 from optiscope.stats.study_table import StudyTables
 from optiscope.stats.summary import Cost, Result, costs, results
 from optiscope.stats.tuning_curve import TuningSummary, tuning_summaries
 
-__all__ = ["ProblemContent", "ReportContent", "assemble"]
+__all__ = ["ProblemContent", "ReportContent", "assemble", "leading_sensitivities"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class ProblemContent:
         sensitivities: to the leading hyperparameter, of tuned algorithms.
         tuned: what tuning cost and found, by label.
         edges: choices at the edge of the space, by label; nothing for labels without any.
-        groups: figures.
+        tried: every point of the tuning, by label.
     """
 
     problem: str
@@ -45,7 +49,7 @@ class ProblemContent:
     sensitivities: tuple[tuple[Look, Sensitivity], ...]
     tuned: Mapping[str, TuningSummary]
     edges: Mapping[str, tuple[Edge, ...]]
-    groups: tuple[FigureGroup, ...]
+    tried: Mapping[str, Sequence[Tried]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,6 @@ class ReportContent:
         claims: about every two algorithms shown.
         problems: in the user's order.
         targets: epochs and seconds to the reference's target.
-        groups: figures over all problems.
     """
 
     tables: StudyTables
@@ -66,20 +69,11 @@ class ReportContent:
     claims: tuple[Claim | Refusal, ...]
     problems: tuple[ProblemContent, ...]
     targets: tuple[TargetCost, ...]
-    groups: tuple[FigureGroup, ...]
 
     @property
     def results(self) -> list[Result]:
         """Results of all problems."""
         return [result for problem in self.problems for result in problem.results]
-
-    def panels(self) -> Iterator[Panel]:
-        """Every panel of every figure."""
-        for problem in self.problems:
-            for group in problem.groups:
-                yield from group.panels
-        for group in self.groups:
-            yield from group.panels
 
 
 def assemble(
@@ -105,9 +99,6 @@ def assemble(
         cost = tuple(spent[problem, label] for label in looks if (problem, label) in spent)
         summaries = {x: tuned[problem, x] for x in looks if (problem, x) in tuned}
         points = {label: tried(tables, problem, label) for label in looks}
-        groups = panels_of_problem(
-            tables, problem, mine, cost, points, list(summaries.values()), looks
-        )
         problems.append(
             ProblemContent(
                 problem=problem,
@@ -121,7 +112,7 @@ def assemble(
                     for label, of_label in points.items()
                     if (found_edges := edges(tables.algorithm(label).space, of_label))
                 },
-                groups=tuple(groups),
+                tried=points,
             )
         )
     return ReportContent(
@@ -130,5 +121,17 @@ def assemble(
         claims=shown,
         problems=tuple(problems),
         targets=targets,
-        groups=tuple(panels_of_study(tables, targets, looks)),
     )
+
+
+def leading_sensitivities(
+    tables: StudyTables, points: Mapping[str, Sequence[Tried]], looks: Mapping[str, Look]
+) -> list[tuple[Look, Sensitivity]]:
+    """Sensitivity of each tuned algorithm to its learning rate, or else its first number."""
+    found = []
+    for label, look in looks.items():
+        for name in numeric_names(tables.algorithm(label).space)[:1]:
+            against = sensitivity(tables, label, name, points[label])
+            if against is not None:
+                found.append((look, against))
+    return found

@@ -9,9 +9,9 @@ from typing import Final
 
 from matplotlib.figure import Figure
 
-from optiscope.report.appearance import figure_style
+from optiscope.report.figure_style import figure_style
+from optiscope.report.figures.panel import Panel
 from optiscope.report.legend import add_legend
-from optiscope.report.panels import Panel
 
 __all__ = ["FORMATS", "paper_figure", "text_scale", "write_figures"]
 

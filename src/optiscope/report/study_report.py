@@ -11,7 +11,8 @@ from optiscope.records import StoreError, StudyFolder
 from optiscope.records.store import explain
 from optiscope.report.appearance import Look, looks
 from optiscope.report.content import assemble
-from optiscope.report.page import render_page
+from optiscope.report.figures.groups import panels
+from optiscope.report.page.page import render_page
 from optiscope.report.paper import FORMATS, write_figures
 from optiscope.stats.claims import claims_from
 from optiscope.stats.study_table import StudyTables, read_study
@@ -62,7 +63,7 @@ def write_report(
     try:
         write_atomically(target, render_page(content))
         if figures:
-            write_figures(content.panels(), folder.path / "figures", figures, width)
+            write_figures(panels(content), folder.path / "figures", figures, width)
     except OSError as error:
         raise StoreError(explain(error, folder.path)) from error
     return target

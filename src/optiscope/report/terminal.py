@@ -14,7 +14,7 @@ from rich.text import Text
 from optiscope.records import StudyFolder
 from optiscope.report.answers import answer
 from optiscope.report.number_text import metric_text, point_text, significant, spread_text
-from optiscope.report.page_words import AT_THE_EDGE, edge_words
+from optiscope.report.page.words import AT_THE_EDGE, edge_words
 from optiscope.stats.claims import claims_from
 from optiscope.stats.goals import goal_results
 from optiscope.stats.study_table import StudyTables, read_study

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from optiscope.report.appearance import FAINT, INK, PALETTE
 from optiscope.report.axis_scale import set_linear
-from optiscope.report.panels import in_lines
+from optiscope.report.figures.panel import in_lines
 from optiscope.reproduction.published_figures import Published
 
 __all__ = ["Line", "draw_beside", "draw_rates", "draw_ratios"]

@@ -8,10 +8,10 @@ from importlib import metadata, resources
 
 from markupsafe import Markup
 
-from optiscope.report.appearance import figure_style
-from optiscope.report.data_table import Cell, DataTable, Row
-from optiscope.report.page import page_environment, page_figure
+from optiscope.report.figure_style import figure_style
+from optiscope.report.page.page import page_environment, page_figure
 from optiscope.report.svg import svg_text
+from optiscope.report.tables.data_table import Cell, DataTable, Row
 from optiscope.reproduction.agreement import LEVEL, Compared
 from optiscope.reproduction.experiments import Experiment, Scale
 from optiscope.reproduction.published_figures import Published
@@ -30,7 +30,7 @@ def render_page(experiment: Experiment, scale: Scale, sections: Sequence[Section
             ]
             for i, section in enumerate(sections)
         ]
-    style = resources.files("optiscope.report") / "templates" / "report.css"
+    style = resources.files("optiscope.report.page") / "templates" / "report.css"
     environment = page_environment("optiscope.reproduction")
     return environment.get_template("reproduction.html.j2").render(
         experiment=experiment,

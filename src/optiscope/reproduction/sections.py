@@ -15,8 +15,8 @@ from statistics import fmean
 
 from optiscope.records import Run, StoreError, StudyFolder
 from optiscope.report.answers import answer
-from optiscope.report.data_table import Cell, DataTable, Row
-from optiscope.report.panels import Panel, file_name
+from optiscope.report.figures.panel import Panel, file_name
+from optiscope.report.tables.data_table import Cell, DataTable, Row
 from optiscope.reproduction.agreement import Compared
 from optiscope.reproduction.drawing import Line, draw_beside, draw_rates, draw_ratios
 from optiscope.reproduction.experiments import Part, TimedProblem

@@ -1,17 +1,29 @@
-"""Time per training step relative to the reference, which stands at 1."""
+"""Time per training step relative to the baseline, which stands at 1."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from optiscope.report.appearance import FAINT, INK, Look
-from optiscope.report.panels import LINE, in_lines
+from optiscope.report.figures.panel import (
+    LINE,
+    FigureGroup,
+    Panel,
+    file_name,
+    in_lines,
+    label_width,
+    rows_height,
+)
+from optiscope.report.legend import Key
+from optiscope.stats.study_table import StudyTables
+from optiscope.stats.summary import Cost
 
-__all__ = ["RelativeTime", "draw_time"]
+__all__ = ["RelativeTime", "draw_time", "step_times"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,38 @@ class RelativeTime:
     middle: float
     low: float
     high: float
+
+
+def step_times(
+    tables: StudyTables, problem: str, costs: Sequence[Cost], looks: Mapping[str, Look]
+) -> FigureGroup | None:
+    """Time per step relative to the baseline, all algorithms in one panel."""
+    slug = file_name(problem)
+    reference = str(tables.declaration["reference"])
+    times = [
+        RelativeTime(
+            c.algorithm, float(np.median(c.ratios)), float(min(c.ratios)), float(max(c.ratios))
+        )
+        for c in costs
+        if c.ratios
+    ]
+    if not times:
+        return None
+    keys = tuple(Key.of(looks[t.label], area=True) for t in times)
+    panel = Panel(
+        name=f"{slug}-time",
+        draw=partial(draw_time, times=times, looks=looks, reference=reference),
+        description=f"time per training step relative to {reference} on {problem}",
+        height=rows_height(len(times)),
+        left=label_width([in_lines(t.label) for t in times]),
+        keys=keys,
+    )
+    note = (
+        f"Bar: median over seeds of the ratio to {reference} with the same seed; line: from the "
+        "lowest to the highest. Without evaluation. The runs shared a machine and were not "
+        "interleaved: optiscope time measures speed with less disturbance."
+    )
+    return FigureGroup(f"{slug}-time", "time", "Time", note, (panel,), keys)
 
 
 def draw_time(

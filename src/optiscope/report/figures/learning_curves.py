@@ -2,29 +2,150 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from optiscope.report.appearance import Look
+from optiscope.records import higher_is_better
+from optiscope.report.appearance import DASHES, INK, Look
 from optiscope.report.axis_scale import set_linear, set_log
-from optiscope.report.legend import Key
-from optiscope.report.number_text import axis_name
-from optiscope.stats.curves import Curve
-from optiscope.stats.published import PublishedCurve
+from optiscope.report.figures.panel import (
+    FigureGroup,
+    Panel,
+    file_name,
+)
+from optiscope.report.legend import STOPPED_RUN, Key
+from optiscope.report.number_text import axis_name, point_text
+from optiscope.stats.curves import Curve, curve, measured
+from optiscope.stats.goals import Goal, goals_of
+from optiscope.stats.published import PublishedCurve, PublishedSetting, published_settings
+from optiscope.stats.study_table import StudyTables
 
-__all__ = ["SKIPPED", "draw_curves", "metric_limits", "wants_log"]
+__all__ = ["SKIPPED", "draw_curves", "learning_curves", "metric_limits", "wants_log"]
+
 
 SKIPPED: Final = 0.1
 """Share of the epochs at the beginning to which the axis does not stretch."""
 
+
 _DRAWN_EPOCHS: Final = 160
 """Longer curves are drawn at this many of their epochs, evenly chosen."""
 
+
 Array = NDArray[np.float64]
+
+
+SHOWN_PUBLISHED: Final = 6
+"""Published settings drawn beside a study's own; more cannot be told apart."""
+
+
+PUBLISHED_GREYS: Final = ("#4d4d4d", "#999999")
+
+
+SPLITS: Final = ("train", "valid", "test")
+"""Splits that have learning curves, in the order of their panels."""
+
+
+def learning_curves(
+    tables: StudyTables, problem: str, looks: Mapping[str, Look]
+) -> FigureGroup | None:
+    """Every metric of every split against epochs, a panel each; None where nothing was measured."""
+    slug = file_name(problem)
+    panels = []
+    keys = [Key.of(look) for look in looks.values()]
+    settings, left_out = _shown_settings(tables, problem)
+    beside = [(_published_key(setting, n), setting) for n, setting in enumerate(settings)]
+    keys += [key for key, _ in beside]
+    goals = [(_goal_key(goal), goal.value) for goal in goals_of(tables) if goal.problem == problem]
+    keys += [key for key, _ in goals]
+    any_failed = False
+    names = dict.fromkeys(name for split, name in measured(tables, problem) if split in SPLITS)
+    order = sorted(names, key=lambda name: (name != "loss", name != "accuracy", name))
+    for split, name in ((split, name) for name in order for split in SPLITS):
+        found = {label: curve(tables, problem, label, split, name) for label in looks}
+        curves = {label: c for label, c in found.items() if c is not None}
+        if not curves:
+            continue
+        published = [(key, c) for key, s in beside if (c := s.curve(split, name)) is not None]
+        failed = any(c.failed for c in curves.values())
+        any_failed |= failed
+        panels.append(
+            Panel(
+                name=f"{slug}-{split}-{name}",
+                draw=partial(
+                    draw_curves,
+                    curves=curves,
+                    looks=looks,
+                    split=split,
+                    name=name,
+                    published=published,
+                    goals=goals if (split, name) == ("test", tables.metric(problem)) else (),
+                ),
+                description=f"{split} {name} of each algorithm against epochs on {problem}",
+                keys=(*keys, STOPPED_RUN) if failed else tuple(keys),
+            )
+        )
+    if not panels:
+        return None
+    seeds = len(tables.declaration["seeds"])
+    note = (
+        f"Line: mean over the seeds that reached their end (of {seeds}); "
+        "band: from the lowest to the highest of them. "
+        if seeds > 1
+        else "One seed: no spread is known. "
+    )
+    note += "The value axis is fitted to what follows the first tenth of the epochs."
+    if any(tables.algorithm(label).early_stopping for label in looks):
+        note += " A run that stopped early keeps its last value."
+    if settings:
+        note += (
+            " Grey: published elsewhere, with the range or standard deviation of its source; its "
+            "splits are others, so that it enters no claim."
+        )
+    if left_out:
+        note += f" {left_out} more published settings, worse in validation, are not drawn."
+    if any_failed:
+        note += " A run that failed is drawn by itself as a thin line that ends in a cross."
+    return FigureGroup(
+        f"{slug}-curves",
+        "curves",
+        "Learning curves",
+        note,
+        tuple(panels),
+        (*keys, STOPPED_RUN) if any_failed else tuple(keys),
+    )
+
+
+def _shown_settings(tables: StudyTables, problem: str) -> tuple[list[PublishedSetting], int]:
+    """Published settings to draw, and the number left out: those that did worse in validation."""
+    found = published_settings(tables.published, problem)
+    if len(found) <= SHOWN_PUBLISHED:
+        return found, 0
+    metric = tables.metric(problem)
+    sign = -1 if higher_is_better(metric) else 1
+
+    def place(setting: PublishedSetting) -> float:
+        value = sign * setting.final(f"valid_{metric}")
+        return math.inf if math.isnan(value) else value
+
+    return sorted(found, key=place)[:SHOWN_PUBLISHED], len(found) - SHOWN_PUBLISHED
+
+
+def _published_key(setting: PublishedSetting, number: int) -> Key:
+    """Legend entry of a published setting: grey, told apart by its dashes."""
+    point = f" ({point_text(setting.hyperparameters)})" if setting.hyperparameters else ""
+    label = f"{setting.optimizer}{point}, published"
+    return Key(label, PUBLISHED_GREYS[number % 2], DASHES[(number // 2 + 1) % len(DASHES)])
+
+
+def _goal_key(goal: Goal) -> Key:
+    """Legend entry of a goal: a dotted line."""
+    return Key(f"goal: {goal.meaning}", INK, dashes=(1.0, 1.6))
 
 
 def draw_curves(
@@ -39,8 +160,8 @@ def draw_curves(
     """One metric of all algorithms against epochs; published curves in grey, goals as lines."""
     scale = 100.0 if name == "accuracy" else 1.0
     log = name == "loss" and wants_log([c.mean for c in curves.values()])
-    for position, (label, curve) in enumerate(curves.items()):
-        _draw(axes, curve, looks[label], scale, position, len(curves))
+    for position, (label, of_label) in enumerate(curves.items()):
+        _draw(axes, of_label, looks[label], scale, position, len(curves))
     horizon = max((float(c.epochs[-1]) for c in curves.values() if len(c.epochs)), default=0.0)
     for key, of_source in published:
         _draw_published(axes, of_source, key, scale)
@@ -55,8 +176,8 @@ def draw_curves(
         set_log(axes, "y", *limits)
     elif limits is not None:
         axes.set_ylim(limits)
-    for label, curve in curves.items():
-        _mark_failures(axes, curve, looks[label], scale)
+    for label, of_label in curves.items():
+        _mark_failures(axes, of_label, looks[label], scale)
     axes.set_title(_title(split, name))
     axes.set_xlabel("epoch")
     axes.set_ylabel(axis_name(split, name, log=log))

@@ -8,7 +8,6 @@ from typing import Final
 
 from optiscope.report.answers import Answer, Standing, effect_text
 from optiscope.report.appearance import Look
-from optiscope.report.data_table import Cell, DataTable, Row
 from optiscope.report.legend import Key
 from optiscope.report.number_text import (
     metric_text,
@@ -17,6 +16,7 @@ from optiscope.report.number_text import (
     significant,
     spread_text,
 )
+from optiscope.report.tables.data_table import Cell, DataTable, Row
 from optiscope.stats.claims import Claim
 from optiscope.stats.comparison import SIGN_TEST, Verdict
 from optiscope.stats.profiles import TargetCost

@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from optiscope.report.appearance import INK, Look
 from optiscope.report.axis_scale import set_linear
+from optiscope.report.figures.panel import (
+    FigureGroup,
+    Panel,
+    file_name,
+    in_lines,
+    label_width,
+    rows_height,
+)
+from optiscope.report.legend import MEAN, Key
 from optiscope.report.number_text import axis_name
-from optiscope.report.panels import in_lines
 from optiscope.stats.summary import Result
 
-__all__ = ["draw_final", "row_label"]
+__all__ = ["draw_final", "final_values", "row_label"]
+
+
+def final_values(
+    problem: str, results: Sequence[Result], looks: Mapping[str, Look]
+) -> FigureGroup | None:
+    """Final values of every seed, all algorithms in one panel."""
+    slug = file_name(problem)
+    if not any(r.values for r in results):
+        return None
+    keys = (*(Key.of(look, line=False) for look in looks.values()), MEAN)
+    panel = Panel(
+        name=f"{slug}-final",
+        draw=partial(draw_final, results=results, looks=looks),
+        description=f"final test {results[0].metric} of every seed on {problem}",
+        height=rows_height(len(results)),
+        left=label_width([row_label(r) for r in results]),
+        keys=keys,
+    )
+    note = "One point per seed; the bar is their mean. Failed runs have no final value."
+    return FigureGroup(f"{slug}-final", "final", "Final values", note, (panel,), keys)
 
 
 def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look]) -> None:

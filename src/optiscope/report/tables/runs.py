@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from optiscope.report.appearance import Look
-from optiscope.report.data_table import Cell, DataTable, Row
 from optiscope.report.legend import Key
 from optiscope.report.number_text import plain_text, point_text, seconds_text, significant
+from optiscope.report.tables.data_table import Cell, DataTable, Row
 from optiscope.stats.summary import Cost
 
 __all__ = [

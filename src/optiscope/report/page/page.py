@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -11,16 +11,18 @@ import jinja2
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from optiscope.report import result_tables, run_tables, tuning_tables
-from optiscope.report.appearance import Look, figure_style
 from optiscope.report.content import ProblemContent, ReportContent
+from optiscope.report.figure_style import figure_style
+from optiscope.report.figures.groups import groups_of_problem, groups_of_study
+from optiscope.report.figures.panel import FigureGroup, Panel
 from optiscope.report.legend import Key
-from optiscope.report.page_appendix import appendix
-from optiscope.report.page_words import problem_facts, study_facts, warnings
-from optiscope.report.panels import FigureGroup, Panel
+from optiscope.report.page.appendix import appendix
+from optiscope.report.page.words import problem_facts, study_facts, warnings
 from optiscope.report.svg import share_styles, svg_text
+from optiscope.report.tables import results as result_tables
+from optiscope.report.tables import runs as run_tables
+from optiscope.report.tables import tuning as tuning_tables
 from optiscope.stats.published import published_settings
-from optiscope.stats.study_table import StudyTables
 
 __all__ = ["page_environment", "page_figure", "render_page"]
 
@@ -39,12 +41,10 @@ def render_page(content: ReportContent) -> str:
     tables, looks = content.tables, content.looks
     swatches = _Swatches()
     with figure_style():
-        sections = [
-            _section(tables, found, f"f{n}", looks) for n, found in enumerate(content.problems)
-        ]
-        across = _rows([_draw(group, f"a{k}") for k, group in enumerate(content.groups)])
+        sections = [_section(content, found, f"f{n}") for n, found in enumerate(content.problems)]
+        across = _rows([_draw(group, f"a{k}") for k, group in enumerate(groups_of_study(content))])
     css = _share_styles([across, *(section["rows"] for section in sections)])
-    files = resources.files("optiscope.report") / "templates"
+    files = resources.files("optiscope.report.page") / "templates"
     answers = {p.problem: p.answer for p in content.problems}
     environment = page_environment()
     environment.globals["swatch_id"] = swatches
@@ -66,12 +66,14 @@ def render_page(content: ReportContent) -> str:
     )
 
 
-def _section(
-    tables: StudyTables, found: ProblemContent, name: str, looks: Mapping[str, Look]
-) -> dict[str, Any]:
+def _section(content: ReportContent, found: ProblemContent, name: str) -> dict[str, Any]:
     """Everything the template needs for one problem; ``name`` is unique in the page."""
+    tables, looks = content.tables, content.looks
     reference = str(tables.declaration["reference"])
-    drawn = [_draw(group, f"{name}{chr(97 + k)}") for k, group in enumerate(found.groups)]
+    drawn = [
+        _draw(group, f"{name}{chr(97 + k)}")
+        for k, group in enumerate(groups_of_problem(content, found))
+    ]
     return {
         "problem": found.problem,
         "facts": problem_facts(tables, found.problem),
@@ -123,7 +125,10 @@ def page_environment(*packages: str) -> jinja2.Environment:
     """Environment of pages: templates of ``packages``, then those of the report."""
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(
-            [jinja2.PackageLoader(name, "templates") for name in (*packages, "optiscope.report")]
+            [
+                jinja2.PackageLoader(name, "templates")
+                for name in (*packages, "optiscope.report.page")
+            ]
         ),
         autoescape=True,
         trim_blocks=True,

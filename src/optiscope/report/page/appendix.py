@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from optiscope.report import run_tables, tuning_tables
 from optiscope.report.appearance import Look
 from optiscope.report.content import ReportContent
-from optiscope.report.page_words import listed, metric_words
+from optiscope.report.page.words import listed, metric_words
+from optiscope.report.tables import runs as run_tables
+from optiscope.report.tables import tuning as tuning_tables
 from optiscope.stats.study_table import StudyTables
 from optiscope.stats.summary import failures
 

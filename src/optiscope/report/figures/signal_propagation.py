@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optiscope.report.appearance import Look, figure_style, looks
+from optiscope.report.appearance import Look, looks
 from optiscope.report.axis_scale import set_log
+from optiscope.report.figure_style import figure_style
 from optiscope.report.legend import Key
 
 __all__ = ["Spread", "spread_figure"]

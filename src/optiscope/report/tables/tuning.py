@@ -8,9 +8,9 @@ from typing import Any
 
 from optiscope.records import higher_is_better
 from optiscope.report.appearance import Look
-from optiscope.report.data_table import Cell, DataTable, Row
 from optiscope.report.legend import Key
 from optiscope.report.number_text import metric_text, point_text, significant, space_text
+from optiscope.report.tables.data_table import Cell, DataTable, Row
 from optiscope.stats.naming import algorithm_name
 from optiscope.stats.sensitivity import Edge, Sensitivity
 from optiscope.stats.study_table import StudyTables

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from optiscope.report.appearance import FAINT, INK, Look, figure_style, looks
+from optiscope.report.appearance import FAINT, INK, Look, looks
+from optiscope.report.figure_style import figure_style
 from optiscope.report.legend import Key
 
 __all__ = ["Curve", "Ground", "Walk", "curve_figure", "draw_landscape", "landscape_figure"]

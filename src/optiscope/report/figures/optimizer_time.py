@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from optiscope.report.appearance import looks
-from optiscope.report.draw_time import RelativeTime, draw_time
-from optiscope.report.panels import Panel, rows_height
+from optiscope.report.figures.panel import Panel, rows_height
+from optiscope.report.figures.step_time import RelativeTime, draw_time
 from optiscope.report.paper import FORMATS, write_figures
 
 __all__ = ["write_time_figure"]

@@ -1,10 +1,10 @@
-"""Result against a hyperparameter, and against two at once."""
+"""Result against one hyperparameter."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Final, Literal
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,16 +12,55 @@ from matplotlib.axes import Axes
 from optiscope.records import higher_is_better
 from optiscope.report.appearance import INK, SHADE, Look
 from optiscope.report.axis_scale import set_linear, set_log
+from optiscope.report.content import leading_sensitivities
+from optiscope.report.figures.panel import FigureGroup, Panel, file_name, shortened
+from optiscope.report.legend import CHOSEN, FAILED_REGION, FAILED_TRIAL, PRUNED_TRIAL
 from optiscope.report.number_text import axis_name
-from optiscope.report.panels import shortened
-from optiscope.stats.sensitivity import Sensitivity, Tried
+from optiscope.stats.sensitivity import (
+    Sensitivity,
+    Tried,
+)
+from optiscope.stats.study_table import PRUNED, StudyTables
 
-__all__ = ["SpanOfResults", "draw_map", "draw_sensitivity", "span_of_results"]
+__all__ = ["SpanOfResults", "draw_sensitivity", "sensitivity_panels", "span_of_results"]
 
-_AXES: Final[tuple[Literal["x", "y"], ...]] = ("x", "y")
 
 SpanOfResults = tuple[float, float]
 """Limits of the result axis, shared by the panels of one problem."""
+
+
+def sensitivity_panels(
+    tables: StudyTables,
+    problem: str,
+    points: Mapping[str, Sequence[Tried]],
+    looks: Mapping[str, Look],
+) -> FigureGroup | None:
+    """Result against the leading hyperparameter, a panel per tuned algorithm."""
+    slug = file_name(problem)
+    found = leading_sensitivities(tables, points, looks)
+    if not found:
+        return None
+    span = span_of_results([c for _, c in found])
+    failed = any(not math.isfinite(r) for _, c in found for r in c.results)
+    region = any(c.failed_below is not None or c.failed_above is not None for _, c in found)
+    pruned = any(PRUNED in p.statuses for of_label in points.values() for p in of_label)
+    trial = PRUNED_TRIAL if pruned else FAILED_TRIAL
+    keys = (CHOSEN,) + (trial,) * failed + (FAILED_REGION,) * region
+    panels = tuple(
+        Panel(
+            name=f"{slug}-sensitivity-{file_name(look.label)}",
+            draw=partial(draw_sensitivity, curve=c, look=look, span=span),
+            description=f"result against {c.name} of {look.label} on {problem}",
+            keys=keys,
+            algorithm=look.number,
+        )
+        for look, c in found
+    )
+    note = (
+        "One point per trial of the tuning, mean over its tuning seeds; results beyond the axis "
+        "stand at its edge. The axis spans the search space."
+    )
+    return FigureGroup(f"{slug}-sensitivity", "sensitivity", "Sensitivity", note, panels, keys)
 
 
 def span_of_results(curves: Sequence[Sensitivity]) -> SpanOfResults | None:
@@ -92,53 +131,6 @@ def draw_sensitivity(
     name = "learning rate" if curve.name == "lr" else curve.name
     axes.set_xlabel(f"{name}{unit}")
     axes.set_ylabel(axis_name(split, metric))
-
-
-def draw_map(
-    axes: Axes, points: Sequence[Tried], names: tuple[str, str], metric: str, look: Look
-) -> None:
-    """Every trial in the plane of two hyperparameters, its result as colour, failures crossed."""
-    split, _, kind = metric.partition("_")
-    scale = 100.0 if kind == "accuracy" else 1.0
-    places = np.array([[float(p.hyperparameters[n]) for n in names] for p in points])
-    values = scale * np.array([p.value for p in points])
-    finite = np.isfinite(values)
-    for column, (name, axis) in enumerate(zip(names, _AXES, strict=True)):
-        low, high = float(places[:, column].min()), float(places[:, column].max())
-        log = low > 0 and high / low > 30
-        if log:
-            set_log(axes, axis, low / (high / low) ** 0.05, high * (high / low) ** 0.05)
-        else:
-            set_linear(axes, axis)
-        words = ("learning rate" if name == "lr" else name) + (", log scale" if log else "")
-        axes.set(**{f"{axis}label": words})
-    if finite.any():
-        ordered = values[finite]
-        worst = np.quantile(ordered, 0.25 if higher_is_better(kind) else 0.75)
-        limits = (worst, ordered.max()) if higher_is_better(kind) else (ordered.min(), worst)
-        drawn = axes.scatter(
-            places[finite, 0],
-            places[finite, 1],
-            c=values[finite],
-            cmap="viridis" if higher_is_better(kind) else "viridis_r",
-            vmin=limits[0],
-            vmax=limits[1],
-            s=34,
-            edgecolors=INK,
-            linewidths=0.4,
-            zorder=3,
-        )
-        figure = axes.get_figure(root=True)
-        if figure is not None:
-            bar = figure.colorbar(drawn, ax=axes, fraction=0.05, pad=0.03, aspect=30)
-            bar.set_label(axis_name(split, kind))
-    axes.scatter(
-        places[~finite, 0], places[~finite, 1], color="#a03020", marker="x", s=30, zorder=3
-    )
-    chosen = [place for place, point in zip(places, points, strict=True) if point.chosen]
-    for x, y in chosen:
-        axes.scatter(x, y, s=130, facecolors="none", edgecolors=INK, linewidths=1.4, zorder=4)
-    axes.set_title(shortened(look.label))
 
 
 def _limits(curve: Sensitivity) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from optiscope.report.appearance import figure_style
+from optiscope.report.figure_style import figure_style
 
 __all__ = ["sample_figure"]
 

@@ -26,6 +26,7 @@ __all__ = [
 LINE: Final = 20
 """Letters of a label in a line beside the axes."""
 
+
 TITLE: Final = 36
 """Letters of a label above the axes."""
 
