@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from optiscope import lazy
 
 if TYPE_CHECKING:
+    from optiscope.objective.risk import EmpiricalRisk as EmpiricalRisk
     from optiscope.optim import AdaptiveSGD as AdaptiveSGD
     from optiscope.optim import Lark as Lark
     from optiscope.optim import OnlyAdaptiveSGD as OnlyAdaptiveSGD
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _public_name, __dir__, __all__ = lazy.attach(
     __name__,
     {
+        "optiscope.objective.risk": ("EmpiricalRisk",),
         "optiscope.optim": (
             "AdaptiveSGD",
             "Lark",

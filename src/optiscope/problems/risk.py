@@ -1,0 +1,79 @@
+"""The empirical risk of a problem on one of its splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from optiscope.data.samples import Batch, Samples
+from optiscope.errors import OptiscopeError
+from optiscope.hints import did_you_mean
+from optiscope.objective.risk import EmpiricalRisk
+from optiscope.problems.problem import Problem
+
+__all__ = ["SplitError", "risk_of"]
+
+SPLITS = ("train", "train_eval", "valid", "test")
+BATCH = 1000
+
+
+class SplitError(OptiscopeError, ValueError):
+    """A split that no problem has."""
+
+
+class _SampleBatches:
+    """Batches of some samples in order, selected anew in each pass."""
+
+    def __init__(self, samples: Samples, size: int) -> None:
+        self._samples, self._size = samples, size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for indices in torch.arange(len(self._samples)).split(self._size):
+            yield self._samples.select(indices)
+
+
+def risk_of(
+    problem: Problem,
+    split: str = "train",
+    model: nn.Module | None = None,
+    *,
+    data_dir: Any = None,
+    seed: int = 0,
+    batch_size: int = BATCH,
+    samples: int | None = None,
+    **options: Any,
+) -> EmpiricalRisk:
+    """Mean loss of a problem's model over a split, without regularization or augmentation.
+
+    Args:
+        problem: model, loss and data.
+        split: ``train``, ``train_eval`` (its part on which the training loss is reported),
+            ``valid`` or ``test``.
+        model: trained or not; None: a new one whose weights are drawn with ``seed``.
+        data_dir: folder of the data; None: where the user's settings say.
+        seed: of the weights, and of noise that the model itself draws.
+        batch_size: samples per forward pass.
+        samples: use the first so many only.
+        options: of `EmpiricalRisk`, such as ``batch_norm="batch"``.
+
+    Raises:
+        SplitError: there is no such split.
+        DataError: the data are not here.
+    """
+    if split not in SPLITS:
+        raise SplitError(f"expected a split, got {split[:80]!r}: {did_you_mean(split, SPLITS)}")
+    if model is None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = problem.make_model()
+    chosen: Samples = getattr(problem.data(data_dir), split)
+    if samples is not None:
+        chosen = chosen.subset(torch.arange(min(samples, len(chosen))))
+    if problem.metric is not None:
+        options.setdefault("metrics", {problem.metric.name: problem.metric.compute})
+    options.setdefault("noise", "fixed")
+    options.setdefault("seed", seed)
+    return EmpiricalRisk(model, problem.loss, _SampleBatches(chosen, batch_size), **options)
