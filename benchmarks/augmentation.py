@@ -4,7 +4,7 @@ The augmentation is that of ``cifar10_3c3d``: pad by 2 and crop, mirror, colours
 the same operations to one image at a time, as a data set's transform does. Both run on one thread,
 in turn, and the ratio is the median over rounds; processor time is shown beside wall time because
 it does not count what other processes take. Freed memory is reused, as in every process that
-trains (``optiscope.train.memory``); ``--as-it-comes`` leaves the allocator alone. Run with
+trains (``optiscope.train.device``); ``--as-it-comes`` leaves the allocator alone. Run with
 ``python benchmarks/augmentation.py``.
 
 Index legend: B samples of 3 x 32 x 32 pixels.
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from optiscope.data.augment import colour_jitter, compose, horizontal_flip, pad_and_crop
-from optiscope.train.memory import reuse_freed_memory
+from optiscope.train.device import reuse_freed_memory
 
 BATCH = 128
 WARM_UP = 5

@@ -38,8 +38,7 @@ from optiscope.optim.lark import factors, matrix_step
 from optiscope.optim.lark.factors import ThinParts
 from optiscope.optim.lark.matrix_step import LayerState, MatrixRule
 from optiscope.optim.lark.optimizer import Lark
-from optiscope.train.layout import in_fast_layout
-from optiscope.train.process import prepare_process
+from optiscope.train.device import in_fast_layout, prepare_process
 
 EVERY, GROWTH = 10, 0.07  # Lark's own: steps between corrections of a length, and their size
 lark_gather = matrix_step.gather

@@ -29,8 +29,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from optiscope import problems
 from optiscope.optim.lark.optimizer import Lark
-from optiscope.train.layout import in_fast_layout
-from optiscope.train.process import prepare_process
+from optiscope.train.device import in_fast_layout, prepare_process
 
 INPUTS = {
     "mnist_mlp": (1, 28, 28),

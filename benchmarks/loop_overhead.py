@@ -179,7 +179,7 @@ def main() -> None:
         batch_size=problem.batch_size,
         threads=asked.threads,
     )
-    training = Training(trial, problem, bound, splits, CPU, None)
+    training = Training(trial, problem, bound, splits, CPU)
     loop = BareLoop(replace(problem, batch_size=trial.batch_size), splits)
     steps = min(asked.steps, training.steps_per_epoch)
     test = splits.test
@@ -189,7 +189,7 @@ def main() -> None:
             f"training steps of {problem.batch_size}",
             steps,
             asked.rounds,
-            lambda: training.train_epoch(1, steps),
+            lambda: training.train_epoch(steps),
             lambda: loop.train(steps),
         ),
         compare(

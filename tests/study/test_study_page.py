@@ -11,7 +11,7 @@ from small_studies import Inline
 
 import optiscope
 from optiscope.study import declaration, load_study, run_study
-from optiscope.train.pruning import pruner_names
+from optiscope.train.stopping import pruner_names
 
 PAGE = (Path(__file__).parents[2] / "docs" / "study.md").read_text()
 TOML, MODULE = (code for _, code in re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL))

@@ -21,7 +21,7 @@ from optiscope.problems import Problem
 from optiscope.records import Measurement, Run, Status, Trial, summarise
 from optiscope.study.single import RunInterrupted
 from optiscope.train import TrialError, run_trial
-from optiscope.train.early_stopping import EarlyStopping
+from optiscope.train.stopping import EarlyStopping
 
 
 def check_kept(run: Run, epochs: int) -> None:

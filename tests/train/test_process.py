@@ -8,12 +8,12 @@ import sys
 import torch
 from small_problems import small, train
 
-from optiscope.train.process import flushes_denormals
+from optiscope.train.device import flushes_denormals
 
 PREPARED = """
 import torch
 from optiscope.train.environment import environment
-from optiscope.train.process import prepare_process
+from optiscope.train.device import prepare_process
 
 prepare_process()
 torch.set_num_threads(2)

@@ -11,7 +11,7 @@ import pytest
 
 from optiscope.records import Run, Status
 from optiscope.study import StudyError, load_study, run_study
-from optiscope.train.pruning import Pruning, check_pruner, pruner_names
+from optiscope.train.stopping import Pruning, check_pruner, pruner_names
 
 PAST = [
     {"values": [1.0, 0.8, 0.6], "complete": True},

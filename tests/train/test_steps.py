@@ -16,7 +16,7 @@ from optiscope.data.samples import Batch
 from optiscope.problems import l2_on_weights
 from optiscope.problems.parameter_groups import per_layer_groups
 from optiscope.train import TrialError
-from optiscope.train.clipping import check_clip
+from optiscope.train.step import check_clip
 
 L2 = 0.5
 regularized = dataclasses.replace(small, param_groups=l2_on_weights(L2))

@@ -71,7 +71,7 @@ def command(
     from rich.text import Text
 
     from optiscope.reproduction.reproduce import reproduce
-    from optiscope.train.process import prepare_process
+    from optiscope.train.device import prepare_process
 
     prepare_process()
     folder = out or Path("runs") / "reproduce" / name

@@ -111,7 +111,7 @@ def command(
     from optiscope.cli.root import ExitCode
     from optiscope.records import RunStore, Status
     from optiscope.study.single import RunInterrupted, RunNotStored, run
-    from optiscope.train.process import prepare_process
+    from optiscope.train.device import prepare_process
 
     prepare_process()
     hyperparameters = parse_settings(settings)

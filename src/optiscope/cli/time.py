@@ -68,7 +68,7 @@ def command(
     from rich.progress import Progress
 
     from optiscope.study.cost import time_optimizers
-    from optiscope.train.process import prepare_process
+    from optiscope.train.device import prepare_process
 
     prepare_process()
     names = [name.strip() for name in optimizers.split(",") if name.strip()]

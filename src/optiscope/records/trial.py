@@ -46,7 +46,7 @@ class Trial:
         early_stopping: ``{"metric": "valid_loss", "patience": n}``, or None.
         initialisation: a rule that redraws the model's weights, or None for the problem's own.
         pruning: rule by which a trial of a tuning ends early, with the curves it is compared
-            with (see ``optiscope.train.pruning``), or None.
+            with (see ``optiscope.train.stopping``), or None.
         max_seconds: wall time after which the run stops with status ``timed_out``.
         device: ``cpu`` or ``cuda``.
         threads: torch's intra-operation threads; their number changes the order of sums.

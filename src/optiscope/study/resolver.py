@@ -23,11 +23,10 @@ from optiscope.study.declaration import (
 )
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.toml_lines import line_of
-from optiscope.train.clipping import check_clip
-from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.evaluation import check_watched, validation_figures
-from optiscope.train.pruning import check_pruner
 from optiscope.train.schedule import check_schedule
+from optiscope.train.step import check_clip
+from optiscope.train.stopping import EarlyStopping, check_pruner
 
 __all__ = ["corners", "load_study"]
 

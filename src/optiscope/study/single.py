@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from torch.optim import Optimizer
 
 from optiscope import problems
+from optiscope.monitor.instrument import Instrument
 from optiscope.optim import registry
 from optiscope.optim.registry import BadSettingsError
 from optiscope.optim.spec import OptimizerSpec
@@ -18,10 +19,10 @@ from optiscope.problems import Problem
 from optiscope.records import Run, RunStore, Status, StoreError, Trial
 from optiscope.study.source_digest import in_a_file, source_digest
 from optiscope.train import Progress, run_trial
-from optiscope.train.clipping import check_clip
-from optiscope.train.early_stopping import EarlyStopping
 from optiscope.train.evaluation import check_watched
 from optiscope.train.schedule import anneals_twice, check_schedule
+from optiscope.train.step import check_clip
+from optiscope.train.stopping import EarlyStopping
 
 __all__ = ["RunInterrupted", "RunNotStored", "run"]
 
@@ -73,6 +74,7 @@ def run(
     retry_crashed: bool = False,
     notify: Callable[[str], None] = lambda message: None,
     progress: Progress | None = None,
+    instruments: Sequence[Instrument] = (),
 ) -> Run:
     """Train one problem with one optimizer and return the run, whatever its outcome.
 
@@ -101,6 +103,7 @@ def run(
         notify: told, in a line, what is not as asked: a record that is kept or damaged, a schedule
             on top of an optimizer's own.
         progress: its errors go on to the caller; called after each evaluation.
+        instruments: watch the run; what they measure is in its metrics, under their names.
 
     Raises:
         UnknownProblemError, UnknownOptimizerError: nothing of that name.
@@ -160,6 +163,7 @@ def run(
             bound,
             data_dir=Path(data_dir) if data_dir is not None else None,
             progress=progress,
+            instruments=instruments,
         )
     try:
         if store is not None:

@@ -24,7 +24,7 @@ def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -
     from optiscope import problems
     from optiscope.optim import registry
     from optiscope.train import run_trials
-    from optiscope.train.process import prepare_process
+    from optiscope.train.device import prepare_process
 
     prepare_process()
     runs = RunStore(store)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from optiscope.train.process import flushes_denormals
+from optiscope.train.device import flushes_denormals
 
 __all__ = ["environment"]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from optiscope.data.samples import Samples, TensorSamples
 from optiscope.hints import did_you_mean
 from optiscope.problems.problem import Problem
-from optiscope.train.layout import in_fast_layout
+from optiscope.train.device import in_fast_layout
 
 __all__ = ["check_watched", "evaluate", "validation_figures"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -17,29 +17,39 @@ from torch.optim import Optimizer
 
 from optiscope.data.samples import Batch, Splits
 from optiscope.errors import OptiscopeError
+from optiscope.monitor.instrument import (
+    EndRun,
+    EpochView,
+    Instrument,
+    StartView,
+    StepView,
+)
 from optiscope.problems.initialisation import initialise
 from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.records import Measurement, Run, Status, Trial, summarise
-from optiscope.train.clipping import check_clip, clip_gradients
 from optiscope.train.clock import PhaseClock
-from optiscope.train.early_stopping import EarlyStopping
+from optiscope.train.device import in_fast_layout, peak_memory_bytes, reset_peak_memory
 from optiscope.train.environment import environment
 from optiscope.train.evaluation import check_watched, evaluate
-from optiscope.train.generators import Generators, seed_global_generators
-from optiscope.train.layout import in_fast_layout
-from optiscope.train.memory import peak_memory_bytes, reset_peak_memory
-from optiscope.train.optimizer_log import optimizer_log
-from optiscope.train.optimizer_modes import evaluation_mode, has_modes
-from optiscope.train.pruning import Pruning
+from optiscope.train.observers import (
+    BatchLoss,
+    EvaluationLoss,
+    InstrumentError,
+    Instruments,
+    Moment,
+    OptimizerLog,
+    Progress,
+    ProgressReport,
+)
 from optiscope.train.schedule import Schedule, make_schedule
+from optiscope.train.seeds import Generators, seed_global_generators
+from optiscope.train.step import TrainingStep, check_clip, evaluation_mode, has_modes
+from optiscope.train.stopping import EarlyStopping, Pruning
 
 __all__ = ["OptimizerFactory", "Progress", "TrialError", "run_trial", "run_trials"]
 
 BEYOND = 1e19  # of a weight's size: about the root of the largest number in float32
 SYNC_EVERY = 50  # steps between looks at the loss on a GPU, where a look waits for the device
-
-Progress = Callable[[float, Mapping[str, float]], None]
-"""Called after each evaluation with the share of the horizon done and the latest values."""
 
 
 class OptimizerFactory(Protocol):
@@ -59,26 +69,6 @@ class OptimizerFactory(Protocol):
 
 class TrialError(OptiscopeError, ValueError):
     """A trial that cannot even begin; the message is one line that says why and what to do."""
-
-
-class _Diverged(Exception):
-    """The loss is not finite."""
-
-
-class _CallbackError(Exception):
-    """The caller's progress callback raised ``original``."""
-
-    def __init__(self, original: Exception) -> None:
-        super().__init__(str(original))
-        self.original = original
-
-
-class _Ended(Exception):
-    """The run ends before its horizon, with a status and a reason."""
-
-    def __init__(self, status: Status, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 def run_trials(
@@ -118,12 +108,21 @@ def run_trial(
     *,
     data_dir: Path | None = None,
     progress: Progress | None = None,
+    instruments: Sequence[Instrument] = (),
 ) -> Run:
     """Train ``problem`` as ``trial`` says and return what happened, whatever it was.
 
     Weights, data order, and augmentation and dropout have generators of their own, so that two
     algorithms with one seed start from the same weights and see the same batches. Torch's global
     generator and thread count are restored afterwards.
+
+    Args:
+        trial: what to do.
+        problem: the problem that the trial names.
+        factory: makes the optimizer that the trial names.
+        data_dir: where the data sets are.
+        progress: told how far the run is after each evaluation; its errors go on to the caller.
+        instruments: watch the run; their numbers are part of it, their errors go on to the caller.
 
     Raises:
         MissingData: the data set is not at hand.
@@ -139,7 +138,10 @@ def run_trial(
     try:
         with torch.random.fork_rng(devices=forked):
             try:
-                training = Training(trial, problem, factory, splits, device, progress)
+                watching = [ProgressReport(progress)] if progress is not None else []
+                training = Training(
+                    trial, problem, factory, splits, device, [*watching, *instruments]
+                )
             except TrialError:
                 raise
             except Exception as error:
@@ -174,7 +176,11 @@ class Training:
     :func:`run_trial` makes one inside its own random state and thread count; whoever makes one
     elsewhere (see ``optiscope.train.timing``) takes care of both.
 
-    Attributes:
+    Args:
+        trial, problem, factory: as for :func:`run_trial`.
+        splits: the problem's data, on the device.
+        device: where to train.
+        instruments: the caller's; they see a step or an evaluation before the loop's own do.
         ends_when_diverged: whether a loss that is not finite ends the run; False where only the
             cost of a step matters.
     """
@@ -186,10 +192,11 @@ class Training:
         factory: OptimizerFactory,
         splits: Splits,
         device: torch.device,
-        progress: Progress | None,
+        instruments: Sequence[Instrument] = (),
+        *,
+        ends_when_diverged: bool = True,
     ) -> None:
         self.trial, self.problem, self.splits, self.device = trial, problem, splits, device
-        self.progress = progress
         check_batch(trial.batch_size, len(splits.train), trial.problem)
         self.steps_per_epoch = len(splits.train) // trial.batch_size
         self.horizon = trial.epochs * self.steps_per_epoch
@@ -204,22 +211,30 @@ class Training:
         self.groups = problem.param_groups(self.model)
         self.parameters = [p for group in self.groups for p in group["params"]]
         self.optimizer = self._make_optimizer(factory)
-        self.closure_driven = factory.closure
         self.schedule: Schedule | None = None
         if trial.schedule is not None:
             self.schedule = make_schedule(
                 trial.schedule, self.optimizer, steps=self.horizon, epochs=trial.epochs
             )
-        self.stopping = EarlyStopping.of(trial.early_stopping)
-        self.pruning = Pruning.of(trial.pruning)
         check_watched(trial.early_stopping, trial.schedule, problem)
         if trial.clip is not None:
             check_clip(trial.clip)
+        own = self._own_instruments(ends_when_diverged)
+        self.instruments = Instruments(instruments, list(own))
         self.clock = PhaseClock()
+        self.stepping = TrainingStep(
+            problem,
+            self.model,
+            self.optimizer,
+            self.groups,
+            closure_driven=factory.closure,
+            clip=trial.clip,
+            needs=self.instruments.needs,
+            clock=self.clock,
+        )
         self.metrics: list[Measurement] = []
+        self.latest: dict[str, float] = {}
         self.step = 0
-        self.gradient_evaluations = 0
-        self.ends_when_diverged = True
         self.began = perf_counter()
 
     def _make_optimizer(self, factory: OptimizerFactory) -> Optimizer:
@@ -231,17 +246,28 @@ class Training:
             optimizer.train()  # type: ignore[attr-defined]
         return optimizer
 
+    def _own_instruments(self, ends_when_diverged: bool) -> Iterator[Instrument]:
+        """Those that every run has, in the order in which they may end it."""
+        look_every = 1 if self.device.type == "cpu" else SYNC_EVERY
+        yield BatchLoss(look_every, ends_run=ends_when_diverged)
+        yield OptimizerLog()
+        yield EvaluationLoss()
+        if (stopping := EarlyStopping.of(self.trial.early_stopping)) is not None:
+            yield stopping
+        if (pruning := Pruning.of(self.trial.pruning)) is not None:
+            yield pruning
+
     def run(self) -> Run:
+        """Train to the horizon or to whatever ends it sooner."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
         epochs = f"{self.trial.epochs} epoch{'' if self.trial.epochs == 1 else 's'}"
         status, reason = Status.FINISHED, f"reached its horizon of {epochs}"
         try:
-            self._train()
-        except _Diverged as error:
-            status, reason = Status.DIVERGED, str(error)
-        except _Ended as error:
-            status, reason = error.status, str(error)
-        except _CallbackError as error:
+            with closing(self.instruments):
+                self._train()
+        except EndRun as end:
+            status, reason = end.status, end.reason
+        except InstrumentError as error:
             raise error.original from None
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, f"interrupted at step {self.step}"
@@ -256,10 +282,7 @@ class Training:
             reason=reason,
             steps=self.step,
             seconds=self.clock.seconds(),
-            counts={
-                "gradient_evaluations": self.gradient_evaluations,
-                "hessian_products": int(getattr(self.optimizer, "hessian_products", 0)),
-            },
+            counts=self.counts(),
             peak_memory_bytes=peak_memory_bytes(self.device),
             environment=environment(self.device),
             started=started,
@@ -267,6 +290,13 @@ class Training:
             final=final,
             best=best,
         )
+
+    def counts(self) -> dict[str, int]:
+        """Gradient evaluations and Hessian products so far."""
+        return {
+            "gradient_evaluations": self.stepping.gradient_evaluations,
+            "hessian_products": int(getattr(self.optimizer, "hessian_products", 0)),
+        }
 
     @torch.no_grad()
     def _overflows(self) -> bool:
@@ -278,102 +308,76 @@ class Training:
 
     def _train(self) -> None:
         self.clock.restart()
-        self._evaluate(0)
+        start = StartView(
+            self.model,
+            self.optimizer,
+            self.parameters,
+            self.trial.epochs,
+            self.steps_per_epoch,
+            self.trial.batch_size,
+        )
+        self._call("on_start", start)
+        self._end_epoch(0)
         for epoch in range(1, self.trial.epochs + 1):
-            self.train_epoch(epoch)
-            self._evaluate(epoch)
+            self.train_epoch()
+            self._end_epoch(epoch)
             if self.schedule is not None and self.schedule.interval == "epoch":
                 self._step_schedule(self.schedule)
-            self._check_ends(epoch)
+            if epoch < self.trial.epochs:
+                self._check_time()
 
-    def train_epoch(self, epoch: int, at_most: int | None = None) -> None:
-        """One pass over the training data, or its first ``at_most`` steps; raises _Diverged."""
+    def train_epoch(self, at_most: int | None = None) -> None:
+        """One pass over the training data, or its first ``at_most`` steps; raises EndRun."""
         size = self.trial.batch_size
         order = torch.randperm(len(self.splits.train), generator=self.random.order)
         batches = order[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)[:at_most]
-        look_every = 1 if self.device.type == "cpu" else SYNC_EVERY
-        unseen: list[Tensor] = []
-        losses: list[float] = []
         for indices in batches.to(self.device):
             inputs, targets = self.splits.train.select(indices)
             if self.splits.augment is not None:
                 inputs = self.splits.augment(inputs, self.random.augmentation)
             batch = Batch(in_fast_layout(inputs), targets)
             self.clock.mark("data")
-            unseen.append(self._train_step(batch))
+            loss = self.stepping.take(batch)
+            if self.schedule is not None and self.schedule.interval == "step":
+                self.schedule.scheduler.step()
+            self.clock.mark("optimizer")
             self.step += 1
-            if len(unseen) == look_every:
-                losses += self._look_at(unseen, epoch)
-                unseen.clear()
-        if unseen:
-            losses += self._look_at(unseen, epoch)
-        self._measure(epoch, "batch", {"loss": sum(losses) / len(losses)})
+            self._call("on_step", self._step_view(batch, loss))
+            self._check_time()
 
-    def _train_step(self, batch: Batch) -> Tensor:
-        """One optimizer step; returns the batch's loss at the parameters before it."""
-        first_loss: list[Tensor] = []
+    def _step_view(self, batch: Batch, loss: Tensor) -> StepView:
+        return StepView(
+            self.step,
+            self._epoch_of(self.step),
+            loss,
+            batch.inputs,
+            batch.targets,
+            self.model,
+            self.optimizer,
+            self.parameters,
+            self.stepping.copies,
+            wait=self._wait,
+        )
 
-        def closure() -> Tensor:
-            if self.closure_driven:
-                self.clock.mark("optimizer")
-            self.optimizer.zero_grad()
-            loss = self.problem.loss(self.model(batch.inputs), batch.targets).mean()
-            if not first_loss:
-                first_loss.append(loss.detach())
-            penalty = regularization(self.groups)
-            objective = loss if penalty is None else loss + penalty
-            objective.backward()
-            if self.trial.clip is not None:
-                clip_gradients(self.parameters, self.trial.clip)
-            self.gradient_evaluations += 1
-            self.clock.mark("forward_backward")
-            return objective
+    def _epoch_of(self, step: int) -> float:
+        """Share of epochs done after a step."""
+        whole, rest = divmod(step - 1, self.steps_per_epoch)
+        return whole + (rest + 1) / self.steps_per_epoch
 
-        if self.closure_driven:
-            self.optimizer.step(closure)  # type: ignore[arg-type]
-        else:
-            closure()
-            self.optimizer.step()
-        if self.schedule is not None and self.schedule.interval == "step":
-            self.schedule.scheduler.step()
-        self.clock.mark("optimizer")
-        return first_loss[0]
-
-    def _look_at(self, unseen: Sequence[Tensor], epoch: int) -> list[float]:
-        """Values of the losses [] of the latest steps, once they are known to be finite.
-
-        Raises:
-            _Diverged: at the first step whose loss is not finite.
-            _Ended: the time is up.
-        """
-        if len(unseen) == 1:
-            losses = [unseen[0].item()]
-        else:
-            losses = torch.stack(list(unseen)).tolist()
-            self.clock.mark("forward_backward")  # the device was waited for
-        for i, value in enumerate(losses):
-            if not math.isfinite(value) and self.ends_when_diverged:
-                self.step += i + 1 - len(losses)
-                share = ((self.step - 1) % self.steps_per_epoch + 1) / self.steps_per_epoch
-                self._measure(epoch - 1 + share, "batch", {"loss": value})
-                raise _Diverged(f"the loss of a training batch became {value} at step {self.step}")
-        self._check_time()
-        return losses
-
-    def _check_time(self) -> None:
-        limit, wall = self.trial.max_seconds, perf_counter() - self.began
-        if limit is not None and wall > limit:
-            raise _Ended(
-                Status.TIMED_OUT, f"took {wall:.1f} s of at most {limit:g} s at step {self.step}"
-            )
-
-    def _evaluate(self, epoch: int) -> None:
-        """Measure all evaluation sets without disturbing the run's randomness."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            self.clock.mark("forward_backward")
-        self._measure(epoch, "optimizer", optimizer_log(self.optimizer))
-        self.clock.mark("instruments")
+    def _end_epoch(self, epoch: int) -> None:
+        """Instruments, and between them all evaluation sets, without disturbing randomness."""
+        self._wait()
+        view = EpochView(
+            epoch,
+            self.trial.epochs,
+            self.step,
+            self.model,
+            self.optimizer,
+            self.parameters,
+            self.latest,
+            tuple(self.splits.evaluation()),
+        )
+        self._call("on_epoch", view)
         with (
             evaluation_mode(self.optimizer),
             torch.random.fork_rng(
@@ -389,44 +393,46 @@ class Training:
             if penalty is not None:
                 self._measure(epoch, "penalty", {"loss": penalty.item()})
         self.clock.mark("evaluation")
-        latest = self._latest()
-        if self.progress is not None:
-            try:
-                self.progress(epoch / self.trial.epochs, latest)
-            except Exception as error:  # the caller's, not the algorithm's
-                raise _CallbackError(error) from None
-            self.clock.restart()  # the caller's time
-        for split in self.splits.evaluation():
-            if not math.isfinite(latest[f"{split}_loss"]):
-                value = latest[f"{split}_loss"]
-                raise _Diverged(f"the {split} loss became {value} at step {self.step}")
+        self._call("on_evaluation", view)
 
-    def _check_ends(self, epoch: int) -> None:
-        if epoch == self.trial.epochs:
-            return
-        if self.stopping is not None:
-            reason = self.stopping.update(self._latest())
-            if reason is not None:
-                raise _Ended(Status.STOPPED, f"{reason} at step {self.step}")
-        if self.pruning is not None:
-            reason = self.pruning.update(epoch, self._latest())
-            if reason is not None:
-                raise _Ended(Status.STOPPED, f"{reason} at step {self.step}")
+    def _call(self, moment: Moment, view: StartView | StepView | EpochView) -> None:
+        """Show each instrument a moment of the run, and record what it measures."""
+        epoch = 0.0 if isinstance(view, StartView) else view.epoch
+        try:
+            for instrument in self.instruments.at[moment]:
+                values = instrument.look(view)
+                if values:
+                    self._measure(epoch, instrument.name, values)
+        except EndRun as end:
+            if end.step is not None:
+                self.step, epoch = end.step, self._epoch_of(end.step)
+            self._measure(epoch, instrument.name, end.values)
+            raise
         self.clock.mark("instruments")
-        self._check_time()
+
+    def _wait(self) -> None:
+        """Wait for the device; what it still had to do was training."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            self.clock.mark("forward_backward")
+
+    def _check_time(self) -> None:
+        limit, wall = self.trial.max_seconds, perf_counter() - self.began
+        if limit is not None and wall > limit:
+            reason = f"took {wall:.1f} s of at most {limit:g} s at step {self.step}"
+            raise EndRun(Status.TIMED_OUT, reason)
 
     def _step_schedule(self, schedule: Schedule) -> None:
         if schedule.metric is None:
             schedule.scheduler.step()
         else:
-            schedule.scheduler.step(self._latest()[schedule.metric])  # type: ignore[arg-type]
+            schedule.scheduler.step(self.latest[schedule.metric])  # type: ignore[arg-type]
         self.clock.mark("optimizer")
 
     def _measure(self, epoch: float, split: str, values: Mapping[str, float]) -> None:
-        self.metrics += [Measurement(self.step, epoch, split, n, v) for n, v in values.items()]
-
-    def _latest(self) -> dict[str, float]:
-        return {f"{m.split}_{m.name}": m.value for m in self.metrics}
+        for name, value in values.items():
+            self.metrics.append(Measurement(self.step, epoch, split, name, value))
+            self.latest[f"{split}_{name}"] = value
 
 
 def _scale_rates(optimizer: Optimizer, declared: Sequence[ParamGroup]) -> None:

@@ -81,12 +81,10 @@ def time_interleaved(
     torch.set_num_threads(trials[0].threads)
     try:
         with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
-            trainings = [
-                Training(trial, problem, factory, splits, device, None)
+            trainings = [  # a step costs what it costs, also once it has diverged
+                Training(trial, problem, factory, splits, device, ends_when_diverged=False)
                 for trial, factory in zip(trials, factories, strict=True)
             ]
-            for training in trainings:
-                training.ends_when_diverged = False  # a step costs what it costs
             for repetition in range(-1, repetitions):
                 order = range(len(trainings))
                 for position in order if repetition % 2 == 0 else reversed(order):
@@ -98,24 +96,26 @@ def time_interleaved(
 
 
 def _chunk(training: Training, position: int, repetition: int, steps: int | None) -> TimedChunk:
-    def counts() -> tuple[int, int, int]:
-        products = int(getattr(training.optimizer, "hessian_products", 0))
-        return training.step, training.gradient_evaluations, products
-
-    before, seconds_before = counts(), training.clock.seconds()
+    before, seconds_before = (training.step, training.counts()), training.clock.seconds()
     training.clock.restart()
-    training.train_epoch(repetition + 2, steps)
+    training.train_epoch(steps)
     if training.device.type == "cuda":
         torch.cuda.synchronize(training.device)
         training.clock.mark("forward_backward")
-    after, seconds_after = counts(), training.clock.seconds()
+    after, seconds_after = (training.step, training.counts()), training.clock.seconds()
     zero = Seconds(0.0, 0.0)
     spent = {}
     for phase in PHASES:
         if phase in seconds_after:
             new, old = seconds_after[phase], seconds_before.get(phase, zero)
             spent[phase] = Seconds(new.wall - old.wall, new.cpu - old.cpu)
-    taken, gradients, products = (b - a for a, b in zip(before, after, strict=True))
+    counts = {name: count - before[1][name] for name, count in after[1].items()}
     return TimedChunk(
-        position, repetition, taken, training.steps_per_epoch, spent, gradients, products
+        position,
+        repetition,
+        after[0] - before[0],
+        training.steps_per_epoch,
+        spent,
+        counts["gradient_evaluations"],
+        counts["hessian_products"],
     )

@@ -1,13 +1,15 @@
-"""Stopping a trial of a tuning that falls behind those before it, by Optuna's pruners.
+"""Ending a trial early: when a validation figure stands still, or falls behind earlier trials.
 
-A pruner compares a trial with those that were told before it. To keep a trial a value whose result
-depends on nothing but itself, the earlier trials' curves are part of it:
+Early stopping is declared as ``{metric = "valid_loss", patience = 5, min_delta = 0.0}``. A tuning's
+pruner, one of Optuna's, compares a trial with those that were told before it. To keep a trial a
+value whose result depends on nothing but itself, the earlier trials' curves are part of it:
 ``{pruner = {name = "MedianPruner", ...}, metric = "valid_loss", past = [...]}`` with one table
 ``{values = [...], complete = true}`` per earlier trial, one value per epoch.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,9 +18,12 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from optiscope.hints import did_you_mean
+from optiscope.monitor.instrument import EndRun, EpochView, Instrument
+from optiscope.records import Status
 from optiscope.records.run import PRUNED_BY, higher_is_better
 
-__all__ = ["Pruning", "check_pruner", "make_pruner", "pruner_names"]
+__all__ = ["EarlyStopping", "Pruning", "check_pruner", "make_pruner", "pruner_names"]
+
 
 # Base classes, wrappers, and those that look at more of earlier trials than their curves.
 _NEEDS_MORE = {
@@ -28,6 +33,62 @@ _NEEDS_MORE = {
     "PatientPruner",
     "SuccessiveHalvingPruner",
 }
+
+
+class EarlyStopping(Instrument):
+    """Stops after ``patience`` evaluations without an improvement by more than ``min_delta``.
+
+    ``metric`` is ``valid_loss`` or another ``valid_`` figure; what is not a loss should rise.
+
+    Raises:
+        ValueError: a metric that is not of the validation split, or a patience below one.
+    """
+
+    def __init__(self, metric: str = "valid_loss", patience: int = 5, min_delta: float = 0.0):
+        if not str(metric).startswith("valid_"):
+            raise ValueError(
+                f"early stopping watches the validation split ('valid_loss', ...), got {metric!r}"
+            )
+        if not (isinstance(patience, int) and not isinstance(patience, bool) and patience >= 1):
+            raise ValueError(f"patience must be a positive integer, got {patience!r}")
+        if not (isinstance(min_delta, int | float) and 0 <= min_delta < math.inf):
+            raise ValueError(f"min_delta must be a number of at least 0, got {min_delta!r}")
+        self.metric, self.patience, self.min_delta = metric, patience, min_delta
+        self._sign = 1.0 if higher_is_better(metric) else -1.0
+        self._best = float("-inf")
+        self._since = 0
+
+    @classmethod
+    def of(cls, declared: Mapping[str, Any] | None) -> EarlyStopping | None:
+        """The declared criterion, or None; raises ValueError on unknown words."""
+        if declared is None:
+            return None
+        try:
+            return cls(**declared)
+        except TypeError:
+            raise ValueError(
+                "early stopping takes 'metric', 'patience' and 'min_delta', "
+                f"got {', '.join(declared)}"
+            ) from None
+
+    def update(self, latest: Mapping[str, float]) -> str | None:
+        """Take in the latest values; return the reason to stop, or None to go on."""
+        value = self._sign * latest[self.metric]
+        if value > self._best + self.min_delta:
+            self._best, self._since = value, 0
+        else:
+            self._since += 1
+        if self._since < self.patience:
+            return None
+        return f"{self.metric} has not improved for {self.patience} evaluations"
+
+    def on_evaluation(self, view: EpochView) -> None:
+        """End the run where the figure has not improved, unless its horizon is reached."""
+        if view.last or view.epoch == 0:
+            return
+        reason = self.update(view.latest)
+        if reason is not None:
+            raise EndRun(Status.STOPPED, f"{reason} at step {view.step}")
 
 
 def pruner_names() -> list[str]:
@@ -63,7 +124,7 @@ def check_pruner(declared: Mapping[str, Any]) -> None:
     make_pruner(declared)
 
 
-class Pruning:
+class Pruning(Instrument):
     """A pruner at work in one trial.
 
     Args:
@@ -108,3 +169,11 @@ class Pruning:
         if not self._trial.should_prune():
             return None
         return f"{PRUNED_BY} {self.name}: {self.metric} fell behind earlier trials"
+
+    def on_evaluation(self, view: EpochView) -> None:
+        """End the run where the figure fell behind, unless its horizon is reached."""
+        if view.last or view.epoch == 0:
+            return
+        reason = self.update(view.epoch, view.latest)
+        if reason is not None:
+            raise EndRun(Status.STOPPED, f"{reason} at step {view.step}")

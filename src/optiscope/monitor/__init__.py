@@ -1,0 +1,1 @@
+"""Instruments: what measures a training step."""

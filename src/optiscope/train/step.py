@@ -1,0 +1,127 @@
+"""One training step: loss, penalty, gradient, clipping, and the optimizer's move.
+
+Clipping is declared as ``{norm = 1.0}`` or ``{value = 0.5}``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from optiscope.data.samples import Batch
+from optiscope.problems.problem import ParamGroup, Problem, regularization
+from optiscope.train.clock import PhaseClock
+
+__all__ = ["TrainingStep", "check_clip", "clip_gradients", "evaluation_mode", "has_modes"]
+
+
+class TrainingStep:
+    """Takes steps of one optimizer on one model.
+
+    Args:
+        problem: whose loss is minimized.
+        model: what is trained.
+        optimizer: what trains it.
+        groups: its parameters, with what each declares (``l2``).
+        closure_driven: whether the optimizer evaluates the gradient itself, as often as it likes.
+        clip: declared clipping of each gradient.
+        needs: copies to make of each step, words of ``optiscope.monitor.instrument.NEEDS``.
+        clock: where the seconds go.
+
+    Attributes:
+        gradient_evaluations: so far.
+        copies: of the latest step, by word.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        model: nn.Module,
+        optimizer: Optimizer,
+        groups: Sequence[ParamGroup],
+        *,
+        closure_driven: bool,
+        clip: Mapping[str, float] | None,
+        needs: frozenset[str],
+        clock: PhaseClock,
+    ) -> None:
+        self.problem, self.model, self.optimizer = problem, model, optimizer
+        self.groups, self.clip, self.needs, self.clock = groups, clip, needs, clock
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.closure_driven = closure_driven
+        self.gradient_evaluations = 0
+        self.copies: dict[str, Sequence[Tensor | None]] = {}
+
+    def take(self, batch: Batch) -> Tensor:
+        """Take a step; return the batch's loss [] at the parameters before it."""
+        first_loss: list[Tensor] = []  # an optimizer may evaluate several times in a step
+
+        def closure() -> Tensor:
+            if self.closure_driven:
+                self.clock.mark("optimizer")
+            self.optimizer.zero_grad()
+            loss = self.problem.loss(self.model(batch.inputs), batch.targets).mean()
+            penalty = regularization(self.groups)
+            objective = loss if penalty is None else loss + penalty
+            objective.backward()
+            if self.clip is not None:
+                clip_gradients(self.parameters, self.clip)
+            self.gradient_evaluations += 1
+            self.clock.mark("forward_backward")
+            if not first_loss:
+                first_loss.append(loss.detach())
+                if "gradients" in self.needs:
+                    gradients = [
+                        None if p.grad is None else p.grad.clone() for p in self.parameters
+                    ]
+                    self.copies["gradients"] = gradients
+                    self.clock.mark("instruments")
+            return objective
+
+        if "start" in self.needs:
+            self.copies["start"] = [p.detach().clone() for p in self.parameters]
+            self.clock.mark("instruments")
+        if self.closure_driven:
+            self.optimizer.step(closure)  # type: ignore[arg-type]
+        else:
+            closure()
+            self.optimizer.step()
+        return first_loss[0]
+
+
+def check_clip(declared: Mapping[str, float]) -> None:
+    """Raise ValueError with one line where a declared clipping cannot be."""
+    limit = next(iter(declared.values()), 0.0)
+    one = len(declared) == 1 and set(declared) <= {"norm", "value"}
+    if not (one and isinstance(limit, int | float) and 0 < limit < math.inf):
+        raise ValueError(f"clip takes one positive 'norm' or 'value', got {dict(declared)}")
+
+
+def clip_gradients(parameters: Sequence[Tensor], declared: Mapping[str, float]) -> None:
+    """Scale the whole gradient to the declared norm at most, or cut each entry at the value."""
+    if "norm" in declared:
+        nn.utils.clip_grad_norm_(parameters, declared["norm"])
+    else:
+        nn.utils.clip_grad_value_(parameters, declared["value"])
+
+
+def has_modes(optimizer: Optimizer) -> bool:
+    """Whether it trains and evaluates at different weights (schedule-free methods)."""
+    return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
+
+
+@contextmanager
+def evaluation_mode(optimizer: Optimizer) -> Iterator[None]:
+    """Call the optimizer's ``eval()`` and ``train()`` where it has them."""
+    if not has_modes(optimizer):
+        yield
+        return
+    optimizer.eval()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        optimizer.train()  # type: ignore[attr-defined]
