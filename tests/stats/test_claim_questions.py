@@ -95,3 +95,41 @@ def test_labels_may_hold_the_words_of_a_question() -> None:
         assert (asked.b, asked.problem, asked.epochs) == (label, "mine", 8)
         asked = parse_question(f"Lark better than {label}.", labels=labels, problems=["mine"])
         assert asked.b == label
+
+
+AWKWARD = [
+    "Adam",
+    "SGD better than nothing",
+    "my lr equals 0.1",
+    "worse than SGD",
+    "A is better than B",
+    "Lion  wide?",
+    "B",
+    "A",
+]
+
+
+@pytest.mark.parametrize("a", AWKWARD)
+@pytest.mark.parametrize("b", AWKWARD)
+@pytest.mark.parametrize(
+    ("verb", "rest"), [("better than", ""), ("is worse than", " on p at 3 epochs"), ("equals", "?")]
+)
+def test_labels_may_hold_the_verb_of_a_question(a: str, b: str, verb: str, rest: str) -> None:
+    if a == b:
+        return
+    text = f"{a} {verb} {b}{rest}"
+    for written in (text, text.lower()):
+        asked = parse_question(written, labels=AWKWARD, problems=["p"])
+        assert (asked.a, asked.b) == (a, b)
+
+
+def test_a_question_with_two_readings_says_so() -> None:
+    labels = ["A", "A better than B", "B better than C", "C"]
+    with pytest.raises(QuestionError, match="can be read as 'A' better than 'B better than C' or"):
+        parse_question("A better than B better than C", labels=labels, problems=["p"])
+
+
+@pytest.mark.parametrize("margin", ["1e999", "0", "9e400%"])
+def test_margins_that_cannot_be(margin: str) -> None:
+    with pytest.raises(QuestionError, match="expected a margin"):
+        parse_question(f"a equals b within {margin}", labels=["a", "b"], problems=["p"])

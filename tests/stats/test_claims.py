@@ -17,7 +17,9 @@ from optiscope.stats.claim_question import QuestionError
 from optiscope.stats.claims import Claim, claim, next_seed_count, study_claims
 from optiscope.stats.comparison import Verdict, paired_comparison
 from optiscope.stats.refusal import Refusal
+from optiscope.stats.study_table import read_study
 from optiscope.stats.study_toml import study_toml
+from optiscope.stats.tuning_curve import tuning_summaries
 from stats.small_study import ADAM, PROBLEM, SEEDS, SGD, TWO, algorithm, planned, run, study
 
 NAN = math.nan
@@ -429,3 +431,34 @@ def test_a_suggested_study_names_problems_as_the_study_did(tmp_path: Path) -> No
         folder.declaration(), name="n", question="?", problem=PROBLEM, labels=["Adam", "SGD"]
     )
     assert tomllib.loads(text)["problems"] == ["mine.problems:it"]
+
+
+def test_the_budget_counts_different_settings(tmp_path: Path) -> None:
+    choice = {"lr": {"choice": [1e-5, 1e-4]}}
+    algorithms = [
+        algorithm("Adam", space=choice, sampler="tpe"),
+        algorithm("SGD", sampler="tpe"),
+    ]
+    folder = study(tmp_path / "unequal", TWO, algorithms=algorithms)
+    ledger = [
+        replace(e, hyperparameters={"lr": (1e-5, 1e-4)[e.index % 2]})
+        if (e.role, e.algorithm) == ("tuning", "Adam")
+        else e
+        for e in folder.ledger()
+    ]
+    by_point = {e.hyperparameters["lr"]: e.trial_hash for e in folder.ledger()
+                if (e.role, e.algorithm) == ("tuning", "Adam")}  # fmt: skip
+    folder.write_ledger(
+        [replace(e, trial_hash=by_point[e.hyperparameters["lr"]])
+         if (e.role, e.algorithm) == ("tuning", "Adam") else e for e in ledger]
+    )  # fmt: skip
+    answer = refused(folder, "budget")
+    assert "of 4 proposals on fmnist_2c2d each, the different settings were 2 for Adam" in (
+        answer.reason
+    )
+    tables = suggested(answer)["algorithms"]
+    assert [(t["budget"], t["sampler"]) for t in tables] == [(2, "grid"), (2, "tpe")]
+    summary = {s.algorithm: s for s in tuning_summaries(read_study(folder))}
+    assert (summary["Adam"].budget, summary["Adam"].proposals) == (2, 4)
+    assert len(summary["Adam"].expected or ()) == 2
+    assert (summary["SGD"].budget, summary["SGD"].proposals) == (4, 4)

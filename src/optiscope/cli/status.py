@@ -26,12 +26,14 @@ def command(folder: Path, wants_json: bool) -> None:
     from rich.text import Text
 
     from optiscope.records import DamagedRecord, StudyFolder
+    from optiscope.records.trial import canonical_json
 
     kept = StudyFolder(folder)
     declaration = kept.declaration()
     outcomes: Counter[tuple[str, str, str, str]] = Counter()
     damaged: list[str] = []
     codes: Counter[tuple[str, str]] = Counter()
+    tried: dict[tuple[str, str], set[str]] = {}
     for entry in kept.ledger():
         found = kept.store.read(entry.trial_hash, metrics=False)
         state = "open" if found is None else "damaged"
@@ -41,9 +43,13 @@ def command(folder: Path, wants_json: bool) -> None:
             state = "complete" if found.status.complete else str(found.status)
             codes.update(_codes(found.trial))
         outcomes[entry.problem, entry.algorithm, entry.role, state] += 1
+        if entry.role == "tuning":
+            settings = canonical_json(dict(entry.hyperparameters))
+            tried.setdefault((entry.problem, entry.algorithm), set()).add(settings)
     changed = _changed(codes)
     rows = [
         _row(declaration, problem, algorithm, outcomes)
+        | {"tuning_different": len(tried.get((problem, algorithm["label"]), ()))}
         for problem in declaration["problems"]
         for algorithm in declaration["algorithms"]
     ]
@@ -63,7 +69,7 @@ def command(folder: Path, wants_json: bool) -> None:
         table.add_row(
             row["problem"],
             row["algorithm"],
-            f"{row['tuning_done']} of {row['tuning_planned']}",
+            _tuning(row, len(declaration["tuning"]["seeds"])),
             f"{row['reporting_done']} of {row['reporting_planned']}",
             str(row["failed"]) if row["failed"] else "-",
         )
@@ -74,6 +80,13 @@ def command(folder: Path, wants_json: bool) -> None:
     for path, count in changed.items():
         text = f"{path} has changed since {count} of these runs, which will run again"
         console.print(Text(text, style="yellow"))
+
+
+def _tuning(row: dict[str, Any], seeds: int) -> str:
+    """Tuning trials done and planned; and how many settings they are of, where some stand twice."""
+    text = f"{row['tuning_done']} of {row['tuning_planned']}"
+    different = row["tuning_different"] * seeds
+    return f"{text}, {different} different" if different < row["tuning_done"] else text
 
 
 def _codes(trial: Trial) -> list[tuple[str, str]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from torch.optim import Optimizer
@@ -27,8 +28,12 @@ __all__ = [
     "get",
     "names",
     "refusing",
+    "takes_integers",
 ]
 
+_COUNT = re.compile(
+    r"(^|_)(steps?|iters?|iterations?|epochs?|size|frequency|freq|interval|every|rank|k|seed|history)$"
+)
 NEVER_NEGATIVE = ("lr", "weight_decay")  # not every package checks them itself
 
 _SPECS = {spec.name: spec for spec in (*first_order.SPECS, *included.SPECS)}
@@ -100,6 +105,9 @@ class BoundOptimizer:
             if argument is not None:
                 settings.setdefault(argument, value)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        for name, value in settings.items():
+            if isinstance(value, float) and takes_integers(self.spec, name):
+                settings[name] = int(value)  # 8.0 of a study's file, which stands for 8
         return self.spec.make(list(groups), **settings)
 
     def on_probe(self) -> Optimizer:
@@ -132,6 +140,8 @@ def bind(
     _check_names(spec, hyperparameters)
     for key, value in hyperparameters.items():
         wanted = _wanted_instead(value, _default(spec, key))
+        if wanted is None and takes_integers(spec, key) and not _is_integral(value):
+            wanted = "an integer"
         if key in NEVER_NEGATIVE and isinstance(value, int | float) and value < 0:
             wanted = "at least 0"
         if wanted is not None:
@@ -203,6 +213,65 @@ def _default(spec: OptimizerSpec, hyperparameter: str) -> Any:
     """Default of a hyperparameter in the optimizer's signature, or None."""
     parameter = inspect.signature(inspect.unwrap(spec.make)).parameters.get(hyperparameter)
     return None if parameter is None else parameter.default
+
+
+def takes_integers(spec: OptimizerSpec, hyperparameter: str) -> bool:
+    """Whether a hyperparameter of an optimizer is an integer, such as a number of steps.
+
+    It is where the signature annotates it so (``int``, or ``int | None``). Where there is no
+    annotation, it is where its default is an integer other than 0 and 1, which also stand for 0.0
+    and 1.0, or where it has one of these and the name of a count (``warmup_steps``).
+    """
+    for function in _initializers(inspect.unwrap(spec.make)):
+        parameter = inspect.signature(function).parameters.get(hyperparameter)
+        if parameter is None:
+            continue
+        if parameter.annotation is not parameter.empty:
+            return _is_integer_type(_annotation(function, hyperparameter, parameter.annotation))
+        default = parameter.default
+        if not isinstance(default, int) or isinstance(default, bool):
+            return False
+        return default not in (0, 1) or _COUNT.search(hyperparameter) is not None
+    return False
+
+
+def _initializers(make: Any) -> Iterator[Any]:
+    """The functions that take the hyperparameters: a factory, or a class's ``__init__``.
+
+    Those of base classes follow for as long as keyword arguments are passed on.
+    """
+    if not isinstance(make, type):
+        yield make
+        return
+    for cls in make.__mro__:
+        function = cls.__dict__.get("__init__")
+        if function is None:
+            continue
+        yield function
+        parameters = inspect.signature(function).parameters.values()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return
+
+
+def _annotation(function: Any, name: str, written: Any) -> Any:
+    """A parameter's annotation as a type, or as its text where that leads to none."""
+    try:
+        return get_type_hints(function).get(name, written)
+    except Exception:  # names that exist only while types are checked
+        return written
+
+
+def _is_integer_type(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        words = re.findall(r"\w+", annotation)
+        return "int" in words and set(words) <= {"int", "None", "Optional", "typing"}
+    parts = get_args(annotation) or (annotation,)
+    return int in parts and set(parts) <= {int, type(None)}
+
+
+def _is_integral(value: Any) -> bool:
+    """Whether a value may be given for an integer; None and lists are left to the optimizer."""
+    return not isinstance(value, float) or value.is_integer()
 
 
 def _check_names(spec: OptimizerSpec, hyperparameters: Mapping[str, Any]) -> None:

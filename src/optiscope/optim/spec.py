@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch.optim import Optimizer
 
 __all__ = ["Choice", "OptimizerSpec", "Range"]
@@ -15,19 +17,47 @@ __all__ = ["Choice", "OptimizerSpec", "Range"]
 class Range:
     """An interval [low, high] of a hyperparameter, sampled on a logarithmic or linear scale.
 
-    ``points`` is how many a grid takes in it; None leaves it to the budget.
+    ``points`` is how many a grid takes in it; None leaves it to the budget. An ``integer`` range
+    holds the integers from low to high, both included.
     """
 
     low: float
     high: float
     log: bool = True
     points: int | None = None
+    integer: bool = False
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
             raise ValueError(f"expected low < high, got low={self.low}, high={self.high}")
         if self.log and self.low <= 0:
-            raise ValueError(f"a logarithmic range needs low > 0, got low={self.low}")
+            raise ValueError(
+                f"a logarithmic range needs low > 0, got low={self.low}: or say log = false"
+            )
+        if self.integer and not (float(self.low).is_integer() and float(self.high).is_integer()):
+            raise ValueError(
+                f"a range of integers needs integers as its ends, got {self.low} and {self.high}"
+            )
+
+    def grid(self, points: int) -> list[float]:
+        """``points`` values at even distances on the range's scale, both ends included.
+
+        One point is the middle. An integer range gives the nearest integers, each once, so that
+        there may be fewer.
+        """
+        low, high = self.low, self.high
+        if points == 1:
+            values = [math.sqrt(low * high) if self.log else (low + high) / 2]
+        else:
+            space = np.geomspace if self.log else np.linspace
+            values = [low, *[float(v) for v in space(low, high, points)][1:-1], high]
+        return sorted({round(v) for v in values}) if self.integer else values
+
+    def at(self, share: float) -> float:
+        """The value at a share in [0, 1) of the way from low to high, on the range's scale."""
+        low, high = self.low, self.high + 1 if self.integer else self.high
+        value = low * (high / low) ** share if self.log else low + (high - low) * share
+        return min(math.floor(value), int(self.high)) if self.integer else float(value)
 
 
 @dataclass(frozen=True)

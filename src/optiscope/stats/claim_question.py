@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optiscope.errors import OptiscopeError
+from optiscope.errors import OptiscopeError, shorten
 from optiscope.hints import did_you_mean
 from optiscope.stats.comparison import Verdict
 
@@ -66,13 +67,9 @@ def parse_question(text: str, *, labels: Sequence[str], problems: Sequence[str])
     Raises:
         QuestionError: the form is not understood, or a name is unknown (with the nearest one).
     """
-    words = " ".join(text.strip().rstrip("?").split())
-    halves = _VERB.split(words)
-    if len(halves) != 3:
-        raise QuestionError(f"expected {FORM}; got {text!r}")
-    first, verb, rest = halves
-    second, rest = _label_first(rest, labels)
-    clauses = [c for c in _CLAUSE.split(rest.rstrip(".")) if c]
+    words = _plain(text)
+    first, verb, second, rest = _parts(words, labels)
+    clauses = [c for c in _CLAUSE.split(rest.rstrip(" .?")) if c]
     values: dict[str, str] = {}
     for clause in clauses:
         keyword, _, value = clause.partition(" ")
@@ -96,22 +93,58 @@ def parse_question(text: str, *, labels: Sequence[str], problems: Sequence[str])
     )
 
 
+def _parts(words: str, labels: Sequence[str]) -> tuple[str, str, str, str]:
+    """First name, verb, second name and the clauses behind it.
+
+    A label may hold a verb itself, so that of several verbs the one counts that stands between two
+    labels of the study.
+
+    Raises:
+        QuestionError: no verb, or several and none, or more than one, between two labels.
+    """
+    found = list(_VERB.finditer(words))
+    readings = []
+    for match in found:
+        second, rest = _label_first(words[match.end() :], labels)
+        known = _is_label(words[: match.start()], labels) and _is_label(second, labels)
+        if known and (not rest.strip(" .?") or _CLAUSE.match(rest)):
+            readings.append((words[: match.start()], match[1], second, rest))
+    if len(readings) == 1:
+        return readings[0]
+    if len(readings) > 1:
+        ways = " or ".join(f"{a!r} {verb} {b!r}" for a, verb, b, _ in readings)
+        raise QuestionError(f"{shorten(words)} can be read as {ways}: rename one of the labels")
+    if len(found) != 1:
+        raise QuestionError(f"expected {FORM}; got {shorten(words)}")
+    second, rest = _label_first(words[found[0].end() :], labels)
+    return words[: found[0].start()], found[0][1], second, rest
+
+
+def _is_label(name: str, labels: Sequence[str]) -> bool:
+    return name.casefold() in (_plain(label).casefold() for label in labels)
+
+
+def _plain(label: str) -> str:
+    """A label as questions write it, with single blanks."""
+    return " ".join(label.split())
+
+
 def _label_first(text: str, labels: Sequence[str]) -> tuple[str, str]:
     """The longest label that a text begins with, else all up to a clause; and the rest."""
-    for label in sorted(labels, key=len, reverse=True):
+    for label in sorted(map(_plain, labels), key=len, reverse=True):
         after = text[len(label) :]
         if text.casefold().startswith(label.casefold()) and (
-            not after.strip(".") or after[0] == " "
+            not after.strip(" .?") or after[0] == " "
         ):
             return text[: len(label)], after
     name = _CLAUSE.split(text)[0]
-    return name.rstrip("."), text[len(name) :]
+    return name.rstrip(" .?"), text[len(name) :]
 
 
 def _match(name: str, known: Sequence[str], kind: str) -> str:
     if name in known:
         return name
-    same = [k for k in known if k.casefold() == name.casefold()]
+    same = [k for k in known if _plain(k).casefold() == name.casefold()]
     if len(same) == 1:
         return same[0]
     if same:
@@ -137,6 +170,6 @@ def _metric(text: str) -> str:
 def _margin(text: str) -> float:
     found = re.fullmatch(r"(\d*\.?\d+(?:e[+-]?\d+)?)\s*(%?)", text, re.IGNORECASE)
     value = float(found.group(1)) / (100 if found.group(2) else 1) if found else 0.0
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise QuestionError(f"expected a margin such as 'within 0.005', got 'within {text}'")
     return value

@@ -251,14 +251,19 @@ def _claim(
         epochs=int(evidence.declaration["epochs"][problem]),
         a=a,
         b=b,
-        a_name=algorithm_name(evidence.algorithm(a)),
-        b_name=algorithm_name(evidence.algorithm(b)),
+        a_name=_name(evidence, problem, a),
+        b_name=_name(evidence, problem, b),
         comparison=comparison,
         family=1,
         level=level,
         correction="one comparison",
         stages=None if plan is None else plan.stages,
     )
+
+
+def _name(evidence: Evidence, problem: str, label: str) -> str:
+    tried = evidence.settings_tried(problem, label)
+    return algorithm_name(evidence.algorithm(label), tried=tried)
 
 
 def _mirrored(claim: Claim) -> Claim:

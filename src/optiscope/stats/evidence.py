@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from optiscope.records import DamagedRecord, Entry, Run, Status, StudyFolder
+from optiscope.records.trial import canonical_json
 
 __all__ = ["Evidence", "Part", "outcome", "read_evidence"]
 
@@ -79,6 +80,15 @@ class Evidence:
         """Numbers of seeds at which the study was declared to look; None where it looks once."""
         declared = self.declaration.get("until_decided")
         return None if declared is None else tuple(int(n) for n in declared["stages"])
+
+    def settings_tried(self, problem: str, label: str) -> int:
+        """Number of different hyperparameters among the proposals of a tuning.
+
+        A sampler may propose one point again, of a choice of two for example: its trial is the
+        same, so that nothing more is learned from it.
+        """
+        parts = self.tuning.get((problem, label), [])
+        return len({canonical_json(dict(part.entry.hyperparameters)) for part in parts})
 
     def common_seeds(self, problem: str, a: str, b: str) -> list[int]:
         """Seeds planned for both, in the declared order."""

@@ -22,11 +22,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def algorithm_name(entry: Mapping[str, Any]) -> str:
+def algorithm_name(entry: Mapping[str, Any], *, tried: int | None = None) -> str:
     """A(Φ, budget) in words: search space, fixed values, what shapes training, tuning budget.
 
     Args:
         entry: one of the ``algorithms`` of a study's resolved declaration.
+        tried: number of different settings among its proposals, where it is known; named where it
+            is below the budget.
 
     Returns:
         For example ``Adam(lr log[1e-5, 0.1], weight_decay=5e-4; cosine schedule; budget 8 by
@@ -38,11 +40,17 @@ def algorithm_name(entry: Mapping[str, Any]) -> str:
     inside += [f"{name}={short_number(value)}" for name, value in fixed.items()]
     parts = [", ".join(inside)] if inside else []
     parts += [f"{_rule(entry[key])} {word}" for key, word in _SHAPERS.items() if entry.get(key)]
-    parts.append(f"budget {entry['budget']} by {entry['sampler']}" if space else "untuned")
+    parts.append(_budget(entry, tried) if space else "untuned")
     label, optimizer = str(entry["label"]), str(entry["optimizer"])
     same = label.casefold() == optimizer.rpartition(":")[2].casefold()
     head = label if same else f"{label} = {optimizer}"
     return f"{head}({'; '.join(parts)})"
+
+
+def _budget(entry: Mapping[str, Any], tried: int | None) -> str:
+    text = f"budget {entry['budget']} by {entry['sampler']}"
+    fewer = tried is not None and 0 < tried < int(entry["budget"])
+    return f"{text}, {tried} different" if fewer else text
 
 
 _SHAPERS = {

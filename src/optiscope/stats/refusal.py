@@ -103,7 +103,13 @@ class _Case:
         return {x: int(entry["budget"]) for x, entry in entries.items() if entry.get("space")}
 
     def refusal(
-        self, rule: str, reason: str, *, epochs: int | None = None, metric: str | None = None
+        self,
+        rule: str,
+        reason: str,
+        *,
+        epochs: int | None = None,
+        metric: str | None = None,
+        budget: int | None = None,
     ) -> Refusal:
         """A refusal whose study changes what is given, and mends whatever else would be refused."""
         declaration = self.evidence.declaration
@@ -121,7 +127,7 @@ class _Case:
             epochs=epochs,
             metric=metric,
             seeds=self.fresh_seeds(seeds if seeds > 1 else FEWEST_SEEDS, unseen=rule == "metric"),
-            budget=max(budgets) if len(budgets) > 1 else None,
+            budget=budget or (max(budgets) if len(budgets) > 1 else None),
         )
         return Refusal(self.problem, self.a, self.b, rule, reason, study)
 
@@ -173,12 +179,22 @@ def _test_metric(case: _Case) -> Refusal | None:
 def _budget(case: _Case) -> Refusal | None:
     """An untuned algorithm would be the same at any budget, and is compared at any."""
     budgets = case.budgets
-    if len(set(budgets.values())) < 2:
+    if len(set(budgets.values())) > 1:
+        return case.refusal(
+            "budget",
+            f"{case.a} was tuned with {budgets[case.a]} trials on {case.problem} and {case.b} with "
+            f"{budgets[case.b]}: more trials find a better best, whatever the algorithm",
+        )
+    tried = {label: case.evidence.settings_tried(case.problem, label) for label in budgets}
+    # As long as proposals are to come, the numbers may still become equal.
+    if len(set(tried.values())) < 2 or _unfinished(case) is not None:
         return None
+    words = " and ".join(f"{tried[x]} for {x}" for x in case.labels)
     return case.refusal(
         "budget",
-        f"{case.a} was tuned with {budgets[case.a]} trials on {case.problem} and {case.b} with "
-        f"{budgets[case.b]}: more trials find a better best, whatever the algorithm",
+        f"of {counted(budgets[case.a], 'proposal')} on {case.problem} each, the different settings "
+        f"were {words}: more settings find a better best, whatever the algorithm",
+        budget=min(tried.values()),
     )
 
 

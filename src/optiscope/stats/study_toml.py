@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -81,6 +82,11 @@ def _tuning(table: Mapping[str, Any], budget: int | None) -> dict[str, Any]:
     space = table.get("space")
     if not space:
         return {"space": None}
+    # That a range holds integers follows from the optimizer.
+    space = {n: {k: v for k, v in d.items() if k != "integer"} for n, d in space.items()}
+    sizes = [len(d["choice"]) for d in space.values() if "choice" in d]
+    if len(sizes) == len(space) and math.prod(sizes) == budget:
+        return {"space": space, "sampler": "grid", "budget": budget}  # every setting once
     if budget in (None, table["budget"]) or table["sampler"] != "grid":
         return {"space": space, "sampler": table["sampler"], "budget": budget or table["budget"]}
     # A grid has as many trials as points: any other number takes fewer words and another sampler.

@@ -1,6 +1,6 @@
 """What tuning cost and found: expected best of n trials, edge of the space, bias of the winner.
 
-Index legend: B trials, the tuning budget; n of them, 1 <= n <= B.
+Index legend: B different settings that were tried; n of them, 1 <= n <= B.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from optiscope.records import higher_is_better
-from optiscope.stats.sensitivity import Edge, edges, selection_metric, tried
+from optiscope.records.trial import canonical_json
+from optiscope.stats.sensitivity import Edge, Tried, edges, selection_metric, tried
 from optiscope.stats.study_table import StudyTables
 
 __all__ = ["SelectionBias", "TuningSummary", "expected_best", "selection_bias", "tuning_summaries"]
@@ -46,7 +47,8 @@ class TuningSummary:
         problem: name.
         algorithm: label.
         metric: that selected, ``valid_loss`` or another figure of the validation set.
-        budget: B, trials that ran, failed and pruned ones included.
+        budget: B, different settings that ran, failed and pruned ones included.
+        proposals: how often the sampler proposed one of them; more than B where it repeated some.
         failed: how many of them failed.
         pruned: how many the tuning ended early.
         charge: value that a failed or pruned trial is charged with: the worst that any trial of any
@@ -64,6 +66,7 @@ class TuningSummary:
     algorithm: str
     metric: str
     budget: int
+    proposals: int
     failed: int
     pruned: int
     charge: float | None
@@ -131,7 +134,8 @@ def tuning_summaries(tables: StudyTables) -> list[TuningSummary]:
     better = higher_is_better(metric)
     summaries = []
     for problem in tables.problems:
-        found = {label: tried(tables, problem, label) for label in tables.labels}
+        proposed = {label: tried(tables, problem, label) for label in tables.labels}
+        found = {label: _different(points) for label, points in proposed.items()}
         finite = [p.value for points in found.values() for p in points if not p.failed]
         charge = (min(finite) if better else max(finite)) if finite else None
         for label, points in found.items():
@@ -147,6 +151,7 @@ def tuning_summaries(tables: StudyTables) -> list[TuningSummary]:
                     algorithm=label,
                     metric=metric,
                     budget=len(points),
+                    proposals=len(proposed[label]),
                     failed=sum(p.failed and not p.pruned for p in points),
                     pruned=sum(p.pruned for p in points),
                     charge=charge,
@@ -161,6 +166,14 @@ def tuning_summaries(tables: StudyTables) -> list[TuningSummary]:
                 )
             )
     return summaries
+
+
+def _different(points: Sequence[Tried]) -> list[Tried]:
+    """The first proposal of every setting: proposed again, it is the same trial."""
+    first: dict[str, Tried] = {}
+    for point in points:
+        first.setdefault(canonical_json(dict(point.hyperparameters)), point)
+    return list(first.values())
 
 
 def _curve(

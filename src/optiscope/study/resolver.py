@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +146,16 @@ class _Resolver:
             raise
         space: dict[str, Range | Choice]
         if table.space is None:
-            space = {k: v for k, v in spec.space.items() if k not in table.fixed}
+            space = {
+                k: _of_integers(v) if registry.takes_integers(spec, k) else v
+                for k, v in spec.space.items()
+                if k not in table.fixed
+            }
         else:
-            space = {k: self._dimension((*path, "space", k), v) for k, v in table.space.items()}
+            space = {
+                k: self._dimension((*path, "space", k), v, integer=registry.takes_integers(spec, k))
+                for k, v in table.space.items()
+            }
             if not space:
                 self._fail(
                     (*path, "space"),
@@ -175,12 +183,12 @@ class _Resolver:
         )
 
     def _dimension(
-        self, path: tuple[str | int, ...], table: RangeTable | ChoiceTable
+        self, path: tuple[str | int, ...], table: RangeTable | ChoiceTable, *, integer: bool
     ) -> Range | Choice:
         try:
             if isinstance(table, ChoiceTable):
                 return Choice(table.choice)
-            return Range(table.low, table.high, table.log, table.points)
+            return Range(table.low, table.high, table.log, table.points, integer)
         except ValueError as error:
             self._fail(path, f"{path[-1]}: {error}")
             raise
@@ -204,9 +212,9 @@ class _Resolver:
             if isinstance(dimension, Choice):
                 size *= len(dimension.values)
             elif dimension.points:
-                size *= dimension.points
+                size *= len(dimension.grid(dimension.points))
             elif len(ranges) == 1 and len(space) == 1:
-                size *= declared
+                size *= len(dimension.grid(declared))
             else:
                 self._fail(
                     (*path, "space", name),
@@ -342,10 +350,14 @@ class _Resolver:
         return chosen
 
 
+def _of_integers(dimension: Range | Choice) -> Range | Choice:
+    return replace(dimension, integer=True) if isinstance(dimension, Range) else dimension
+
+
 def corners(space: Mapping[str, Range | Choice]) -> list[dict[str, Any]]:
     """The lowest and the highest value of every dimension together, and each choice."""
-    low = {n: d.low if isinstance(d, Range) else d.values[0] for n, d in space.items()}
-    high = {n: d.high if isinstance(d, Range) else d.values[-1] for n, d in space.items()}
+    low = {n: d.at(0.0) if isinstance(d, Range) else d.values[0] for n, d in space.items()}
+    high = {n: _high(d) if isinstance(d, Range) else d.values[-1] for n, d in space.items()}
     others = [
         {**low, name: value}
         for name, dimension in space.items()
@@ -353,3 +365,7 @@ def corners(space: Mapping[str, Range | Choice]) -> list[dict[str, Any]]:
         for value in dimension.values[1:-1]
     ]
     return [low, high, *others]
+
+
+def _high(dimension: Range) -> float:
+    return int(dimension.high) if dimension.integer else dimension.high

@@ -176,4 +176,6 @@ def _plain_dimension(dimension: Range | Choice) -> dict[str, Any]:
     if isinstance(dimension, Choice):
         return {"choice": list(dimension.values)}
     plain: dict[str, Any] = {"low": dimension.low, "high": dimension.high, "log": dimension.log}
-    return plain if dimension.points is None else plain | {"points": dimension.points}
+    if dimension.points is not None:
+        plain["points"] = dimension.points
+    return plain | {"integer": True} if dimension.integer else plain

@@ -20,6 +20,7 @@ from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
+    IntDistribution,
 )
 from scipy.stats import qmc
 
@@ -107,6 +108,8 @@ def _distribution(dimension: Range | Choice) -> BaseDistribution:
     """Choices go by their number, because Optuna takes plain values only, and no lists."""
     if isinstance(dimension, Choice):
         return CategoricalDistribution(range(len(dimension.values)))
+    if dimension.integer:
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
 
@@ -135,9 +138,7 @@ def _at(dimension: Range | Choice, u: float) -> float:
     """The value of a range, or the number of a choice, at a share ``u`` in [0, 1) of the way."""
     if isinstance(dimension, Choice):
         return int(u * len(dimension.values))
-    if dimension.log:
-        return float(dimension.low * (dimension.high / dimension.low) ** u)
-    return float(dimension.low + (dimension.high - dimension.low) * u)
+    return dimension.at(u)
 
 
 def _grid(algorithm: Algorithm) -> list[Mapping[str, Any]]:
@@ -147,12 +148,5 @@ def _grid(algorithm: Algorithm) -> list[Mapping[str, Any]]:
         if isinstance(dimension, Choice):
             axes.append(list(range(len(dimension.values))))
             continue
-        points = dimension.points or algorithm.budget
-        if points == 1:
-            low, high = dimension.low, dimension.high
-            axes.append([math.sqrt(low * high) if dimension.log else (low + high) / 2])
-            continue
-        space = np.geomspace if dimension.log else np.linspace
-        inner = [float(v) for v in space(dimension.low, dimension.high, points)]
-        axes.append([dimension.low, *inner[1:-1], dimension.high])
+        axes.append(list(dimension.grid(dimension.points or algorithm.budget)))
     return [dict(zip(algorithm.space, point, strict=True)) for point in itertools.product(*axes)]

@@ -116,7 +116,12 @@ def chosen_table(
 def full_names(tables: StudyTables, labels: Sequence[str]) -> list[str]:
     """A(Φ, budget) of each algorithm in words."""
     declared = {a["label"]: a for a in tables.declaration["algorithms"]}
-    return [algorithm_name(declared[label]) for label in labels]
+    return [algorithm_name(declared[label], tried=_fewest_tried(tables, label)) for label in labels]
+
+
+def _fewest_tried(tables: StudyTables, label: str) -> int:
+    """Different settings that a tuning tried, on the problem where these were fewest."""
+    return min(tables.evidence.settings_tried(problem, label) for problem in tables.problems)
 
 
 def _good_range(s: Sensitivity) -> str:
@@ -134,6 +139,8 @@ def _good_range(s: Sensitivity) -> str:
 def _lost(summary: TuningSummary) -> str:
     """Trials without a value of their end."""
     text = f"{summary.failed} of {summary.budget}"
+    if summary.proposals > summary.budget:
+        text += f" different of {summary.proposals} proposals"
     return f"{text}, {summary.pruned} pruned" if summary.pruned else text
 
 
