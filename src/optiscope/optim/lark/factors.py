@@ -120,7 +120,8 @@ def renew(block: Block) -> tuple[Block, Tensor]:
     core = (basis.mT @ image).to(torch.float64)
     core = (core + core.mT) / 2
     trace = core.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
-    trace = torch.where(trace > 0, trace, torch.ones_like(trace))
+    positive = trace > 0
+    trace = torch.where(positive, trace, torch.ones_like(trace))
     shift = max(_SHIFT, 16 * torch.finfo(basis.dtype).eps)
     eye = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
     root, _ = torch.linalg.cholesky_ex(core / trace + shift * eye)
@@ -129,7 +130,9 @@ def renew(block: Block) -> tuple[Block, Tensor]:
     values, vectors = _eigen(half.mT @ half)
     safe = values.clamp(min=shift).rsqrt()
     pairs = _straighten(half @ (vectors * safe.unsqueeze(-2)))
-    kept = (values - shift).clamp(min=0) * trace[..., 0].to(values.dtype)
+    # Of a zero matrix the shift's own rounding would be left, other on every processor.
+    size = torch.where(positive, trace, torch.zeros_like(trace))
+    kept = (values - shift).clamp(min=0) * size[..., 0].to(values.dtype)
     return Block(pairs, pairs * kept.unsqueeze(-2)), kept
 
 
