@@ -28,6 +28,8 @@ from typing import Any
 from unittest import mock
 
 import torch
+from optiscope.train.layout import in_fast_layout
+from optiscope.train.process import prepare_process
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -36,8 +38,9 @@ from optiscope.data.samples import Samples
 from optiscope.linalg.low_rank import shrink_values
 from optiscope.optim.lark import factors, matrix_step
 from optiscope.optim.lark.factors import ThinParts
-from optiscope.optim.lark.matrix_step import LayerState, MatrixRule
+from optiscope.optim.lark.matrix_step import LayerState
 from optiscope.optim.lark.optimizer import Lark
+from optiscope.optim.lark.settings import LarkSettings
 from optiscope.train.device import in_fast_layout, prepare_process
 
 EVERY, GROWTH = 10, 0.07  # Lark's own: steps between corrections of a length, and their size
@@ -259,12 +262,17 @@ class Products:
         self.count += 1
 
     def _gather(
-        self, state: LayerState, gradient: Tensor, thin: ThinParts, rule: MatrixRule, live: Tensor
+        self,
+        state: LayerState,
+        gradient: Tensor,
+        thin: ThinParts,
+        settings: LarkSettings,
+        live: Tensor,
     ) -> LayerState:
         if self.kind != "factors":
-            return lark_gather(state, gradient, thin, rule, live)
+            return lark_gather(state, gradient, thin, settings, live)
         image = self.images[gradient.data_ptr()].flatten(1)
-        return lark_gather(state, image, factors.thin_parts(image, state.by), rule, live)
+        return lark_gather(state, image, factors.thin_parts(image, state.by), settings, live)
 
 
 class PredictiveTest:
@@ -300,11 +308,11 @@ class PredictiveTest:
         self.missed = ~fits
         return lark_lengthen(state, gradient, thin, *rest)
 
-    def renew(self, state: LayerState, rule: MatrixRule) -> LayerState:
+    def renew(self, state: LayerState, settings: LarkSettings) -> LayerState:
         """Lark's own, of the layers that were missed."""
         self.asked += self.missed.numel()
         self.renewed += int(self.missed.sum())
-        fresh = lark_renew(state, rule)
+        fresh = lark_renew(state, settings)
         return LayerState(
             **{
                 name: torch.where(

@@ -244,3 +244,27 @@ def test_what_hooks_make_of_a_loaded_state_counts() -> None:
     optimizer.load_state_dict(saved)
     expected = 2 * saved["state"][0]["momentum"]
     assert torch.equal(optimizer.state[weight]["momentum"], expected)
+
+
+@pytest.mark.parametrize("name", ["total_steps", "horizon"])
+def test_the_number_of_steps_has_two_names_and_either_may_be_changed(name: str) -> None:
+    weight, other = square(), square()
+    optimizer = Lark([{"params": [weight], name: 20}, {"params": [other]}], total_steps=50)
+    both = [(group["total_steps"], group["horizon"]) for group in optimizer.param_groups]
+    assert both == [(20, 20), (50, 50)]
+    saved = optimizer.state_dict()
+    optimizer.param_groups[1][name] = 30
+    pull(optimizer)
+    changed = optimizer.param_groups[1]
+    assert (changed["total_steps"], changed["horizon"]) == (30, 30)
+    for group in saved["param_groups"]:
+        del group["horizon" if name == "total_steps" else "total_steps"]
+    again = Lark([{"params": [weight]}, {"params": [other]}])
+    again.load_state_dict(saved)
+    pull(again)
+    assert [group["horizon"] for group in again.param_groups] == [20, 50]
+
+
+def test_two_numbers_of_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected total_steps or horizon, its former name"):
+        Lark([square()], total_steps=5, horizon=6)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from optiscope.optim.lark.factors import (
     Block,
-    Preconditioner,
+    FactorPowers,
     first_block,
     gains,
     gather,
@@ -138,14 +138,14 @@ def test_no_direction_counts_less_than_the_rest() -> None:
     torch.testing.assert_close(1 + coefficients, torch.tensor([0.5, 1.0]))
 
 
-def case(batch: tuple[int, ...]) -> tuple[Tensor, Tensor, Preconditioner, Tensor, Tensor]:
+def case(batch: tuple[int, ...]) -> tuple[Tensor, Tensor, FactorPowers, Tensor, Tensor]:
     """Two matrices, their preconditioner, and the dense f(L) and f(R)."""
     left, right = orthonormal(*batch, 9, 3), orthonormal(*batch, 14, 5)
     c, e = torch.randn(*batch, 3).double(), torch.randn(*batch, 5).double()
     f_left = torch.eye(9).double() + left @ torch.diag_embed(c) @ left.mT
     f_right = torch.eye(14).double() + right @ torch.diag_embed(e) @ right.mT
     x, y = torch.randn(2, *batch, 9, 14, dtype=torch.float64)
-    return x, y, Preconditioner(left, c, right, e), f_left, f_right
+    return x, y, FactorPowers(left, c, right, e), f_left, f_right
 
 
 @pytest.mark.parametrize("batch", [(), (3,)])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from optiscope.optim.lark.factors import (
     Block,
-    Preconditioner,
+    FactorPowers,
     first_block,
     gains,
     precondition_,
@@ -131,7 +131,7 @@ def test_one_full_side_of_one_matrix_orthogonalises_it(shape: tuple[int, int]) -
     block, values = renew(Block(start.basis, read @ read.mT @ start.basis))
     coefficients, _ = gains(values, values.sum(), d, 0.5)
     nothing = torch.zeros(read.shape[1], 0, dtype=torch.float64), torch.zeros(0).double()
-    direction = precondition_(read.clone(), Preconditioner(block.basis, coefficients, *nothing))
+    direction = precondition_(read.clone(), FactorPowers(block.basis, coefficients, *nothing))
     u, _, v = torch.linalg.svd(read, full_matrices=False)
     scale = direction.norm() / d**0.5
     torch.testing.assert_close(direction / scale, u @ v)

@@ -21,7 +21,7 @@ from optiscope.linalg.orthonormal import orthonormalize
 
 __all__ = [
     "Block",
-    "Preconditioner",
+    "FactorPowers",
     "ThinParts",
     "asking_is_free",
     "first_block",
@@ -52,8 +52,8 @@ class Block(NamedTuple):
     image: Tensor
 
 
-class Preconditioner(NamedTuple):
-    """f(L) and f(R) of a layer, f(A) = I + U diag(c) U'.
+class FactorPowers(NamedTuple):
+    """Powers f(L) and f(R) of a layer's two factors, f(A) = I + U diag(c) U'.
 
     Attributes:
         left: U of L [..., M, K].
@@ -204,7 +204,7 @@ def gains(values: Tensor, trace: Tensor, size: int, power: float) -> tuple[Tenso
     return coefficients, rest
 
 
-def precondition_(matrix: Tensor, by: Preconditioner) -> Tensor:
+def precondition_(matrix: Tensor, by: FactorPowers) -> Tensor:
     """f(L) X f(R) for X [..., M, N], in place: 8 M N K flops in three passes over the matrix."""
     left, c, right, e = by
     rows = left.mT @ matrix  # [..., K, N]
@@ -226,14 +226,14 @@ def inner(x: Tensor, y: Tensor) -> Tensor:
     return flat.squeeze(-1).squeeze(-1)
 
 
-def thin_parts(matrix: Tensor, by: Preconditioner) -> ThinParts:
+def thin_parts(matrix: Tensor, by: FactorPowers) -> ThinParts:
     """The parts of X [..., M, N] in the kept directions: two thin products."""
     rows = by.left.mT @ matrix
     columns = matrix @ by.right
     return ThinParts(rows, columns, by.left.mT @ columns)
 
 
-def inner_product(whole: Tensor, x: ThinParts, y: ThinParts, by: Preconditioner) -> Tensor:
+def inner_product(whole: Tensor, x: ThinParts, y: ThinParts, by: FactorPowers) -> Tensor:
     """<X, f(L) Y f(R)> [...] from <X, Y> [...] and thin parts, without another large product."""
     c, e = by.left_gains, by.right_gains
     both = c.unsqueeze(-1) * e.unsqueeze(-2) * x.core * y.core

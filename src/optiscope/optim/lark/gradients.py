@@ -1,8 +1,8 @@
-"""Which gradients count in a step of Lark, and what is said of those that are not finite."""
+"""Which gradients count in a step of Lark, and the warning of those that are not finite."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from optiscope.optim.checks import end_if_hopeless, warn_caller
 from optiscope.optim.lark import factors
+from optiscope.optim.lark.settings import check_parameter
+from optiscope.optim.lark.weights import LOW_PRECISION
 
-__all__ = ["GradientScreen", "LiveGradient"]
+__all__ = ["GradientScreen", "LiveGradient", "dense_gradients"]
 
 
 class LiveGradient(NamedTuple):
@@ -24,6 +26,22 @@ class LiveGradient(NamedTuple):
 
     value: Tensor
     live: Tensor
+
+
+def dense_gradients(params: Iterable[Tensor]) -> dict[Tensor, Tensor]:
+    """Dense gradients, in float32 at least, of the parameters that have one.
+
+    Raises:
+        TypeError: a parameter is sharded or not real.
+    """
+    gradients = {}
+    for p in params:
+        if p.grad is None or p.numel() == 0:
+            continue
+        check_parameter(p)
+        gradient = p.grad.to_dense() if p.grad.layout != torch.strided else p.grad
+        gradients[p] = gradient.float() if gradient.dtype in LOW_PRECISION else gradient
+    return gradients
 
 
 class GradientScreen:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from optiscope.optim.lark import factors
-from optiscope.optim.lark.factors import Block, Preconditioner, ThinParts
+from optiscope.optim.lark.factors import Block, FactorPowers, ThinParts
+from optiscope.optim.lark.settings import LarkSettings
 
 __all__ = [
     "LayerState",
-    "MatrixRule",
     "advance",
     "first_length",
     "first_state",
@@ -27,27 +27,13 @@ __all__ = [
     "lengthen",
     "renew",
     "unit_length",
+    "update",
 ]
 
 # Lengths in units of `unit_length`, chosen on digits, MNIST and Fashion-MNIST: see docs/lark.md.
 _FIRST_DISTANCE = 1 / 3
 _LEAST_LENGTH, _MOST_LENGTH = 0.01, 0.5
 _MOST_STEPS = 10  # that a correction of the length may count for
-
-
-@dataclass(frozen=True)
-class MatrixRule:
-    """The constants of a step on matrices.
-
-    Attributes:
-        power: of each factor's inverse.
-        momentum: of the average of gradients; Nesterov's lookahead is always taken.
-        forget: weight in the factors of a gradient that is gathered.
-    """
-
-    power: float
-    momentum: float
-    forget: float
 
 
 @dataclass(frozen=True)
@@ -81,9 +67,9 @@ class LayerState:
     log_length: Tensor
 
     @property
-    def by(self) -> Preconditioner:
+    def by(self) -> FactorPowers:
         """The factors as they are applied."""
-        return Preconditioner(self.left, self.left_gains, self.right, self.right_gains)
+        return FactorPowers(self.left, self.left_gains, self.right, self.right_gains)
 
 
 def unit_length(m: int, n: int) -> float:
@@ -142,14 +128,51 @@ def first_state(gradient: Tensor, pairs: tuple[int, int], length: float) -> Laye
     )
 
 
+def update(
+    state: LayerState,
+    gradient: Tensor,
+    settings: LarkSettings,
+    *,
+    gather_now: bool,
+    elapsed: int,
+    live: Tensor,
+    out: Tensor | None = None,
+) -> tuple[LayerState, Tensor, Tensor]:
+    """Lark's step on matrices of equal shape: the state after it, the direction, and its scale.
+
+    In this order, where it is due: the length is corrected by the new gradient, which the momentum
+    has not yet taken in; the gradient enters the second moments; the factors are renewed; momentum
+    takes the gradient in, and is whitened by the factors.
+
+    Args:
+        state: of the layers [...].
+        gradient: of the layers [..., M, N].
+        settings: of their group.
+        gather_now: whether the gradient enters the second moments.
+        elapsed: gradients since length and factors were last renewed, zero where they are not now.
+        live: one, or zero for layers to leave as they are [...].
+        out: memory for the direction [..., M, N].
+    """
+    if elapsed or gather_now:
+        thin = factors.thin_parts(gradient, state.by)
+    if elapsed:
+        state = lengthen(state, gradient, thin, settings, elapsed, live)
+    if gather_now:
+        state = gather(state, gradient, thin, settings, live)
+    if elapsed and state.left.shape[-1]:
+        state = renew(state, settings)
+    direction, scale = advance(state, gradient, settings, live, out)
+    return state, direction, scale
+
+
 def gather(
-    state: LayerState, gradient: Tensor, thin: ThinParts, rule: MatrixRule, live: Tensor
+    state: LayerState, gradient: Tensor, thin: ThinParts, settings: LarkSettings, live: Tensor
 ) -> LayerState:
     """State after the moments have taken in a gradient, given with its ``thin`` parts.
 
     ``live`` [...] is one, or zero for layers to leave as they are.
     """
-    weight = rule.forget * live
+    weight = settings.forget * live
     wide = weight[..., None, None]
     return replace(
         state,
@@ -163,17 +186,16 @@ def lengthen(
     state: LayerState,
     gradient: Tensor,
     thin: ThinParts,
-    growth: float,
+    settings: LarkSettings,
     steps: int,
     live: Tensor,
-    least: float | Tensor,
 ) -> LayerState:
     """State with the step's length corrected by a gradient that the momentum has not yet taken in.
 
     The gradient comes with its ``thin`` parts. The length's logarithm grows by ``growth`` a step
     times the cosine, in the factors' own metric, of the gradient with the momentum: positive while
     steps fall short of what lies ahead, negative once they overshoot. ``steps`` is the number since
-    the last correction, of which ten count. ``least`` is the :func:`least_log_length`.
+    the last correction, of which ten count. It ends at :func:`least_log_length`.
     """
     by, momentum = state.by, state.momentum
     past = factors.thin_parts(momentum, by)
@@ -182,13 +204,14 @@ def lengthen(
     both = factors.inner_product(factors.inner(gradient, momentum), thin, past, by)
     size = own.clamp(min=0).sqrt() * kept.clamp(min=0).sqrt()
     cosine = torch.where(size > 0, both / torch.where(size > 0, size, 1.0), 0.0).clamp(-1, 1)
-    change = growth * min(steps, _MOST_STEPS) * live * cosine
+    change = settings.growth * min(steps, _MOST_STEPS) * live * cosine
     longer = (state.log_length + change).clamp(max=math.log(_MOST_LENGTH))
+    least = least_log_length(settings.lr)
     shortest = least.to(longer) if isinstance(least, Tensor) else longer.new_full((), least)
     return replace(state, log_length=longer.maximum(shortest))
 
 
-def renew(state: LayerState, rule: MatrixRule) -> LayerState:
+def renew(state: LayerState, settings: LarkSettings) -> LayerState:
     """State with factors that fit the moments gathered so far."""
     m, n = state.momentum.shape[-2:]
     left, left_values = factors.renew(Block(state.left, state.left_image))
@@ -198,16 +221,20 @@ def renew(state: LayerState, rule: MatrixRule) -> LayerState:
         left=left.basis,
         left_image=left.image,
         left_values=left_values,
-        left_gains=factors.gains(left_values, state.trace, m, rule.power)[0],
+        left_gains=factors.gains(left_values, state.trace, m, settings.power)[0],
         right=right.basis,
         right_image=right.image,
         right_values=right_values,
-        right_gains=factors.gains(right_values, state.trace, n, rule.power)[0],
+        right_gains=factors.gains(right_values, state.trace, n, settings.power)[0],
     )
 
 
 def advance(
-    state: LayerState, gradient: Tensor, rule: MatrixRule, live: Tensor, out: Tensor | None = None
+    state: LayerState,
+    gradient: Tensor,
+    settings: LarkSettings,
+    live: Tensor,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Momentum takes in a gradient, in place; then the direction and the factor that it needs.
 
@@ -217,8 +244,8 @@ def advance(
         D [..., M, N] and the number [...] that makes it ``exp(log_length)`` units long, zero where
         the direction or ``live`` is.
     """
-    state.momentum.lerp_(gradient, ((1 - rule.momentum) * live)[..., None, None])
-    ahead = torch.lerp(gradient, state.momentum, rule.momentum, out=out)
+    state.momentum.lerp_(gradient, ((1 - settings.momentum) * live)[..., None, None])
+    ahead = torch.lerp(gradient, state.momentum, settings.momentum, out=out)
     direction = factors.precondition_(ahead, state.by) if state.left.shape[-1] else ahead
     size = torch.linalg.matrix_norm(direction)
     length = state.log_length.exp() * unit_length(*gradient.shape[-2:])

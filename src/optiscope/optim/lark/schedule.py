@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from optiscope.optim.lark.matrix_step import first_length
+from optiscope.optim.lark.settings import LarkSettings
 
-__all__ = ["Plan", "Turn", "last_renewal", "plan_step", "take_turn"]
+__all__ = ["Due", "Plan", "duties", "last_renewal", "plan_step"]
 
 _AVERAGING = 8.0  # a step's weight in the average of weights grows as its number to this power
 
@@ -20,20 +20,20 @@ class Plan:
     """What a group of parameters does in a step.
 
     Attributes:
+        settings: of the group.
         factor: annealing times lr.
         decay: share of a matrix's entries that the step takes away.
-        averages: whether weights are averaged.
-        share: of the newest weights in their average.
+        share: of the newest weights in their average; None where weights are not averaged.
     """
 
+    settings: LarkSettings
     factor: float | Tensor
     decay: float | Tensor
-    averages: bool
-    share: float | Tensor
+    share: float | Tensor | None
 
 
-class Turn(NamedTuple):
-    """What a layer does with its next gradient.
+class Due(NamedTuple):
+    """What is due with a layer's next gradient.
 
     Attributes:
         gather: whether the gradient enters the factors.
@@ -44,39 +44,38 @@ class Turn(NamedTuple):
     elapsed: int
 
 
-def plan_step(step: int, group: Mapping[str, Any], taken: float | Tensor = 1.0) -> Plan:
+def plan_step(step: int, settings: LarkSettings, taken: float | Tensor = 1.0) -> Plan:
     """The plan of a group's step number ``step``, from zero; ``taken`` is zero for a skipped one.
 
-    Without a horizon nothing is annealed, and weights
-    are averaged instead, late ones more (polynomial decay of the early ones). Decay goes by the
-    first length, not by the layer's own: weights that decay pull gradients along with the momentum,
-    so that the length would grow, and with it the decay.
+    Without a number of total steps nothing is annealed, and weights are averaged instead, late
+    ones more (polynomial decay of the early ones). Decay goes by the first length, not by the
+    layer's own: weights that decay pull gradients along with the momentum, so that the length
+    would grow, and with it the decay.
 
     Source: Shamir and Zhang 2013, for the average.
     """
-    horizon = group["horizon"]
-    anneal = 1.0 if horizon is None else max(0.0, 1 - step / horizon)
-    lr = group["lr"]
+    total, lr = settings.total_steps, settings.lr
+    anneal = 1.0 if total is None else max(0.0, 1 - step / total)
     factor = anneal * (lr.reshape(()) if isinstance(lr, Tensor) else lr)
     return Plan(
+        settings=settings,
         factor=factor,
-        decay=group["weight_decay"] * first_length(horizon) * factor,
-        averages=horizon is None,
-        share=(1 + _AVERAGING) / (step + 1 + _AVERAGING) * taken,
+        decay=settings.weight_decay * first_length(total) * factor,
+        share=(1 + _AVERAGING) / (step + 1 + _AVERAGING) * taken if total is None else None,
     )
 
 
-def take_turn(seen: int, group: Mapping[str, Any]) -> Turn:
-    """The turn of a layer that has seen ``seen`` gradients, on a clock of its own.
+def duties(seen: int, settings: LarkSettings) -> Due:
+    """What is due in a layer that has seen ``seen`` gradients, on a clock of its own.
 
     A layer that is often at rest (an expert, a head of one task) would else miss the group's
     renewals. The first gradients all enter the factors.
     """
-    every = group["renew_every"]
+    every = settings.renew_every
     elapsed = 0
     if last_renewal(seen, every) == seen:
         elapsed = seen - last_renewal(seen - 1, every) if seen else 1
-    return Turn(gather=seen % group["gather_every"] == 0 or seen < every, elapsed=elapsed)
+    return Due(gather=seen % settings.gather_every == 0 or seen < every, elapsed=elapsed)
 
 
 def last_renewal(seen: int, every: int) -> int:

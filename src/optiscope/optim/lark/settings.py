@@ -1,88 +1,121 @@
-"""What Lark accepts: settings of a group, and parameters."""
+"""Lark's settings: one frozen value per group of parameters."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
 from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_parameter", "check_settings", "check_state"]
+__all__ = ["LarkSettings", "check_parameter", "read_settings"]
 
 
-_REALS = ("lr", "weight_decay", "power", "momentum", "memory", "growth")
-_INTEGERS = ("horizon", "rank", "full_up_to", "gather_every", "renew_every")
+@dataclass(frozen=True)
+class LarkSettings:
+    """Settings of a group; :class:`~optiscope.optim.lark.Lark` documents them.
+
+    Raises:
+        ValueError: a setting is out of its range; the message is one line.
+    """
+
+    lr: float | Tensor
+    total_steps: int | None
+    weight_decay: float
+    rank: int
+    full_up_to: int
+    power: float
+    momentum: float
+    memory: float
+    gather_every: int
+    renew_every: int
+    growth: float
+
+    def __post_init__(self) -> None:
+        lr = self.lr
+        if isinstance(lr, Tensor) and lr.numel() != 1:
+            raise ValueError(
+                f"lr must be one number, got a tensor of shape {list(lr.shape)}: "
+                "make one group per factor"
+            )
+        factor = lr.item() if isinstance(lr, Tensor) else lr
+        if not (_is_number(factor) and factor >= 0):
+            raise ValueError(
+                f"lr must be a finite number >= 0, got {lr!r}: 1.0 is the built-in length"
+            )
+        for name in ("weight_decay", "growth", "power"):
+            value = getattr(self, name)
+            if not (_is_number(value) and value >= 0):
+                raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+        if not (_is_number(self.momentum) and 0 <= self.momentum < 1):
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum!r}")
+        if not (_is_number(self.memory) and self.memory >= 1):
+            raise ValueError(f"memory must be a number of steps >= 1, got {self.memory!r}")
+        for name, lowest in (
+            ("rank", 0),
+            ("full_up_to", 0),
+            ("gather_every", 1),
+            ("renew_every", 1),
+        ):
+            value = getattr(self, name)
+            if not _is_integer(value) or value < lowest:
+                raise ValueError(f"{name} must be an integer >= {lowest}, got {value!r}")
+        total = self.total_steps
+        if total is not None and (not _is_integer(total) or total < 1):
+            raise ValueError(
+                "total_steps or horizon must be a positive number of steps or None, "
+                f"got {total!r}: pass epochs * len(loader)"
+            )
+
+    @property
+    def forget(self) -> float:
+        """Weight in the factors of a gradient that is gathered."""
+        return 1 - (1 - 1 / self.memory) ** self.gather_every
+
+    def agrees_with(self, group: Mapping[str, Any]) -> bool:
+        """Whether a group holds just these settings, under both names where there are two."""
+        names = (*SETTING_NAMES, "horizon")
+        return all(_same(group.get(name), self.as_group[name]) for name in names)
+
+    @cached_property
+    def as_group(self) -> dict[str, Any]:
+        """The settings as a group holds them, ``total_steps`` under its former name too."""
+        return {
+            **{name: getattr(self, name) for name in SETTING_NAMES},
+            "horizon": self.total_steps,
+        }
 
 
-def check_settings(group: MutableMapping[str, Any]) -> None:
-    """Raise ValueError, one line, where a setting is out of its range; make numbers Python's own.
+SETTING_NAMES = tuple(field.name for field in fields(LarkSettings))
+
+
+def read_settings(group: Mapping[str, Any], before: LarkSettings | None = None) -> LarkSettings:
+    """Settings of a group, with plain Python numbers.
 
     Numbers of NumPy would not load again with ``weights_only=True``.
+
+    Args:
+        group: settings by name; ``horizon``, the former name, may stand for ``total_steps``.
+        before: what the group was last read as, by which a change of either name is seen.
+
+    Raises:
+        ValueError: a setting is out of its range; the message is one line.
     """
-    for name in (*_REALS, *_INTEGERS):
-        group[name] = _plain(group[name])
-    lr = group["lr"]
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"lr must be one number, got a tensor of shape {list(lr.shape)}")
-    factor = lr.item() if isinstance(lr, Tensor) else lr
-    if not (_is_number(factor) and factor >= 0):
-        raise ValueError(f"lr must be a finite number >= 0, got {lr!r}: 1.0 is the built-in length")
-    for name in ("weight_decay", "growth", "power"):
-        if not (_is_number(group[name]) and group[name] >= 0):
-            raise ValueError(f"{name} must be a finite number >= 0, got {group[name]!r}")
-    if not (_is_number(group["momentum"]) and 0 <= group["momentum"] < 1):
-        raise ValueError(f"momentum must be in [0, 1), got {group['momentum']!r}")
-    if not (_is_number(group["memory"]) and group["memory"] >= 1):
-        raise ValueError(f"memory must be a number of steps >= 1, got {group['memory']!r}")
-    for name, lowest in (("rank", 0), ("full_up_to", 0), ("gather_every", 1), ("renew_every", 1)):
-        if not _is_integer(group[name]) or group[name] < lowest:
-            raise ValueError(f"{name} must be an integer >= {lowest}, got {group[name]!r}")
-    horizon = group["horizon"]
-    if horizon is not None and (not _is_integer(horizon) or horizon < 1):
-        raise ValueError(
-            f"horizon must be a positive number of steps or None, got {horizon!r}: "
-            "pass epochs * len(loader)"
-        )
+    values = {name: _plain(group.get(name)) for name in SETTING_NAMES}
+    total = values["total_steps"]
+    if "horizon" in group and total == (None if before is None else before.total_steps):
+        values["total_steps"] = _plain(group["horizon"])
+    return LarkSettings(**values)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return value
-    return int(value) if isinstance(value, Integral) else float(value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def check_state(state_dict: Mapping[str, Any], params: Sequence[Tensor]) -> None:
-    """Raise ValueError, one line, where a saved state is not one of Lark on such parameters."""
-    groups = state_dict["param_groups"]
-    for group in groups:
-        missing = [name for name in (*_REALS, *_INTEGERS, "step", "training") if name not in group]
-        if missing:
-            raise ValueError(
-                f"expected the state of a Lark, got a group without {', '.join(missing)}: load "
-                "it into the class of optimizer that saved it"
-            )
-    places = [place for group in groups for place in group["params"]]
-    for place, p in zip(places, params, strict=False):  # their numbers are torch's to compare
-        kept = state_dict["state"].get(place, {})
-        tensor = kept.get("momentum", kept.get("mean"))
-        shape = (p.shape[0], p.numel() // p.shape[0]) if p.ndim > 1 and p.numel() else p.shape
-        if kept and (tensor is None or tensor.shape != torch.Size(shape)):
-            got = "no momentum" if tensor is None else f"momentum of shape {list(tensor.shape)}"
-            raise ValueError(
-                f"expected momentum of shape {list(shape)} for parameter {place}, got {got}: "
-                "build the optimizer over the same parameters in the same order"
-            )
+def missing_settings(group: Mapping[str, Any]) -> list[str]:
+    """Names of settings that a saved group does not hold, in either spelling."""
+    missing = [name for name in SETTING_NAMES if name not in group]
+    return [name for name in missing if name != "total_steps" or "horizon" not in group]
 
 
 def check_parameter(parameter: Tensor) -> None:
@@ -97,3 +130,23 @@ def check_parameter(parameter: Tensor) -> None:
             f"expected real floating-point parameters, got {parameter.dtype}: "
             "pass view_as_real of a complex one, and leave out what has no gradient"
         )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
+def _same(held: object, value: object) -> bool:
+    if isinstance(held, Tensor) or isinstance(value, Tensor):
+        return held is value
+    return type(held) is type(value) and held == value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

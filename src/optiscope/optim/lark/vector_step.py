@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["first_vector_state", "vector_directions"]
+__all__ = ["first_vector_state", "vector_directions", "vector_length"]
 
 _FIRST, _SECOND = 0.9, 0.99
+_LENGTH = 0.2  # of a step per entry, relative to the mean length of the matrices' steps
 _FLOOR = 1e-6  # smallest root mean square counted, relative to the vector's largest
 
 
@@ -52,3 +53,14 @@ def vector_directions(
     directions = torch._foreach_div(means, counted)
     torch._foreach_mul_(directions, list((correction * torch.stack(alive)).unbind()))
     return list(directions)
+
+
+def vector_length(log_lengths: Sequence[Tensor], otherwise: float, like: Tensor) -> Tensor:
+    """Length per entry of the vectors' step: a share of the matrices' geometric mean length.
+
+    ``otherwise`` is taken for that mean where there are no matrices. The result is of the type and
+    on the device of ``like``.
+    """
+    if not log_lengths:
+        return like.new_full((), otherwise) * _LENGTH
+    return torch.stack([length.to(like) for length in log_lengths]).mean().exp() * _LENGTH
