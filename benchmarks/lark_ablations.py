@@ -28,8 +28,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-from optiscope.train.layout import in_fast_layout
-from optiscope.train.process import prepare_process
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
