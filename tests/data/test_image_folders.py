@@ -11,7 +11,8 @@ from PIL import Image
 
 from optiscope.data.catalogue import DATASETS
 from optiscope.data.errors import BadFile, MissingData
-from optiscope.data.image_folder import load_image_folders, read_image_folder
+from optiscope.data.image_folder import read_image_folder
+from optiscope.data.load import load_image_folders
 
 
 def make_folder(folder: Path) -> Path:

@@ -6,7 +6,8 @@ import pytest
 from file_writers import write
 
 from optiscope.data.errors import BadFile, MissingData
-from optiscope.data.text import load_text, read_text
+from optiscope.data.load import load_text
+from optiscope.data.text import read_text
 
 
 @pytest.mark.parametrize("packed", [False, True])

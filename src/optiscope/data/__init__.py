@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from optiscope.data.errors import DataError as DataError
     from optiscope.data.errors import FetchFailed as FetchFailed
     from optiscope.data.errors import MissingData as MissingData
+    from optiscope.data.errors import UnknownDataError as UnknownDataError
     from optiscope.data.folders import resolve_data_dir as resolve_data_dir
     from optiscope.data.images import ImageData as ImageData
     from optiscope.data.images import LabelledImages as LabelledImages
-    from optiscope.data.images import load_digits as load_digits
-    from optiscope.data.images import load_images as load_images
+    from optiscope.data.load import load_digits as load_digits
+    from optiscope.data.load import load_images as load_images
+    from optiscope.data.load import load_text as load_text
     from optiscope.data.samples import Augment as Augment
     from optiscope.data.samples import Batch as Batch
     from optiscope.data.samples import Samples as Samples
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from optiscope.data.samples import TensorSamples as TensorSamples
     from optiscope.data.samples import TextWindows as TextWindows
     from optiscope.data.splits import fixed_split as fixed_split
-    from optiscope.data.text import load_text as load_text
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
@@ -62,14 +63,14 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "DataError",
             "FetchFailed",
             "MissingData",
+            "UnknownDataError",
         ),
         "folders": ("resolve_data_dir",),
         "images": (
             "ImageData",
             "LabelledImages",
-            "load_digits",
-            "load_images",
         ),
+        "load": ("load_digits", "load_images", "load_text"),
         "samples": (
             "Augment",
             "Batch",
@@ -79,6 +80,5 @@ __getattr__, __dir__, __all__ = lazy.attach(
             "TextWindows",
         ),
         "splits": ("fixed_split",),
-        "text": ("load_text",),
     },
 )

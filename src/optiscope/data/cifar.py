@@ -11,12 +11,12 @@ import tarfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optiscope.data.bytes_of import read_bytes
+from optiscope.data.bytes_of import LARGEST, open_unpacked, read_bytes
 from optiscope.data.errors import BadFile
 from optiscope.data.inert_pickle import load_inert
 
@@ -95,20 +95,21 @@ def read_archive(
     """
     wanted = {name for group in members for name in group}
     parsed: dict[str, Labelled] = {}
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                name = member.name.rsplit("/", 1)[-1]
-                if name in wanted and member.isfile() and member.size <= LARGEST_MEMBER:
-                    stream = archive.extractfile(member)
-                    if stream is not None:
-                        where = f"{path}, member {name}"
-                        parsed[name] = _parse(stream.read(), labels_per_row, where, name)
-            while archive.fileobj is not None and archive.fileobj.read(2**20):
+    with open_unpacked(path, LARGEST) as stream:
+        try:
+            with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as archive:
+                for member in archive:
+                    name = member.name.rsplit("/", 1)[-1]
+                    if name in wanted and member.isfile() and member.size <= LARGEST_MEMBER:
+                        content = archive.extractfile(member)
+                        if content is not None:
+                            where = f"{path}, member {name}"
+                            parsed[name] = _parse(content.read(), labels_per_row, where, name)
+            while stream.read(2**20):
                 pass  # the check sum of what was unpacked stands at the end
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        reason = str(error).partition("\n")[0].rstrip(":")
-        raise BadFile(f"{path}: damaged archive ({reason}): fetch it again") from error
+        except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
+            reason = str(error).partition("\n")[0].rstrip(":")
+            raise BadFile(f"{path}: damaged archive ({reason}): fetch it again") from error
     missing = sorted(wanted - parsed.keys())
     if missing:
         raise BadFile(f"{path}: archive lacks {', '.join(missing)}: fetch it again")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from optiscope.data.bytes_of import LARGEST
+
 __all__ = ["Dataset", "Digest", "Format", "Layout", "Loader", "Part", "RemoteFile", "md5", "sha256"]
 
 Format = Literal[
@@ -22,8 +24,8 @@ Format = Literal[
     "text",
     "class_folders",
 ]
-Loader = Callable[[str | Path | None], Any]
-"""``load(data_dir)``; ``data_dir`` is None for "look where the user's settings say"."""
+Loader = Callable[["Dataset", str | Path | None], Any]
+"""``loader(dataset, data_dir)``; see `Dataset.load`."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Part:
             changes nothing.
         revised: what a file with another digest is, where that is no error.
         folder: whether the part is a folder, not a file.
+        largest: bytes that the file may unpack to; what unpacks to more is refused.
     """
 
     role: str
@@ -89,6 +92,7 @@ class Part:
     unpacked: bool = False
     revised: str = ""
     folder: bool = False
+    largest: int = LARGEST
 
     def find(self, folder: Path) -> tuple[Path, ...]:
         """Files (or folders) of this part below ``folder``; empty where there are none."""
@@ -123,8 +127,7 @@ class Dataset:
         source: where it was published.
         files: official files to download; empty where it ships with a dependency or must not be
             downloaded.
-        load: what it loads depends on the data set: `ImageData`, `LabelledImages`, two
-            `ImageFolder` or a text.
+        loader: reads it, see `load`.
         layouts: folder layouts it is read from, the most faithful first; empty where it ships with
             a dependency.
         shape: (channels, height, width) of an image, where all have one.
@@ -138,12 +141,24 @@ class Dataset:
     licence: str
     source: str
     files: tuple[RemoteFile, ...]
-    load: Loader
+    loader: Loader
     layouts: tuple[Layout, ...] = ()
     shape: tuple[int, int, int] | None = None
     counts: tuple[int, int] | None = None
     classes: tuple[str, ...] = field(default=(), repr=False)
     how_to_get: str = ""
+
+    def load(self, data_dir: str | Path | None = None) -> Any:
+        """The data: `ImageData`, `LabelledImages`, two `ImageFolder` or a text.
+
+        Args:
+            data_dir: folder of the data sets; None for "look where the user's settings say".
+
+        Raises:
+            MissingData: it is not in the data folder.
+            BadFile: a file is damaged.
+        """
+        return self.loader(self, data_dir)
 
     @property
     def download_bytes(self) -> int | None:

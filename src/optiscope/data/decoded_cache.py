@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from optiscope.data.catalogue import digest_of
 from optiscope.data.folders import CACHE_DIR_VARIABLE, resolve_cache_dir
+from optiscope.data.located import digest_of
 
 __all__ = ["decoded"]
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from optiscope.data.catalogue import Report, dataset_named, digest_of, verify
+from optiscope.data.catalogue import dataset_named, verify
 from optiscope.data.dataset import Dataset, RemoteFile
 from optiscope.data.errors import BadFile, FetchFailed
 from optiscope.data.folders import resolve_data_dir
+from optiscope.data.located import Report, digest_of
 
 if TYPE_CHECKING:
     from requests import Response, Session

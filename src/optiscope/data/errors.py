@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optiscope.errors import ExitCode, OptiscopeError
 
-__all__ = ["BadFile", "DataError", "FetchFailed", "MissingData"]
+__all__ = ["BadFile", "DataError", "FetchFailed", "MissingData", "UnknownDataError"]
 
 
 class DataError(OptiscopeError):
@@ -14,6 +14,12 @@ class DataError(OptiscopeError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.splitlines()))
+
+
+class UnknownDataError(DataError, ValueError):
+    """A name that no data set has."""
+
+    exit_code = ExitCode.USAGE
 
 
 class MissingData(DataError):

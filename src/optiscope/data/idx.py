@@ -13,33 +13,45 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from optiscope.data.bytes_of import read_bytes
+from optiscope.data.bytes_of import LARGEST, open_unpacked
 from optiscope.data.errors import BadFile
 
 __all__ = ["read_idx"]
 
 UNSIGNED_BYTE = 0x08
+BLOCK = 2**20
 
 
-def read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
+def read_idx(path: Path, ndim: int, largest: int = LARGEST) -> NDArray[np.uint8]:
     """Array of unsigned bytes with ``ndim`` dimensions held in an IDX file.
 
+    No more is unpacked than the header announces.
+
     Raises:
-        BadFile: not an IDX file of unsigned bytes with ``ndim`` dimensions, or its length differs
-            from what its header announces.
+        BadFile: not an IDX file of unsigned bytes with ``ndim`` dimensions, its length differs
+            from what its header announces, or that is more than ``largest`` bytes.
     """
-    content = read_bytes(path)
     expected_magic = bytes((0, 0, UNSIGNED_BYTE, ndim))
     header = 4 + 4 * ndim
-    if len(content) < header or content[:4] != expected_magic:
+    with open_unpacked(path, header + largest + BLOCK) as stream:
+        head = stream.read(header)
+        if len(head) < header or head[:4] != expected_magic:
+            raise BadFile(
+                f"{path}: expected an IDX file that starts with {expected_magic.hex(' ')}, got "
+                f"{head[:4].hex(' ') or 'an empty file'}: fetch it again"
+            )
+        shape = struct.unpack(f">{ndim}I", head[4:])
+        size = math.prod(shape)
+        announced = f"header announces {' x '.join(map(str, shape))} = {size:,} bytes"
+        if size > largest:
+            raise BadFile(f"{path}: {announced}, expected at most {largest:,}: fetch it again")
+        blocks, received = [], 0
+        while received <= size and (block := stream.read(BLOCK)):
+            blocks.append(block)
+            received += len(block)
+    if received != size:
         raise BadFile(
-            f"{path}: expected an IDX file that starts with {expected_magic.hex(' ')}, got "
-            f"{content[:4].hex(' ') or 'an empty file'}: fetch it again"
+            f"{path}: {announced}, got {received:,}{' or more' if received > size else ''}: "
+            "the file is damaged, fetch it again"
         )
-    shape = struct.unpack(f">{ndim}I", content[4:header])
-    if len(content) - header != math.prod(shape):
-        raise BadFile(
-            f"{path}: header announces {' x '.join(map(str, shape))} = {math.prod(shape):,} bytes, "
-            f"got {len(content) - header:,}: the file is damaged, fetch it again"
-        )
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(b"".join(blocks), dtype=np.uint8).reshape(shape)

@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from optiscope.data.catalogue import locate
+from optiscope.data.dataset import Dataset
+from optiscope.data.encoded_image import LARGEST_IMAGE, ImageError, open_image
 from optiscope.data.errors import BadFile, MissingData
+from optiscope.data.located import locate_files
 
-__all__ = ["ImageFolder", "load_image_folders", "read_image_folder"]
+__all__ = ["ImageFolder", "read_image_folder", "read_image_folders"]
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
 
@@ -100,27 +102,28 @@ def _decode(path: Path, size: int, resize: int) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except Exception as error:  # Pillow's plugins raise many kinds
-        raise BadFile(f"{path}: not a readable image ({type(error).__name__})") from error
+        rgb = open_image(path, "RGB")
+    except ImageError as error:
+        raise BadFile(f"{path}: {error}") from error
     scale = resize / min(rgb.size)
     width, height = (max(resize, round(side * scale)) for side in rgb.size)
+    if width * height > LARGEST_IMAGE:
+        raise BadFile(f"{path}: cannot scale an image of {rgb.height} x {rgb.width} pixels")
     left, top = (width - size) // 2, (height - size) // 2
     scaled = rgb.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(scaled.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
 
 
-def load_image_folders(
-    name: str, data_dir: str | Path | None = None
+def read_image_folders(
+    dataset: Dataset, data_dir: str | Path | None = None
 ) -> tuple[ImageFolder, ImageFolder]:
-    """Training and validation images of the data set ``name`` (``"imagenet"``).
+    """Training and validation images of a data set of class folders.
 
     Raises:
         MissingData: the folders are not below the data folder.
         BadFile: the validation images have other classes than the training images.
     """
-    files = locate(name, data_dir).files
+    files = locate_files(dataset, data_dir).files
     train, val = (read_image_folder(files[split][0]) for split in ("train", "val"))
     if train.classes != val.classes:
         differing = sorted(set(train.classes) ^ set(val.classes))

@@ -5,6 +5,7 @@ Index legend: N samples in a split, C channels, H x W pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optiscope.data import cifar
-from optiscope.data.catalogue import Located, dataset_named, locate
+from optiscope.data.bytes_of import LARGEST
 from optiscope.data.dataset import Dataset
 from optiscope.data.decoded_cache import decoded
 from optiscope.data.errors import BadFile
 from optiscope.data.idx import read_idx
-from optiscope.data.parquet_images import READER_VERSION, read_parquet_images
+from optiscope.data.isolated import read_isolated
+from optiscope.data.located import Located, locate_files
+from optiscope.data.parquet_images import READER_VERSION
 from optiscope.data.svhn import read_svhn
 
-__all__ = ["ImageData", "LabelledImages", "load_digits", "load_images"]
+__all__ = ["ImageData", "LabelledImages", "read_digits", "read_images"]
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64]]
 """Training images, training labels, test images, test labels."""
@@ -49,46 +52,46 @@ class ImageData:
     classes: tuple[str, ...]
 
 
-def load_images(name: str, data_dir: str | Path | None = None) -> ImageData:
-    """Images of mnist, fashion_mnist, cifar10, cifar100 or svhn, from any of their layouts.
+def read_images(dataset: Dataset, data_dir: str | Path | None = None) -> ImageData:
+    """Training and test images of ``dataset``, from any of its layouts.
 
     Raises:
-        ValueError: ``name`` is not one of these.
+        ValueError: ``dataset`` has no fixed shape and counts.
         MissingData: the data set is not in the data folder.
         BadFile: a file is damaged, or counts, shape or labels are not those of the data set.
     """
-    dataset = dataset_named(name)
     if dataset.counts is None or dataset.shape is None:
-        raise ValueError(
-            f"data set {name!r} has no fixed training and test images: load it with "
-            f"optiscope.data.DATASETS[{name!r}].load()"
-        )
-    located = locate(name, data_dir)
+        raise ValueError(f"data set {dataset.name!r} has no training and test images of one shape")
+    located = locate_files(dataset, data_dir)
     arrays = _READERS[located.layout.format](located, dataset)
     _check(arrays, located, dataset)
     train_images, train_labels, test_images, test_labels = map(torch.from_numpy, arrays)
     return ImageData(train_images, train_labels, test_images, test_labels, dataset.classes)
 
 
-def load_digits() -> LabelledImages:
-    """The 1,797 digits of scikit-learn: images uint8 [1797, 1, 8, 8] of 0..16, labels int64 [1797].
-
-    They have no test split of their own.
-    """
+def read_digits(dataset: Dataset) -> LabelledImages:
+    """The digits of scikit-learn: images uint8 [1797, 1, 8, 8] of 0..16, labels int64 [1797]."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()
     images = torch.from_numpy(digits.images.astype(np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(digits.target.astype(np.int64))
-    return LabelledImages(images, labels, dataset_named("digits").classes)
+    return LabelledImages(images, labels, dataset.classes)
+
+
+def _most_bytes(dataset: Dataset) -> int:
+    """Bytes of pixels that one file of the data set may hold: those of its larger split."""
+    return max(dataset.counts or (0,)) * math.prod(dataset.shape or ())
 
 
 def _read_idx(located: Located, dataset: Dataset) -> Arrays:
+    most = 2 * _most_bytes(dataset)  # twice, so that a wrong count is told by number
+
     def images(role: str) -> NDArray[np.uint8]:
-        return read_idx(located.files[role][0], 3)[:, None].copy()
+        return read_idx(located.files[role][0], 3, most)[:, None].copy()
 
     def labels(role: str) -> NDArray[np.int64]:
-        return read_idx(located.files[role][0], 1).astype(np.int64)
+        return read_idx(located.files[role][0], 1, most).astype(np.int64)
 
     return (
         images("train_images"),
@@ -125,12 +128,15 @@ def _read_parquet(located: Located, dataset: Dataset) -> Arrays:
     shape = dataset.shape
     assert shape is not None
 
+    counts = dict(zip(("train", "test"), dataset.counts or (), strict=True))
+
     def decode() -> dict[str, NDArray[np.generic]]:
-        arrays: dict[str, NDArray[np.generic]] = {}
-        for split in ("train", "test"):
-            images, labels = read_parquet_images(located.files[split], shape)
-            arrays |= {f"{split}_images": images, f"{split}_labels": labels}
-        return arrays
+        return read_isolated(
+            "parquet_images",
+            {split: located.files[split] for split in counts},
+            {"shape": shape, "most_rows": {split: 2 * n for split, n in counts.items()}},
+            memory=6 * sum(counts.values()) * math.prod(shape) + LARGEST,
+        )
 
     arrays = decoded(f"{dataset.name}-parquet-{READER_VERSION}", located.paths, decode)
     return (

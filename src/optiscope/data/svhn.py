@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optiscope.data.errors import BadFile
+from optiscope.data.matlab import read_matlab
 
 __all__ = ["read_svhn"]
 
@@ -21,13 +22,7 @@ def read_svhn(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     Raises:
         BadFile: not a MATLAB 5 file, or its variables are not those of SVHN.
     """
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, variable_names=["X", "y"])
-    except Exception as error:  # scipy raises many kinds for a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadFile(f"{path}: not a readable MATLAB file ({reason}): fetch it again") from error
+    content = read_matlab(path, ("X", "y"))
     images, labels = content.get("X"), content.get("y")
     if (
         images is None

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from optiscope.data.bytes_of import read_bytes
-from optiscope.data.catalogue import dataset_named, locate
+from optiscope.data.bytes_of import LARGEST, read_bytes
 from optiscope.data.errors import BadFile
 
-__all__ = ["load_text", "read_text"]
+__all__ = ["read_text"]
 
 
-def load_text(name: str, data_dir: str | Path | None = None) -> str:
-    """Whole text of the data set ``name`` (``"tolstoi"``), every line ended by one ``\\n``.
-
-    Raises:
-        ValueError: ``name`` is not a text data set.
-        MissingData: it is not in the data folder.
-        BadFile: its file is damaged.
-    """
-    if not any(layout.format == "text" for layout in dataset_named(name).layouts):
-        raise ValueError(f"data set {name!r} is not a text: expected 'tolstoi'")
-    return read_text(locate(name, data_dir).paths[0])
-
-
-def read_text(path: Path) -> str:
+def read_text(path: Path, largest: int = LARGEST) -> str:
     """Text of a UTF-8 file without its byte-order mark, every line ended by one ``\\n``.
 
     Raises:
-        BadFile: the file is empty or not UTF-8.
+        BadFile: the file is empty, not UTF-8, or unpacks to more than ``largest`` bytes.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, largest)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

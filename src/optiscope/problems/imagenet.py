@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optiscope.data.image_folder import ImageFolder, load_image_folders
+from optiscope.data.image_folder import ImageFolder
+from optiscope.data.load import load_image_folders
 from optiscope.data.samples import Batch, Splits
 from optiscope.problems.image_splits import pixels_in_unit_interval, split_indices
 from optiscope.problems.losses import ACCURACY, cross_entropy

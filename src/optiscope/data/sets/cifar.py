@@ -33,7 +33,7 @@ CIFAR10 = Dataset(
             BINARY_10,
         ),
     ),
-    load=loaders.images("cifar10"),
+    loader=loaders.images,
     layouts=(
         batch_layout(
             ABOVE_10,
@@ -123,7 +123,7 @@ CIFAR100 = Dataset(
             BINARY_100,
         ),
     ),
-    load=loaders.images("cifar100"),
+    loader=loaders.images,
     layouts=(
         batch_layout(
             ABOVE_100,

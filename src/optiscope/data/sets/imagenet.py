@@ -13,7 +13,7 @@ IMAGENET = Dataset(
     licence="non-commercial research and education only, by agreement with image-net.org",
     source="https://www.image-net.org/challenges/LSVRC/2012/",
     files=(),
-    load=loaders.class_folders("imagenet"),
+    loader=loaders.class_folders,
     layouts=(
         Layout(
             "class folders",

@@ -1,50 +1,40 @@
-"""Loaders by data set name that import the tensor library only when they are called."""
+"""Loaders of the data sets, which import the tensor library only when they are called."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from optiscope.data.dataset import Loader
+from optiscope.data.dataset import Dataset
 
 __all__ = ["class_folders", "digits", "images", "text"]
 
 
-def images(name: str) -> Loader:
-    """Loader of training and test images."""
+def images(dataset: Dataset, data_dir: str | Path | None = None) -> Any:
+    """Training and test images."""
+    from optiscope.data.images import read_images
 
-    def load(data_dir: str | Path | None = None) -> Any:
-        from optiscope.data.images import load_images
-
-        return load_images(name, data_dir)
-
-    return load
+    return read_images(dataset, data_dir)
 
 
-def text(name: str) -> Loader:
-    """Loader of a text."""
+def text(dataset: Dataset, data_dir: str | Path | None = None) -> Any:
+    """A text."""
+    from optiscope.data.located import locate_files
+    from optiscope.data.text import read_text
 
-    def load(data_dir: str | Path | None = None) -> Any:
-        from optiscope.data.text import load_text
-
-        return load_text(name, data_dir)
-
-    return load
+    located = locate_files(dataset, data_dir)
+    return read_text(located.paths[0], located.layout.parts[0].largest)
 
 
-def class_folders(name: str) -> Loader:
-    """Loader of two folders of class folders."""
+def class_folders(dataset: Dataset, data_dir: str | Path | None = None) -> Any:
+    """Two folders of class folders: training and validation images."""
+    from optiscope.data.image_folder import read_image_folders
 
-    def load(data_dir: str | Path | None = None) -> Any:
-        from optiscope.data.image_folder import load_image_folders
-
-        return load_image_folders(name, data_dir)
-
-    return load
+    return read_image_folders(dataset, data_dir)
 
 
-def digits(data_dir: str | Path | None = None) -> Any:
+def digits(dataset: Dataset, data_dir: str | Path | None = None) -> Any:
     """The digits that ship with scikit-learn; ``data_dir`` has no part in it."""
-    from optiscope.data.images import load_digits
+    from optiscope.data.images import read_digits
 
-    return load_digits()
+    return read_digits(dataset)

@@ -50,7 +50,7 @@ MNIST = Dataset(
             ),
         },
     ),
-    load=loaders.images("mnist"),
+    loader=loaders.images,
     layouts=(
         idx_layout(
             ("MNIST/raw", "mnist/raw", "MNIST", "mnist"),
@@ -103,7 +103,7 @@ FASHION_MNIST = Dataset(
             ),
         },
     ),
-    load=loaders.images("fashion_mnist"),
+    loader=loaders.images,
     layouts=(
         idx_layout(
             (

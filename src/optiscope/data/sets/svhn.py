@@ -33,7 +33,7 @@ SVHN = Dataset(
         )
         for split, (size, digest) in FILES.items()
     ),
-    load=loaders.images("svhn"),
+    loader=loaders.images,
     layouts=(
         Layout(
             "matlab",

@@ -29,7 +29,7 @@ TOLSTOI = Dataset(
             ending=b"END OF TH",  # "*** END OF THE PROJECT ..." or "THIS PROJECT ..."
         ),
     ),
-    load=loaders.text("tolstoi"),
+    loader=loaders.text,
     layouts=(
         Layout(
             "text",
@@ -45,6 +45,7 @@ TOLSTOI = Dataset(
                     ),
                     sha256("6cbcc5ca5e590fb9ace161a5b93e4ecf280d7118104be0d63b686c004cfa70ae"),
                     unpacked=True,
+                    largest=2**26,
                     revised="another revision of the text than this package's figures rest on",
                 ),
             ),
