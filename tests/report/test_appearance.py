@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from optiscope.report.appearance import PALETTE, looks
+from optiscope.report.appearance import FIXED, PALETTE, fixed_colors, looks
 
 # Machado, Oliveira & Fernandes 2009, severity 1.0, on linear RGB.
 BLINDNESS = {
@@ -26,8 +26,8 @@ def _matrix(kind: str) -> np.ndarray:
     return np.array(BLINDNESS[kind].split(), dtype=float).reshape(3, 3)
 
 
-def _linear(colour: str) -> np.ndarray:
-    rgb = np.array(to_rgb(colour))
+def _linear(color: str) -> np.ndarray:
+    rgb = np.array(to_rgb(color))
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
@@ -38,10 +38,10 @@ def _lab(linear: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", BLINDNESS)
-def test_every_two_colours_stay_apart_for_the_colour_blind(kind: str) -> None:
+def test_every_two_colors_stay_apart_for_the_color_blind(kind: str) -> None:
     seen = [_lab(_matrix(kind) @ _linear(c)) for c in PALETTE]
     closest = min(float(np.linalg.norm(a - b)) for a, b in combinations(seen, 2))
-    assert closest > 10  # a difference of 2.3 in CIELAB is just noticeable
+    assert closest > 15  # a difference of 2.3 in CIELAB is just noticeable
 
 
 def test_red_and_brown_would_be_told_to_be_too_close() -> None:
@@ -50,20 +50,32 @@ def test_red_and_brown_would_be_told_to_be_too_close() -> None:
     assert np.linalg.norm(red - brown) < 20
 
 
-def test_lines_have_contrast_on_white() -> None:
-    for colour in PALETTE:
-        luminance = float(TO_XYZ[1] @ _linear(colour))
-        assert 1.05 / (luminance + 0.05) > 2.0, colour
+def test_lines_have_contrast_on_a_white_and_on_a_dark_page() -> None:
+    dark = float(TO_XYZ[1] @ _linear("#16181b"))
+    for color in PALETTE:
+        luminance = float(TO_XYZ[1] @ _linear(color))
+        assert 1.05 / (luminance + 0.05) > 2.0, color
+        assert (luminance + 0.05) / (dark + 0.05) > 2.0, color
 
 
-def test_twelve_algorithms_look_different_without_colour_too() -> None:
+def test_a_shipped_optimizer_has_one_color_everywhere() -> None:
+    assert set(FIXED.values()) <= set(PALETTE)
+    assert len(set(FIXED.values())) == len(FIXED)
+    colors = fixed_colors({"Lark": "lark", "Adam": "adam", "Adam cosine": "adam", "Mine": "my:O"})
+    assert colors == {"Lark": FIXED["lark"], "Adam": FIXED["adam"]}
+    found = looks(["Mine", "Adam cosine", "Adam", "Lark"], colors)
+    assert found["Lark"].color == FIXED["lark"]
+    assert len({look.color for look in found.values()}) == 4
+
+
+def test_twelve_algorithms_look_different_without_color_too() -> None:
     found = list(looks([f"a{k}" for k in range(12)]).values())
     assert len({look.marker for look in found}) == 12
-    assert len({(look.colour, look.dashes) for look in found}) == 12
+    assert len({(look.color, look.dashes) for look in found}) == 12
     assert [look.number for look in found] == list(range(12))
 
 
-def test_a_colour_of_the_users_is_kept_and_given_to_nobody_else() -> None:
+def test_a_color_of_the_users_is_kept_and_given_to_nobody_else() -> None:
     found = looks(["a", "b", "c"], {"b": "#0072B2", "elsewhere": "#123456"})
-    assert found["b"].colour == "#0072b2"
-    assert [found[x].colour for x in "ac"] == ["#d55e00", "#009e73"]
+    assert found["b"].color == "#0072b2"
+    assert [found[x].color for x in "ac"] == ["#d55e00", "#009e73"]

@@ -1,5 +1,6 @@
 """The page in headless Chromium: silent, self-contained, readable on a laptop and a phone."""
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -16,15 +17,14 @@ from optiscope.report import write_report
 LAPTOP, PHONE = (1366, 768), (375, 812)
 
 FIGURES = """() => [...document.querySelectorAll("figure")].map(figure => {
-  // what is far below the screen is laid out late: here it counts too
-  figure.closest("section").style.contentVisibility = "visible";
-  const legend = figure.querySelector(".legend").getBoundingClientRect();
+  const fold = figure.closest("details");
+  if (fold) { fold.open = true; }
+  const top = figure.querySelector("figcaption").getBoundingClientRect();
   const drawings = [...figure.querySelectorAll(".panel > svg")];
   return {
     heading: figure.querySelector("h3").textContent,
     note: figure.querySelector(".note").textContent,
-    entries: figure.querySelectorAll(".legend li").length,
-    legendEnd: legend.bottom,
+    headingEnd: top.bottom,
     drawingsStart: Math.min(...drawings.map(d => d.getBoundingClientRect().top)),
     named: drawings.every(d => d.getAttribute("aria-label")),
     texts: drawings.map(d => d.querySelectorAll("text").length),
@@ -101,8 +101,7 @@ def test_page(open_page: Any, reports: dict[str, Path], name: str, size: tuple[i
     assert ("Ranks" in kinds) == (name != "alone")
     for figure in figures:
         assert figure["note"], figure
-        assert figure["entries"] > 0, figure
-        assert figure["legendEnd"] <= figure["drawingsStart"], figure
+        assert figure["headingEnd"] <= figure["drawingsStart"], figure
         assert figure["named"], figure
         assert min(figure["texts"]) > 4, figure
         assert figure["smallest"] > 9, figure
@@ -120,7 +119,7 @@ def test_every_algorithm_can_be_hidden_and_shown(open_page: Any, reports: dict[s
 
     assert len(shown(3)) > 20
     assert all(shown(3))
-    page.locator('figure button[data-toggle="3"]').first.click()
+    page.locator('nav button[data-toggle="3"]').click()
     assert not any(shown(3))
     assert all(shown(4))
     pressed = page.evaluate(
@@ -132,8 +131,12 @@ def test_every_algorithm_can_be_hidden_and_shown(open_page: Any, reports: dict[s
     assert all(shown(3))
     page.locator('nav button[data-toggle="4"]').hover()
     dimmed = "e => parseFloat(getComputedStyle(document.querySelector(e)).opacity)"
-    assert page.evaluate(dimmed, 'svg [data-alg="3"]') < 0.5
-    assert page.evaluate(dimmed, 'svg [data-alg="4"]') == 1
+    assert page.evaluate(dimmed, 'svg [data-alg="3"][data-part="mean"]') < 0.5
+    assert page.evaluate(dimmed, 'svg [data-alg="4"][data-part="mean"]') == 1
+    band = '#problem-1 svg [data-alg="4"][data-part="band"]'
+    assert page.evaluate(dimmed, band) == 1
+    page.locator("h1").hover()
+    assert page.evaluate(dimmed, band) == 0  # of many algorithms only the one pointed at
 
 
 def test_the_first_screen_answers_and_failures_are_told(
@@ -143,7 +146,8 @@ def test_the_first_screen_answers_and_failures_are_told(
     answer = page.locator("#answer")
     assert answer.bounding_box()["y"] < LAPTOP[1]
     text = answer.text_content()
-    assert re.search(r"digits_mlp \w+ (has the best mean|wins)", text)
+    assert re.search(r"digits_mlp\s*\w+ (has the best mean|wins)", text)
+    assert answer.locator(".answers svg").count() == 2  # differences to the baseline
     failures = page.locator("#failures").text_content()
     assert "training loss became 1e+06 at step 150" in failures
     assert "<script>alert(1)</script>" in failures  # shown, not run
@@ -152,7 +156,63 @@ def test_the_first_screen_answers_and_failures_are_told(
     assert "invented processor" in repeat
     assert study.declaration()["source"].strip() in repeat
     assert "100, 101, 102, 103, 104" in page.locator("#tuning").text_content()
-    assert "1 of 104 planned runs have no record yet" in page.locator("header").text_content()
+    assert "1 of 104 planned runs have no record yet" in text
+
+
+def test_final_values_and_the_study_file_can_be_taken_along(
+    reports: dict[str, Path], study: StudyFolder
+) -> None:
+    text = reports["study"].read_text(encoding="utf-8")
+    links = re.findall(r'href="data:([^;]+);charset=utf-8;base64,([^"]+)" download="([^"]+)"', text)
+    files = {name: base64.b64decode(content).decode() for _, content, name in links}
+    assert files["invented.toml"] == study.declaration()["source"]
+    header, *lines = files["invented.csv"].splitlines()
+    assert header == "problem,algorithm,seed,metric,value"
+    assert any(line.startswith("digits_mlp,SGD,100,test_accuracy,0.") for line in lines)
+    assert not any(line.startswith("digits_mlp,momentum,101") for line in lines)  # it diverged
+
+
+@pytest.mark.parametrize("kind", ["markdown", "latex"])
+def test_the_overview_can_be_copied(open_page: Any, reports: dict[str, Path], kind: str) -> None:
+    page = open_page(reports["study"], LAPTOP).page
+    page.evaluate("document.execCommand = () => {}; window.isSecureContext = false")
+    page.evaluate(
+        """() => { const append = document.body.appendChild.bind(document.body);
+        document.body.appendChild = e => { window.copied = e.value; return append(e); }; }"""
+    )
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.locator(f'button[data-copy="{kind}"]').click()
+    copied = page.evaluate("window.copied").splitlines()
+    if kind == "markdown":
+        assert copied[0] == "| algorithm | digits_mlp, test accuracy | digits_conv, test loss |"
+        assert copied[1] == "| --- | ---: | ---: |"
+        assert len(copied) == 6
+    else:
+        assert copied[0] == r"\begin{tabular}{lrr}"
+        assert r"digits\_mlp" in copied[2]
+        assert r"$\pm$" in copied[4]
+
+
+def test_a_figure_can_be_saved_by_itself(open_page: Any, reports: dict[str, Path]) -> None:
+    page = open_page(reports["study"], LAPTOP).page
+    page.locator(".answers .panel").first.hover()
+    with page.expect_download() as saved:
+        page.locator(".answers .panel .save").first.click()
+    assert saved.value.suggested_filename == "digits-mlp-differences.svg"
+    text = Path(saved.value.path()).read_text(encoding="utf-8")
+    assert text.startswith("<svg")
+    assert "var(--" not in text
+
+
+def test_the_page_has_a_dark_side(browser: Any, reports: dict[str, Path]) -> None:
+    page = browser.new_page(color_scheme="dark")
+    page.goto(reports["study"].as_uri())
+    color = page.evaluate(
+        """() => [["body", "backgroundColor"], [".answers svg text", "fill"]].map(
+        ([e, what]) => getComputedStyle(document.querySelector(e))[what])"""
+    )
+    page.close()
+    assert color == ["rgb(22, 24, 27)", "rgb(232, 232, 230)"]
 
 
 def test_ids_are_unique_and_references_hold(
@@ -185,10 +245,11 @@ def test_subset_order_labels_and_colours_are_the_callers(tmp_path: Path) -> None
         algorithms=("SGD", "Adam"),
         order=("Adam",),
         labels={"SGD": "plain"},
-        colours={"Adam": "#123456"},
+        colors={"Adam": "#123456"},
     )
     text = path.read_text(encoding="utf-8")
-    rows = re.findall(r'<tr data-alg="(\d+)">\s*<th scope="row">.*?</svg>([^<]*)</th>', text)
+    pattern = r'<tr data-alg="(\d+)">\s*<th scope="row">.*?</svg>([^<]*)</th>'
+    rows = re.findall(pattern, text.split('id="problem-1"')[1])
     assert list(dict.fromkeys(label for _, label in rows)) == ["Adam", "plain"]
     assert "#123456" in text
     assert "Nesterov" not in text.split('id="reproducibility"')[0]
@@ -202,7 +263,7 @@ def test_subset_order_labels_and_colours_are_the_callers(tmp_path: Path) -> None
     [
         ({"algorithms": ("sgd",)}, "no algorithm is labelled 'sgd': choose of SGD, momentum"),
         ({"order": ("x",)}, "no algorithm is labelled 'x'"),
-        ({"colours": {"SGD": "red"}}, "colour of 'SGD' must look like #0072b2, got 'red'"),
+        ({"colors": {"SGD": "red"}}, "color of 'SGD' must look like #0072b2, got 'red'"),
         ({"figures": ("svg",)}, "figures are written as pdf or png, got 'svg'"),
     ],
 )

@@ -62,12 +62,13 @@ def _pairs(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dic
     help="Call an algorithm NAME.",
 )
 @click.option(
+    "--color",
     "--colour",
-    "colours",
+    "colors",
     multiple=True,
     metavar="LABEL=#rrggbb",
     callback=_pairs,
-    help="Draw an algorithm in this colour.",
+    help="Draw an algorithm in this color.",
 )
 @json_option
 def command(
@@ -76,7 +77,7 @@ def command(
     width: float | None,
     algorithms: tuple[str, ...],
     labels: dict[str, str],
-    colours: dict[str, str],
+    colors: dict[str, str],
     wants_json: bool,
 ) -> None:
     """Write report.html for the study in FOLDER, and figures for a paper where asked.
@@ -98,7 +99,7 @@ def command(
             algorithms=algorithms or None,
             order=algorithms or None,
             labels=labels,
-            colours=colours,
+            colors=colors,
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

@@ -1,8 +1,11 @@
-"""How an algorithm looks in every figure and table: colour, line style and marker.
+"""How an algorithm looks in every figure and table: color, line style and marker.
 
-The colours are those of Okabe and Ito (2008), chosen to be told apart with any common colour
-blindness, without their yellow, which is too light for a line on white. Colours repeat after
-seven algorithms with another line style; every marker is used once in twelve.
+The first six colors are those of Okabe and Ito (2008), chosen to be told apart with any common
+color blindness, without their yellow, which is too light for a line on white, and their black,
+which vanishes on a dark page. The next six were searched for: of all colors that stand out on
+white and on a dark page, each is the one farthest from those before it (CIELAB, for normal vision
+and three kinds of color blindness). After twelve, colors repeat with another line style, as do
+markers. An optimizer that optiscope ships has the same color in every report.
 """
 
 from __future__ import annotations
@@ -11,9 +14,50 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["DASHES", "FAINT", "GRID", "INK", "MARKERS", "PALETTE", "SHADE", "Look", "looks"]
+__all__ = [
+    "DASHES",
+    "FAINT",
+    "FIXED",
+    "GRID",
+    "INK",
+    "MARKERS",
+    "PALETTE",
+    "SHADE",
+    "Look",
+    "fixed_colors",
+    "looks",
+]
 
-PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+PALETTE: Final = (
+    "#0072b2",  # blue
+    "#d55e00",  # vermilion
+    "#009e73",  # green
+    "#cc79a7",  # pink
+    "#e69f00",  # orange
+    "#56b4e9",  # sky
+    "#8228ee",  # violet
+    "#824c28",  # brown
+    "#94b85e",  # light green
+    "#4c5e5e",  # slate
+    "#8270ee",  # periwinkle
+    "#942882",  # magenta
+)
+
+FIXED: Final[Mapping[str, str]] = {
+    "lark": "#d55e00",
+    "sgd": "#0072b2",
+    "momentum": "#56b4e9",
+    "adam": "#009e73",
+    "adamw": "#94b85e",
+    "muon": "#cc79a7",
+    "soap": "#8228ee",
+    "preconditioned_sgd": "#e69f00",
+    "schedulefree_adamw": "#824c28",
+    "prodigy": "#942882",
+    "nesterov": "#8270ee",
+    "rmsprop": "#4c5e5e",
+}
+"""Colors of shipped optimizers."""
 
 DASHES: Final[tuple[tuple[float, ...], ...]] = ((), (5, 2), (1.5, 1.5), (6, 1.5, 1.5, 1.5))
 """On and off lengths in line widths, the empty one being solid."""
@@ -35,14 +79,14 @@ class Look:
     Attributes:
         label: of the algorithm, as shown.
         number: its place among the shown algorithms, from 0; names its group in every figure.
-        colour: ``#rrggbb``.
+        color: ``#rrggbb``.
         dashes: on and off lengths in line widths, empty when solid.
         marker: Matplotlib's name of the marker.
     """
 
     label: str
     number: int
-    colour: str
+    color: str
     dashes: tuple[float, ...]
     marker: str
 
@@ -62,21 +106,35 @@ class Look:
         return f"alg{self.number}"
 
 
-def looks(labels: Sequence[str], colours: Mapping[str, str] | None = None) -> dict[str, Look]:
-    """Looks of the algorithms in the given order; ``colours`` are the user's, by label.
+def fixed_colors(optimizers: Mapping[str, str]) -> dict[str, str]:
+    """Colors of the algorithms whose optimizer has one; of two with one optimizer, the first's.
 
-    A colour that the user gave to one algorithm is not handed out to another by itself.
+    Args:
+        optimizers: name of the optimizer by label.
     """
-    wanted = {label: c.lower() for label, c in (colours or {}).items() if label in labels}
+    found: dict[str, str] = {}
+    for label, optimizer in optimizers.items():
+        color = FIXED.get(optimizer)
+        if color is not None and color not in found.values():
+            found[label] = color
+    return found
+
+
+def looks(labels: Sequence[str], colors: Mapping[str, str] | None = None) -> dict[str, Look]:
+    """Looks of the algorithms in the given order; ``colors`` are the user's, by label.
+
+    A color that the user gave to one algorithm is not handed out to another by itself.
+    """
+    wanted = {label: c.lower() for label, c in (colors or {}).items() if label in labels}
     free = [c for c in PALETTE if c not in wanted.values()] or list(PALETTE)
     found: dict[str, Look] = {}
     handed_out = 0
     for number, label in enumerate(labels):
         if label in wanted:
-            colour, dashes = wanted[label], DASHES[number // len(PALETTE) % len(DASHES)]
+            color, dashes = wanted[label], DASHES[0]
         else:
-            colour = free[handed_out % len(free)]
+            color = free[handed_out % len(free)]
             dashes = DASHES[handed_out // len(free) % len(DASHES)]
             handed_out += 1
-        found[label] = Look(label, number, colour, dashes, MARKERS[number % len(MARKERS)])
+        found[label] = Look(label, number, color, dashes, MARKERS[number % len(MARKERS)])
     return found

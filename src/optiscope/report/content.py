@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from optiscope.records import higher_is_better
 from optiscope.report.answers import Answer, answer
 from optiscope.report.appearance import Look
 from optiscope.stats.claims import Claim
+from optiscope.stats.comparison import Verdict
 from optiscope.stats.goals import goal_results
+from optiscope.stats.letter_groups import letter_groups
 from optiscope.stats.profiles import TargetCost, target_costs
 from optiscope.stats.refusal import Refusal
 from optiscope.stats.sensitivity import (
@@ -40,6 +43,7 @@ class ProblemContent:
         tuned: what tuning cost and found, by label.
         edges: choices at the edge of the space, by label; nothing for labels without any.
         tried: every point of the tuning, by label.
+        letters: by label; two algorithms share one where they do not differ significantly.
     """
 
     problem: str
@@ -50,6 +54,7 @@ class ProblemContent:
     tuned: Mapping[str, TuningSummary]
     edges: Mapping[str, tuple[Edge, ...]]
     tried: Mapping[str, Sequence[Tried]]
+    letters: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,7 @@ def assemble(
                     if (found_edges := edges(tables.algorithm(label).space, of_label))
                 },
                 tried=points,
+                letters=_letters(problem, mine, shown),
             )
         )
     return ReportContent(
@@ -122,6 +128,25 @@ def assemble(
         problems=tuple(problems),
         targets=targets,
     )
+
+
+def _letters(
+    problem: str, results: Sequence[Result], claims: Sequence[Claim | Refusal]
+) -> dict[str, str]:
+    """Letters of the algorithms with results on a problem; refused pairs count as not different."""
+    sound = [r for r in results if r.values]
+    if len(sound) < 2:
+        return {}
+    sign = -1 if higher_is_better(sound[0].metric) else 1
+    labels = [r.algorithm for r in sorted(sound, key=lambda r: (not r.all_complete, sign * r.mean))]
+    different = {
+        frozenset((c.a, c.b))
+        for c in claims
+        if isinstance(c, Claim)
+        and c.problem == problem
+        and c.verdict in (Verdict.BETTER, Verdict.WORSE)
+    }
+    return letter_groups(labels, different)
 
 
 def leading_sensitivities(

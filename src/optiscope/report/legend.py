@@ -36,7 +36,7 @@ class Key:
 
     Attributes:
         label: its words.
-        colour: of line, marker or area.
+        color: of line, marker or area.
         dashes: on and off lengths in line widths; None for no line.
         marker: Matplotlib's name of the marker; None for no marker.
         area: whether it is a shaded area.
@@ -45,7 +45,7 @@ class Key:
     """
 
     label: str
-    colour: str
+    color: str
     dashes: tuple[float, ...] | None = None
     marker: str | None = None
     area: bool = False
@@ -57,7 +57,7 @@ class Key:
         """The entry of an algorithm."""
         dashes = look.dashes if line else None
         marker = None if area else look.marker
-        return cls(look.label, look.colour, dashes, marker, area, look.number, look.size)
+        return cls(look.label, look.color, dashes, marker, area, look.number, look.size)
 
     @property
     def linestyle(self) -> Any:
@@ -69,11 +69,11 @@ class Key:
     def handle(self) -> Artist:
         """The entry as Matplotlib's legend takes it."""
         if self.area:
-            return Patch(facecolor=self.colour, label=self.label)
+            return Patch(facecolor=self.color, label=self.label)
         return Line2D(
             [],
             [],
-            color=self.colour,
+            color=self.color,
             linestyle=self.linestyle,
             marker=self.marker or "",
             markersize=6 if self.marker == "x" else self.size,
@@ -84,19 +84,19 @@ class Key:
     def swatch(self) -> str:
         """The entry as the content of an ``<svg viewBox="0 0 28 12">``."""
         if self.area:
-            return f'<rect x="4" y="1" width="20" height="10" fill="{self.colour}"/>'
+            return f'<rect x="4" y="1" width="20" height="10" fill="{self.color}"/>'
         parts = []
         if self.dashes is not None:
             dashes = " ".join(f"{2 * d:g}" for d in self.dashes)
             parts.append(
-                f'<path d="M1 6H27" stroke="{self.colour}" stroke-width="2" fill="none"'
+                f'<path d="M1 6H27" stroke="{self.color}" stroke-width="2" fill="none"'
                 + (f' stroke-dasharray="{dashes}"/>' if dashes else "/>")
             )
         if self.marker is not None:
             style = MarkerStyle(self.marker)
             path = style.get_path().transformed(style.get_transform())
-            fill = self.colour if style.is_filled() else "none"
-            stroke = "#fff" if style.is_filled() else self.colour
+            fill = self.color if style.is_filled() else "none"
+            stroke = "#fff" if style.is_filled() else self.color
             width = 0.8 if style.is_filled() else 2.4
             parts.append(
                 f'<path d="{_svg_path(path, self.size)}" fill="{fill}" stroke="{stroke}" '

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from optiscope.records import StoreError, StudyFolder
 from optiscope.records.store import explain
-from optiscope.report.appearance import Look, looks
+from optiscope.report.appearance import Look, fixed_colors, looks
 from optiscope.report.content import assemble
 from optiscope.report.figures.groups import panels
 from optiscope.report.page.page import render_page
@@ -28,6 +29,7 @@ def write_report(
     algorithms: Sequence[str] | None = None,
     order: Sequence[str] | None = None,
     labels: Mapping[str, str] | None = None,
+    colors: Mapping[str, str] | None = None,
     colours: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``report.html`` into the study's folder, and return its path.
@@ -42,22 +44,26 @@ def write_report(
         algorithms: labels to show; all by default.
         order: labels in the order to show them, the declared one by default; those left out follow.
         labels: names to show instead of declared labels; the other arguments use the declared ones.
-        colours: ``#rrggbb`` by label, in place of those of the study.
+        colors: ``#rrggbb`` by label, in place of those of the study.
+        colours: old name of ``colors``.
 
     Raises:
         StoreError: the folder holds no study, or cannot be read or written.
-        ValueError: an unknown label or format, or a colour that is none.
+        ValueError: an unknown label or format, or a color that is none.
     """
+    if colours is not None:
+        warnings.warn("colours is now called colors", DeprecationWarning, stacklevel=2)
+        colors = {**colours, **(colors or {})}
     _check_formats(figures)
     names = dict(labels or {})
     tables = read_study(folder, rename=names)
     declared = [str(a["label"]) for a in folder.declaration()["algorithms"]]
-    for label, colour in (colours or {}).items():
-        if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
-            raise ValueError(f"colour of {label!r} must look like #0072b2, got {colour!r}")
-    for given in (algorithms, order, colours):
+    for label, color in (colors or {}).items():
+        if not re.fullmatch("#[0-9a-fA-F]{6}", color):
+            raise ValueError(f"color of {label!r} must look like #0072b2, got {color!r}")
+    for given in (algorithms, order, colors):
         _check_labels(given or (), declared)
-    shown = _look_up(tables, declared, algorithms, order, names, colours or {})
+    shown = _look_up(tables, declared, algorithms, order, names, colors or {})
     content = assemble(tables, shown, claims_from(tables.evidence))
     target = folder.path / "report.html"
     try:
@@ -75,10 +81,11 @@ def _look_up(
     algorithms: Sequence[str] | None,
     order: Sequence[str] | None,
     names: Mapping[str, str],
-    colours: Mapping[str, str],
+    colors: Mapping[str, str],
 ) -> dict[str, Look]:
-    wanted = {a.label: a.colour for a in tables.algorithms if a.colour}
-    wanted |= {names.get(label, label): colour for label, colour in colours.items()}
+    wanted = fixed_colors({a.label: a.optimizer for a in tables.algorithms})
+    wanted |= {a.label: a.colour for a in tables.algorithms if a.colour}
+    wanted |= {names.get(label, label): color for label, color in colors.items()}
     everyone = looks(tables.labels, wanted)
     chosen = declared if algorithms is None else [x for x in declared if x in algorithms]
     if order is not None:

@@ -12,24 +12,39 @@ from markupsafe import escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from optiscope.report.appearance import FAINT, GRID, INK, SHADE
+
 __all__ = ["share_styles", "svg_text"]
 
 _NUMBER: Final = re.compile(r"-?\d+\.\d+")
 _PATH: Final = re.compile(r'\bd="([^"]*)"')
 _PLACED: Final = re.compile(r'\b(x|y|width|height)="(-?\d+\.\d+)"')
 _TRANSFORM: Final = re.compile(r' transform="([^"]*)"')
-_GROUP: Final = re.compile(r'id="alg(\d+)[^"]*"')
+_GROUP: Final = re.compile(r'id="alg(\d+)-?([^"]*)"')
 _USED: Final = re.compile(r'(?:xlink:href="#|url\(#)([^")]+)')
 _IDENTITY: Final = re.compile(r'\s*\bid="([^"]+)"')
 _STYLE: Final = re.compile(r' style="([^"]*)"')
 _FAMILY: Final = re.compile(r"(font(?:-family)?: [^;\"]*)'DejaVu Sans'[^;\"]*")
+_VARIABLES: Final = {
+    INK: "ink",
+    FAINT: "faint",
+    GRID: "grid",
+    SHADE: "shade",
+    "#ffffff": "paper",
+    "white": "paper",
+    "#000000": "ink",
+}
+"""CSS variables of the page in place of the neutral colors of figures."""
+
+_NEUTRAL: Final = re.compile(rf"(fill|stroke):({'|'.join(_VARIABLES)})(?![0-9a-f])", re.IGNORECASE)
 _EMPTY: Final = re.compile(r"<g\s*>\s*</g>")
 
 
 def svg_text(figure: Figure, name: str, description: str) -> str:
     """The figure as an ``<svg>`` element that scales with its box.
 
-    Artists whose gid starts with ``alg<number>`` get ``data-alg="<number>"``. Coordinates are
+    Artists whose gid is ``alg<number>-<part>`` get ``data-alg="<number>" data-part="<part>"``. Ink,
+    grid and paper become CSS variables, so that the page has them light or dark. Coordinates are
     rounded to a tenth of a point. Text stays text, in the page's font. Ids are made unique in the
     page by ``name``.
 
@@ -45,7 +60,7 @@ def svg_text(figure: Figure, name: str, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'<defs>\s*<style type="text/css">.*?</style>\s*</defs>', "", text, flags=re.S)
-    text = _GROUP.sub(r'data-alg="\1"', text)
+    text = _GROUP.sub(r'data-alg="\1" data-part="\2"', text)
     text = _with_short_ids(text, name)
     text = _PATH.sub(_compact_path, text)
     text = _PLACED.sub(lambda m: f'{m[1]}="{_rounded(m[2])}"', text)
@@ -100,6 +115,7 @@ def _compact_transform(match: re.Match[str]) -> str:
 def _compact_style(match: re.Match[str]) -> str:
     style = _FAMILY.sub(r"\1var(--font)", match[1])
     compact = re.sub(r"([:;]) ", r"\1", style)
+    compact = _NEUTRAL.sub(lambda m: f"{m[1]}:var(--{_VARIABLES[m[2].lower()]})", compact)
     return f' style="{compact}"'
 
 

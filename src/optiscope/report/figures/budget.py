@@ -82,7 +82,7 @@ def draw_budget(
         (line,) = axes.plot(
             np.arange(1, len(expected) + 1),
             scale * np.array(expected),
-            color=look.colour,
+            color=look.color,
             linestyle=look.linestyle,
             marker=look.marker,
             markersize=look.size,

@@ -56,7 +56,7 @@ def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look])
         (points,) = axes.plot(
             values,
             row + spread[: len(values)],
-            color=look.colour,
+            color=look.color,
             marker=look.marker,
             linestyle="none",
             markeredgecolor="white",
@@ -73,7 +73,6 @@ def draw_final(axes: Axes, results: Sequence[Result], looks: Mapping[str, Look])
     set_linear(axes, "x")
     axes.set_title(f"Final test {metric}")
     axes.set_xlabel(axis_name("test", metric), loc="right")
-    axes.set_ylabel("algorithm")
 
 
 def row_label(result: Result) -> str:

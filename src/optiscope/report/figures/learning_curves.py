@@ -167,7 +167,7 @@ def draw_curves(
         _draw_published(axes, of_source, key, scale)
     for key, value in goals:
         axes.axhline(
-            scale * value, color=key.colour, linestyle=key.linestyle, linewidth=1.2, zorder=2.5
+            scale * value, color=key.color, linestyle=key.linestyle, linewidth=1.2, zorder=2.5
         )
     beside = [_within(c, horizon) for _, c in published] + [np.array([v]) for _, v in goals]
     limits = metric_limits(list(curves.values()), scale, log=log, beside=beside)
@@ -227,7 +227,7 @@ def _draw(axes: Axes, curve: Curve, look: Look, scale: float, position: int, tot
             epochs,
             scale * curve.low[keep],
             scale * curve.high[keep],
-            color=look.colour,
+            color=look.color,
             alpha=0.16,
             linewidth=0,
             zorder=1,
@@ -237,7 +237,7 @@ def _draw(axes: Axes, curve: Curve, look: Look, scale: float, position: int, tot
     (line,) = axes.plot(
         epochs,
         mean,
-        color=look.colour,
+        color=look.color,
         linestyle=look.linestyle,
         marker=look.marker,
         markersize=look.size,
@@ -260,7 +260,7 @@ def _draw_published(axes: Axes, curve: PublishedCurve, key: Key, scale: float) -
     axes.plot(
         curve.epochs[keep],
         scale * curve.mean[keep],
-        color=key.colour,
+        color=key.color,
         linestyle=key.linestyle,
         linewidth=1.2,
         zorder=2.5,
@@ -270,7 +270,7 @@ def _draw_published(axes: Axes, curve: PublishedCurve, key: Key, scale: float) -
             curve.epochs[keep],
             scale * curve.low[keep],
             scale * curve.high[keep],
-            color=key.colour,
+            color=key.color,
             alpha=0.12,
             linewidth=0,
             zorder=0.5,
@@ -283,7 +283,7 @@ def _mark_failures(axes: Axes, curve: Curve, look: Look, scale: float) -> None:
         (line,) = axes.plot(
             run.epochs,
             scale * run.values,
-            color=look.colour,
+            color=look.color,
             linestyle=look.linestyle,
             linewidth=0.8,
             zorder=2,
@@ -293,7 +293,7 @@ def _mark_failures(axes: Axes, curve: Curve, look: Look, scale: float) -> None:
         (cross,) = axes.plot(
             [run.last_epoch],
             [min(max(end, bottom), top)],
-            color=look.colour,
+            color=look.color,
             marker="x",
             markersize=7,
             markeredgewidth=2,

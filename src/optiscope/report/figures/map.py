@@ -66,7 +66,7 @@ def map_panels(
         )
     if not panels:
         return None
-    note = "One point per trial, its result as colour; the ring marks the chosen one."
+    note = "One point per trial, its result as color; the ring marks the chosen one."
     keys = (FAILED_TRIAL,)
     return FigureGroup(
         f"{slug}-map", "map", "Two hyperparameters at once", note, tuple(panels), keys
@@ -76,7 +76,7 @@ def map_panels(
 def draw_map(
     axes: Axes, points: Sequence[Tried], names: tuple[str, str], metric: str, look: Look
 ) -> None:
-    """Every trial in the plane of two hyperparameters, its result as colour, failures crossed."""
+    """Every trial in the plane of two hyperparameters, its result as color, failures crossed."""
     split, _, kind = metric.partition("_")
     scale = 100.0 if kind == "accuracy" else 1.0
     places = np.array([[float(p.hyperparameters[n]) for n in names] for p in points])

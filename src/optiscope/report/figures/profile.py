@@ -85,7 +85,7 @@ def draw_profile(axes: Axes, profile: PerformanceProfile, looks: Mapping[str, Lo
             factors,
             100 * np.append(shares, shares[-1]),
             drawstyle="steps-post",
-            color=look.colour,
+            color=look.color,
             linestyle=look.linestyle,
             marker=look.marker,
             markersize=look.size,
@@ -102,5 +102,5 @@ def draw_profile(axes: Axes, profile: PerformanceProfile, looks: Mapping[str, Lo
         axes.set_xlim(1.0, end)
     axes.set_ylim(0, 103)
     axes.set_title("Performance profile")
-    axes.set_xlabel("factor of the fewest epochs to the target")
+    axes.set_xlabel("slowdown relative to the fastest (epochs to target)")
     axes.set_ylabel("problems solved (%)")

@@ -53,14 +53,14 @@ def draw_ranks(axes: Axes, ranks: Sequence[Rank], looks: Mapping[str, Look]) -> 
     """Mean rank of each algorithm: interval over seeds thick, leaving problems out thin."""
     for row, rank in enumerate(ranks):
         look = looks[rank.algorithm]
-        (thin,) = axes.plot(rank.without_one, [row, row], color=look.colour, linewidth=1.0)
+        (thin,) = axes.plot(rank.without_one, [row, row], color=look.color, linewidth=1.0)
         thin.set_gid(f"{look.group}-without")
-        (thick,) = axes.plot(rank.interval, [row, row], color=look.colour, linewidth=4, alpha=0.45)
+        (thick,) = axes.plot(rank.interval, [row, row], color=look.color, linewidth=4, alpha=0.45)
         thick.set_gid(f"{look.group}-interval")
         (point,) = axes.plot(
             [rank.mean],
             [row],
-            color=look.colour,
+            color=look.color,
             marker=look.marker,
             markersize=1.4 * look.size,
             markeredgecolor="white",
@@ -74,4 +74,3 @@ def draw_ranks(axes: Axes, ranks: Sequence[Rank], looks: Mapping[str, Look]) -> 
     set_linear(axes, "x", integer=True)
     axes.set_title("Mean rank")
     axes.set_xlabel("mean rank (1 is best)", loc="right")
-    axes.set_ylabel("algorithm")

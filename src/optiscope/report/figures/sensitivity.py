@@ -102,7 +102,7 @@ def draw_sensitivity(
     if good:
         (line,) = axes.plot(
             *zip(*good, strict=True),
-            color=look.colour,
+            color=look.color,
             linewidth=1.0,
             marker=look.marker,
             markersize=look.size,

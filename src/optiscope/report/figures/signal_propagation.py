@@ -63,7 +63,7 @@ def spread_figure(title: str, spreads: Mapping[str, Spread]) -> Figure:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         figure.legend(
             handles=[
-                Key(label, look.colour, look.dashes, look.marker).handle()
+                Key(label, look.color, look.dashes, look.marker).handle()
                 for label, look in styles.items()
             ],
             loc="outside lower left",
@@ -79,7 +79,7 @@ def _draw(axes: Axes, values: Sequence[float], look: Look) -> None:
     axes.plot(
         shown,
         np.arange(len(shown)),
-        color=look.colour,
+        color=look.color,
         linestyle=look.linestyle,
         marker=look.marker,
         markersize=4.5,

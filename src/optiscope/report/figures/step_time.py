@@ -81,7 +81,7 @@ def draw_time(
     """One bar per algorithm with its spread, and a line at the reference's 1."""
     for row, time in enumerate(times):
         look = looks[time.label]
-        (bar,) = axes.barh(row, time.middle, height=0.62, color=look.colour, alpha=0.85)
+        (bar,) = axes.barh(row, time.middle, height=0.62, color=look.color, alpha=0.85)
         bar.set_gid(f"{look.group}-bar")
         (line,) = axes.plot([time.low, time.high], [row, row], color=INK, linewidth=1.4)
         line.set_gid(f"{look.group}-spread")
@@ -102,4 +102,3 @@ def draw_time(
     axes.set_title("Time per training step")
     unit = reference if len(reference) <= LINE else "the reference"
     axes.set_xlabel(f"wall time per step (× {unit})", loc="right")
-    axes.set_ylabel("algorithm")

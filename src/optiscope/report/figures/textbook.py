@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 _GROUND: Final = LinearSegmentedColormap.from_list(
     "ground", ["#8fa3ad", "#b9c6cc", "#d9e0e3", "#edf0f1", "#f9fafa"]
 )
-"""Low ground is dark, high ground light, so that every path's colour stands out."""
+"""Low ground is dark, high ground light, so that every path's color stands out."""
 
 _LEVELS: Final = 22
 _STEPS_WITH_DOTS: Final = 60
@@ -102,7 +102,7 @@ def landscape_figure(
         else:
             left = figure.subplots()
         draw_landscape(left, ground, walks, styles)
-        keys = [Key(label, look.colour, look.dashes) for label, look in styles.items()]
+        keys = [Key(label, look.color, look.dashes) for label, look in styles.items()]
         keys += [Key(label, INK, (1.5, 1.5)) for label in ground.lines or {}]
         if len(ground.minima):
             keys.append(Key("minimum", INK, marker="*"))
@@ -172,7 +172,7 @@ def _draw_path(axes: Axes, walk: Walk, look: Look) -> None:
     axes.plot(
         x,
         y,
-        color=look.colour,
+        color=look.color,
         linestyle=look.linestyle,
         marker="." if dots else "",
         markersize=4.5,
@@ -181,7 +181,7 @@ def _draw_path(axes: Axes, walk: Walk, look: Look) -> None:
     )
     axes.plot(x[0], y[0], marker="o", markersize=6, color="white", markeredgecolor=INK, zorder=5)
     axes.plot(
-        x[-1], y[-1], marker="o", markersize=6, color=look.colour, markeredgecolor="white", zorder=7
+        x[-1], y[-1], marker="o", markersize=6, color=look.color, markeredgecolor="white", zorder=7
     )
 
 
@@ -200,8 +200,8 @@ def _draw_losses(
         axes.set_ylim(low - 0.05 * (high - low), high)
     for label, walk in walks.items():
         look = styles[label]
-        axes.plot(walk.losses, color=look.colour, linestyle=look.linestyle)
-        axes.plot(len(walk.losses) - 1, walk.losses[-1], marker="o", color=look.colour)
+        axes.plot(walk.losses, color=look.color, linestyle=look.linestyle)
+        axes.plot(len(walk.losses) - 1, walk.losses[-1], marker="o", color=look.color)
     if reference is not None:
         axes.axhline(reference, color=FAINT, linewidth=1.0, linestyle=(0, (1.5, 1.5)))
     axes.set_xlabel("step")
@@ -234,7 +234,7 @@ def curve_figure(
             _draw_curves(axes, heading, curves, styles, log)
             axes.set_xlabel(x)
         row[0].set_ylabel(y)
-        keys = [Key(label, look.colour, look.dashes) for label, look in styles.items()]
+        keys = [Key(label, look.color, look.dashes) for label, look in styles.items()]
         theories = dict.fromkeys(c.label for c in every if c.theory)
         keys += [Key(label, INK, (3, 2)) for label in theories]
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
@@ -255,6 +255,6 @@ def _draw_curves(
             axes.plot(curve.x, curve.y, color=INK, linewidth=1.0, linestyle=(0, (3, 2)), zorder=4)
         else:
             look = styles[curve.label]
-            axes.plot(curve.x, curve.y, color=look.colour, linestyle=look.linestyle)
+            axes.plot(curve.x, curve.y, color=look.color, linestyle=look.linestyle)
     if heading:
         axes.set_title(heading)

@@ -28,9 +28,9 @@ def appendix(
     parts = [
         {
             "id": "tuning",
-            "heading": "What was tuned how",
+            "heading": "Tuning protocol",
             "lines": [
-                f"Tuning seeds {listed(tuning['seeds'])}, reporting seeds "
+                f"Tuning seeds {listed(tuning['seeds'])}, evaluation seeds "
                 f"{listed(declaration['seeds'])}; selection by {metric_words(tuning['select'])}.",
                 *_looks(declaration),
             ],
@@ -93,12 +93,18 @@ def _reproducibility(tables: StudyTables) -> dict[str, Any]:
     resolved = json.dumps(declaration, indent=1, ensure_ascii=False)
     blocks.append({"summary": "The study, resolved", "text": resolved})
     started = tables.runs["started"].dropna()
-    lines = [f"optiscope {declaration['version']}."]
+    name = str(declaration["name"])
+    lines = [
+        f"To repeat this page: save the study file, then `pip install optiscope=="
+        f"{declaration['version']}` and `optiscope bench {name}.toml`.",
+        f"To cite it: The optiscope developers, optiscope {declaration['version']}, study "
+        f"“{name}”.",
+    ]
     if len(started):
         lines.append(f"Runs started between {min(started)} and {max(started)}.")
     return {
         "id": "reproducibility",
-        "heading": "Reproducibility",
+        "heading": "Reproduce this page",
         "lines": lines,
         "blocks": blocks,
     }

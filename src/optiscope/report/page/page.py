@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 
 from optiscope.report.content import ProblemContent, ReportContent
 from optiscope.report.figure_style import figure_style
-from optiscope.report.figures.groups import groups_of_problem, groups_of_study
+from optiscope.report.figures.groups import differences_of, groups_of_problem, groups_of_study
 from optiscope.report.figures.panel import FigureGroup, Panel
 from optiscope.report.legend import Key
 from optiscope.report.page.appendix import appendix
+from optiscope.report.page.downloads import downloads
 from optiscope.report.page.words import problem_facts, study_facts, warnings
 from optiscope.report.svg import share_styles, svg_text
 from optiscope.report.tables import results as result_tables
@@ -28,6 +29,9 @@ __all__ = ["page_environment", "page_figure", "render_page"]
 
 PANEL_WIDTH: Final = 4.2
 """Inches, at which text of 9 points is readable on a phone and small enough on a laptop."""
+
+MANY: Final = 4
+"""From more algorithms on, bands of learning curves show only for the one pointed at."""
 
 TOP: Final = 0.27
 """Inches above the axes, for the title."""
@@ -43,17 +47,25 @@ def render_page(content: ReportContent) -> str:
     with figure_style():
         sections = [_section(content, found, f"f{n}") for n, found in enumerate(content.problems)]
         across = _rows([_draw(group, f"a{k}") for k, group in enumerate(groups_of_study(content))])
-    css = _share_styles([across, *(section["rows"] for section in sections)])
+        answers = [_answer(content, found, f"d{n}") for n, found in enumerate(content.problems)]
+    drawn = [panel for a in answers for panel in a["forest"]]
+    css = _share_styles(drawn, [across, *(section["rows"] for section in sections)])
     files = resources.files("optiscope.report.page") / "templates"
-    answers = {p.problem: p.answer for p in content.problems}
     environment = page_environment()
     environment.globals["swatch_id"] = swatches
     return environment.get_template("report.html.j2").render(
         declaration=tables.declaration,
         facts=study_facts(tables, looks),
         warnings=warnings(content),
-        answers=answers.values(),
-        overview=result_tables.overview_table(content.results, answers, looks),
+        answers=answers,
+        overview=result_tables.overview_table(
+            content.results,
+            {p.problem: p.answer for p in content.problems},
+            {p.problem: p.letters for p in content.problems},
+            looks,
+        ),
+        downloads=downloads(content),
+        many=len(looks) > MANY,
         all_keys=[Key.of(look) for look in looks.values()],
         across=across,
         targets=result_tables.target_table(content.targets, tables.problems, looks),
@@ -140,31 +152,39 @@ def page_environment(*packages: str) -> jinja2.Environment:
 
 
 def _draw(group: FigureGroup, first: str) -> dict[str, Any]:
-    drawn = [
-        {
-            "svg": svg_text(page_figure(panel), f"{first}{n}", panel.description),
-            "algorithm": panel.algorithm,
-        }
-        for n, panel in enumerate(group.panels)
-    ]
+    drawn = [_drawn(panel, f"{first}{n}") for n, panel in enumerate(group.panels)]
     return {
         "name": f"{first}-{group.kind}",
         "kind": group.kind,
         "heading": group.heading,
         "note": group.note,
-        "legend": group.keys,
+        "legend": [key for key in group.keys if key.number is None],
         "panels": drawn,
     }
 
 
-def _share_styles(parts: Sequence[Sequence[Sequence[dict[str, Any]]]]) -> str:
+def _answer(content: ReportContent, found: ProblemContent, name: str) -> dict[str, Any]:
+    """The answer for one problem: a sentence, and the differences to the baseline."""
+    panel = differences_of(content, found.problem)
+    forest = [] if panel is None else [_drawn(panel, name)]
+    return {"problem": found.problem, "text": found.answer.text, "forest": forest}
+
+
+def _share_styles(
+    drawn: Sequence[dict[str, Any]], parts: Sequence[Sequence[Sequence[dict[str, Any]]]]
+) -> str:
     """Put recurring styles of all drawings into classes, and return the CSS of these."""
     groups = [group for rows in parts for row in rows for group in row]
-    panels = [panel for group in groups for panel in group["panels"]]
+    panels = [*drawn, *(panel for group in groups for panel in group["panels"])]
     drawings, css = share_styles([panel["svg"] for panel in panels])
     for panel, drawing in zip(panels, drawings, strict=True):
         panel["svg"] = Markup(drawing)
     return css
+
+
+def _drawn(panel: Panel, name: str) -> dict[str, Any]:
+    svg = svg_text(page_figure(panel), name, panel.description)
+    return {"svg": svg, "algorithm": panel.algorithm, "file": panel.name}
 
 
 def page_figure(panel: Panel) -> Figure:

@@ -42,7 +42,7 @@ def study_facts(tables: StudyTables, looks: Mapping[str, Look]) -> str:
         f"{counted(len(looks), 'algorithm')} on {counted(len(tables.problems), 'problem')}; "
         f"hyperparameters chosen by {metric_words(tuning['select'])} "
         f"({counted(len(tuning['seeds']), 'tuning seed')}), results on the test split with "
-        f"{counted(len(seeds), 'fresh seed')}; {len(tables.runs)} runs planned; reference "
+        f"{counted(len(seeds), 'fresh seed')}; {len(tables.runs)} runs planned; baseline "
         f"{declaration['reference']}."
     )
 

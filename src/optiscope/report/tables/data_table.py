@@ -18,11 +18,13 @@ class Cell:
         text: shown.
         style: CSS classes.
         hint: shown when the pointer rests on it.
+        letters: small letters after the text, empty for none.
     """
 
     text: str
     style: str = ""
     hint: str = ""
+    letters: str = ""
 
 
 @dataclass(frozen=True)

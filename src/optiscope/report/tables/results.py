@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from optiscope.records import higher_is_better
 from optiscope.report.answers import Answer, Standing, effect_text
 from optiscope.report.appearance import Look
 from optiscope.report.legend import Key
@@ -26,12 +27,10 @@ from optiscope.stats.summary import Result
 
 __all__ = ["claim_table", "overview_table", "published_table", "result_table", "target_table"]
 
-_NOT_WORSE: Final = ("undecided", "equivalent", "better")
-
 _VERDICTS: Final = {
     "leader": "leader",
-    "worse": "certainly worse",
-    "better": "certainly better",
+    "worse": "significantly worse",
+    "better": "significantly better",
     "equivalent": "equal within the margin",
     "undecided": "undecided",
     "refused": "not comparable",
@@ -39,17 +38,30 @@ _VERDICTS: Final = {
 
 
 def overview_table(
-    results: Sequence[Result], answers: Mapping[str, Answer], looks: Mapping[str, Look]
+    results: Sequence[Result],
+    answers: Mapping[str, Answer],
+    letters: Mapping[str, Mapping[str, str]],
+    looks: Mapping[str, Look],
 ) -> DataTable:
-    """Mean of every algorithm on every problem; bold where certainly best, ≈ where not shown worse
-    than the best."""
+    """Mean and deviation of every algorithm on every problem, best mean rank first.
+
+    Bold where significantly better than all others; algorithms that share a letter on a problem do
+    not differ significantly.
+
+    Args:
+        results: of every problem.
+        answers: by problem.
+        letters: by problem and label.
+        looks: algorithms shown.
+    """
+    place = _mean_places(results, list(answers))
     rows = []
-    for label, look in looks.items():
+    for label in sorted(looks, key=lambda x: (place.get(x, math.inf), list(looks).index(x))):
         cells = [Cell(label)]
         for problem, answer in answers.items():
             result = next(r for r in results if (r.problem, r.algorithm) == (problem, label))
-            cells.append(_overview_cell(result, answer))
-        rows.append(Row(cells, Key.of(look), look.number))
+            cells.append(_overview_cell(result, answer, letters[problem].get(label, "")))
+        rows.append(Row(cells, Key.of(looks[label]), looks[label].number))
     metrics = {r.problem: r.metric for r in results}
     columns = ["algorithm", *(f"#{p}, test {metrics[p]}" for p in answers)]
     return DataTable(columns, rows)
@@ -166,21 +178,30 @@ def published_table(settings: Sequence[PublishedSetting], metric: str) -> DataTa
     return DataTable(columns, rows)
 
 
-def _overview_cell(result: Result, answer: Answer) -> Cell:
+def _mean_places(results: Sequence[Result], problems: Sequence[str]) -> dict[str, float]:
+    """Mean place of each algorithm over the problems, 0 the best; where a run failed, the last."""
+    places: dict[str, list[int]] = {}
+    for problem in problems:
+        mine = [r for r in results if r.problem == problem]
+        sign = -1 if mine and higher_is_better(mine[0].metric) else 1
+        order = sorted(mine, key=lambda r: (not r.values, bool(r.failed), sign * r.mean))
+        for place, result in enumerate(order):
+            places.setdefault(result.algorithm, []).append(place)
+    return {label: sum(found) / len(found) for label, found in places.items()}
+
+
+def _overview_cell(result: Result, answer: Answer, letters: str) -> Cell:
     text = metric_text(result.mean, result.metric)
+    if math.isfinite(result.deviation):
+        text = f"{text.removesuffix(' %')} ± {spread_text(result.deviation, result.metric)}"
+        text += " %" if result.metric.endswith("accuracy") else ""
     if result.failed:
         words = ", ".join(f"{count} {status}" for status, count in result.failed.items())
         return Cell(f"{text} ({words} of {result.planned})", "bad")
-    if result.algorithm == answer.leader:
-        if answer.certain:
-            return Cell(text, "best", "certainly better than all others")
-        if not answer.standings:
-            return Cell(text)
-        return Cell(f"≈ {text}", "", "best mean, not certainly better than all others")
-    standing = answer.standings.get(result.algorithm)
-    if standing is not None and standing.word in _NOT_WORSE:
-        return Cell(f"≈ {text}", "", "not shown to be worse than the best")
-    return Cell(text)
+    if result.algorithm == answer.leader and answer.certain:
+        return Cell(text, "best", "significantly better than all others", letters)
+    hint = "best mean" if result.algorithm == answer.leader and answer.standings else ""
+    return Cell(text, "", hint, letters)
 
 
 def _standing_cells(standing: Standing | None) -> list[Cell]:
