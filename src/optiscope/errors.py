@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dis
 from typing import ClassVar
 
-__all__ = ["ExitCode", "OptiscopeError", "shorten"]
+__all__ = ["ExitCode", "OptiscopeError", "is_ctrl_c", "shorten"]
 
 
 class ExitCode:
@@ -39,3 +40,17 @@ def shorten(value: object, limit: int = 80) -> str:
         return text
     head = (limit - 3) // 2
     return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether an error that foreign code let through is Ctrl-C, which is nobody's fault.
+
+    Ctrl-C comes between two instructions; code that says ``raise KeyboardInterrupt`` (or exits, or
+    raises any other ``BaseException``) only pretends.
+    """
+    trace = error.__traceback__
+    if not isinstance(error, KeyboardInterrupt) or trace is None:
+        return isinstance(error, KeyboardInterrupt)
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] != dis.opmap["RAISE_VARARGS"]

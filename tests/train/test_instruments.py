@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+import torch
 from small_problems import STEPS, failing_at, small
 from torch import Tensor
 
@@ -105,6 +106,18 @@ def test_a_need_that_there_is_not_is_refused() -> None:
 
     with pytest.raises(ValueError, match="gradients, start, got 'gradient'"):
         watched(Odd())
+
+
+def test_the_risk_of_the_batch_has_its_loss_at_the_start() -> None:
+    class Compare(Instrument):
+        name = "risk"
+        needs = frozenset({"start"})
+
+        def on_step(self, view: StepView) -> dict[str, float]:
+            before = torch.cat([p.flatten() for p in view.start])
+            return {"gap": abs(float(view.risk.value(before)) - view.loss.item())}
+
+    assert max(watched(Compare()).curve("risk", "gap")[1]) < 1e-6
 
 
 def test_an_instrument_ends_a_run() -> None:

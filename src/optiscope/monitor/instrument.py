@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optiscope.records import Status
+
+if TYPE_CHECKING:
+    from optiscope.objective.risk import EmpiricalRisk
 
 __all__ = ["NEEDS", "EndRun", "EpochView", "Instrument", "StartView", "StepView", "check_needs"]
 
@@ -99,7 +102,7 @@ class StepView:
     optimizer: Optimizer
     parameters: Sequence[Tensor]
     copies: Mapping[str, Sequence[Tensor | None]] = field(default_factory=dict)
-    make_risk: Callable[[], Any] | None = None
+    make_risk: Callable[[], EmpiricalRisk] | None = None
     wait: Callable[[], None] = lambda: None
 
     @property
@@ -117,7 +120,7 @@ class StepView:
         return [p for p in self._copies("start") if p is not None]
 
     @cached_property
-    def risk(self) -> Any:
+    def risk(self) -> EmpiricalRisk:
         """Mean loss of the batch as a function of the parameters; those after the step unless told.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 import torch
 from torch.optim import Optimizer
 
-from optiscope.errors import OptiscopeError
+from optiscope.errors import OptiscopeError, is_ctrl_c
 from optiscope.hints import did_you_mean
 from optiscope.optim import included
 from optiscope.optim.baselines import first_order
@@ -151,7 +151,9 @@ def bind(
         bound.on_probe()
     except ImportError:
         raise
-    except Exception as error:
+    except BaseException as error:  # also one that is meant to end the process
+        if is_ctrl_c(error):
+            raise
         given = ", ".join(f"{k}={v!r}" for k, v in hyperparameters.items()) or "its defaults"
         why = " ".join(str(error).split()) or type(error).__name__
         raise BadSettingsError(f"{name} refuses {given}: {why}") from None
@@ -308,7 +310,9 @@ def _imported(path: str) -> OptimizerSpec:
             f"expected an optimizer {attribute!r} in module {module_name!r}, got none of that "
             "name: correct the word after the colon"
         ) from None
-    except Exception as error:
+    except BaseException as error:  # also one that is meant to end the process
+        if is_ctrl_c(error):
+            raise
         what = " ".join(str(error).split())
         raise UnknownOptimizerError(
             f"expected an importable module in {path!r}, got {type(error).__name__} from it: {what}"

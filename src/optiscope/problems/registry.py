@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from optiscope.errors import OptiscopeError
+from optiscope.errors import OptiscopeError, is_ctrl_c
 from optiscope.hints import did_you_mean
 from optiscope.problems.catalogue import ENTRIES, Entry
 
@@ -75,12 +75,16 @@ def _imported(path: str) -> Problem:
             f"expected a problem {attribute!r} in module {module_name!r}, got none of that name: "
             "correct the word after the colon"
         ) from None
-    except Exception as error:
+    except BaseException as error:  # also one that is meant to end the process
+        if is_ctrl_c(error):
+            raise
         raise UnknownProblemError(_from_there(path, "an importable module", error)) from error
     if callable(found) and not isinstance(found, Problem):
         try:
             found = found()
-        except Exception as error:
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
             what = "a function that takes no arguments and returns a problem"
             raise UnknownProblemError(_from_there(path, what, error)) from error
     if not isinstance(found, Problem):
@@ -91,7 +95,7 @@ def _imported(path: str) -> Problem:
     return found
 
 
-def _from_there(path: str, expected: str, error: Exception) -> str:
+def _from_there(path: str, expected: str, error: BaseException) -> str:
     """One line about an error that code at an import path raised."""
     what = " ".join(str(error).split())
     return f"expected {expected} at {path!r}, got {type(error).__name__} from it: {what}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -82,6 +83,23 @@ class Run:
     final: Mapping[str, float] = field(default_factory=dict)
     best: Mapping[str, float] = field(default_factory=dict)
     imported: str | None = None
+
+    @classmethod
+    def unstarted(
+        cls, trial: Trial, status: Status, reason: str, environment: Mapping[str, Any] | None = None
+    ) -> Run:
+        """The record of a trial that left nothing that could be measured."""
+        return cls(
+            trial=trial,
+            status=status,
+            reason=reason,
+            steps=0,
+            seconds={},
+            counts={"gradient_evaluations": 0, "hessian_products": 0},
+            peak_memory_bytes=None,
+            environment=environment or {},
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
 
     @property
     def training_seconds(self) -> Seconds:

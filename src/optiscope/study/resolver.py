@@ -25,6 +25,7 @@ from optiscope.study.declaration import (
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.toml_lines import line_of
 from optiscope.train.evaluation import check_watched, validation_figures
+from optiscope.train.isolation import isolated
 from optiscope.train.schedule import check_schedule
 from optiscope.train.step import check_clip
 from optiscope.train.stopping import EarlyStopping, check_pruner
@@ -42,7 +43,8 @@ def load_study(source: str | Path) -> Study:
         StudyError: one line that says what was expected, what came, and what to do.
     """
     declared, text, origin = read_declaration(source)
-    return _Resolver(declared, text, origin).study()
+    with isolated(imports=True):  # optimizers are imported and tried
+        return _Resolver(declared, text, origin).study()
 
 
 class _Resolver:

@@ -20,6 +20,7 @@ from optiscope.records import Run, RunStore, Status, StoreError, Trial
 from optiscope.study.source_digest import in_a_file, source_digest
 from optiscope.train import Progress, run_trial
 from optiscope.train.evaluation import check_watched
+from optiscope.train.isolation import isolated, unlike_arithmetic
 from optiscope.train.schedule import anneals_twice, check_schedule
 from optiscope.train.step import check_clip
 from optiscope.train.stopping import EarlyStopping
@@ -113,11 +114,13 @@ def run(
             the run.
         RunInterrupted: Ctrl-C, a ``KeyboardInterrupt`` with the run so far, stored or not.
     """
-    found = problems.get(problem) if isinstance(problem, str) else problem
+    with isolated(imports=True):
+        found = problems.get(problem) if isinstance(problem, str) else problem
     settings = dict(hyperparameters or {})
     if isinstance(optimizer, OptimizerSpec) and not registry.is_shipped(optimizer):
         settings = {**optimizer.defaults, **settings}  # a record must hold what it depends on
-    bound = registry.bind(optimizer, settings)
+    with isolated(imports=True):
+        bound = registry.bind(optimizer, settings)
     store = None
     if out is not None:
         _require_identity(problem, found, optimizer, bound.spec)
@@ -212,6 +215,11 @@ def _recorded(
     """The run of a trial that need not run again."""
     found = store.outcome(trial.hash, notify)
     if found is None:
+        return None
+    unlike = unlike_arithmetic(found.environment) if found.imported is None else None
+    if unlike is not None:
+        aside = store.set_aside(trial.hash, even_good=True)
+        notify(f"{unlike}: moved to {aside}, the trial runs again")
         return None
     crashed = found.status is Status.CRASHED
     if crashed and retry_crashed:

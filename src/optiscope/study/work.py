@@ -25,6 +25,7 @@ def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -
     from optiscope.optim import registry
     from optiscope.train import run_trials
     from optiscope.train.device import prepare_process
+    from optiscope.train.isolation import isolated
 
     prepare_process()
     runs = RunStore(store)
@@ -32,8 +33,9 @@ def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -
     missing = [trial for trial in trials if not _said_something(kept[trial.hash])]
     if not missing:
         return
-    problem = problems.get(missing[0].problem)
-    factories = [registry.bind(t.optimizer, t.hyperparameters) for t in missing]
+    with isolated(imports=True):
+        problem = problems.get(missing[0].problem)
+        factories = [registry.bind(t.optimizer, t.hyperparameters) for t in missing]
     for run in run_trials(missing, problem, factories, data_dir=data_dir):
         if run.status is Status.INTERRUPTED:
             raise KeyboardInterrupt

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol
+from types import CodeType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +29,11 @@ from optiscope.problems.initialisation import initialise
 from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.records import Measurement, Run, Status, Trial, summarise
 from optiscope.train.clock import PhaseClock
+from optiscope.train.deadline import TimeUp, deadline, raised_by_itself, sees_ctrl_c
 from optiscope.train.device import in_fast_layout, peak_memory_bytes, reset_peak_memory
 from optiscope.train.environment import environment
 from optiscope.train.evaluation import check_watched, evaluate
+from optiscope.train.isolation import isolated
 from optiscope.train.observers import (
     BatchLoss,
     EvaluationLoss,
@@ -42,9 +45,12 @@ from optiscope.train.observers import (
     ProgressReport,
 )
 from optiscope.train.schedule import Schedule, make_schedule
-from optiscope.train.seeds import Generators, seed_global_generators
+from optiscope.train.seeds import Generators, preserved_generators, seed_global_generators
 from optiscope.train.step import TrainingStep, check_clip, evaluation_mode, has_modes
 from optiscope.train.stopping import EarlyStopping, Pruning
+
+if TYPE_CHECKING:
+    from optiscope.objective.risk import EmpiricalRisk
 
 __all__ = ["OptimizerFactory", "Progress", "TrialError", "run_trial", "run_trials"]
 
@@ -132,24 +138,33 @@ def run_trial(
     device = torch.device(trial.device)
     check_device(device)
     splits = load_splits(problem.data, data_dir, device)
-    threads = torch.get_num_threads()
-    forked = [torch.cuda.current_device()] if device.type == "cuda" else []
-    torch.set_num_threads(trial.threads)
-    try:
-        with torch.random.fork_rng(devices=forked):
-            try:
-                watching = [ProgressReport(progress)] if progress is not None else []
+    watching = [ProgressReport(progress)] if progress is not None else []
+    with isolated(trial.threads, device):
+        try:
+            with deadline(patience(trial)):
                 training = Training(
                     trial, problem, factory, splits, device, [*watching, *instruments]
                 )
-            except TrialError:
+        except TimeUp:
+            reason = f"took more than {trial.max_seconds:g} s to set up"
+            return Run.unstarted(trial, Status.TIMED_OUT, reason)
+        except TrialError:
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and sees_ctrl_c():
                 raise
-            except Exception as error:
-                what = f"cannot set up {trial.problem} with {trial.optimizer}"
-                raise TrialError(f"{what}: {_in_words(error)}") from error
-            return training.run()
-    finally:
-        torch.set_num_threads(threads)
+            what = f"cannot set up {trial.problem} with {trial.optimizer}"
+            raise TrialError(f"{what}: {_in_words(error)}") from error
+        return training.run()
+
+
+def patience(trial: Trial, spent: float = 0.0) -> float | None:
+    """Seconds after which a step of a trial counts as hanging, of which some are spent.
+
+    A step that ends soon after ``max_seconds`` may: the run ends after it.
+    """
+    limit = trial.max_seconds
+    return None if limit is None else max(limit + max(1.0, 0.1 * limit) - spent, 0.0)
 
 
 def load_splits(
@@ -260,21 +275,21 @@ class Training:
     def run(self) -> Run:
         """Train to the horizon or to whatever ends it sooner."""
         started = datetime.now(UTC).isoformat(timespec="seconds")
+        where = environment(self.device)  # as it is set for the trial, whatever that does to it
         epochs = f"{self.trial.epochs} epoch{'' if self.trial.epochs == 1 else 's'}"
         status, reason = Status.FINISHED, f"reached its horizon of {epochs}"
         try:
-            with closing(self.instruments):
+            spent = perf_counter() - self.began
+            with closing(self.instruments), deadline(patience(self.trial, spent)):
                 self._train()
         except EndRun as end:
             status, reason = end.status, end.reason
+        except TimeUp:
+            status, reason = Status.TIMED_OUT, self._out_of_time("after")
         except InstrumentError as error:
             raise error.original from None
-        except KeyboardInterrupt:
-            status, reason = Status.INTERRUPTED, f"interrupted at step {self.step}"
-        except Exception as error:
-            diverged = isinstance(error, FloatingPointError) or self._overflows()
-            status = Status.DIVERGED if diverged else Status.CRASHED
-            reason = f"at step {self.step}: {_in_words(error)}"
+        except BaseException as error:
+            status, reason = self._outcome_of(error)
         final, best = summarise(self.metrics)
         return Run(
             trial=self.trial,
@@ -284,12 +299,29 @@ class Training:
             seconds=self.clock.seconds(),
             counts=self.counts(),
             peak_memory_bytes=peak_memory_bytes(self.device),
-            environment=environment(self.device),
+            environment=where,
             started=started,
             metrics=tuple(self.metrics),
             final=final,
             best=best,
         )
+
+    def _outcome_of(self, error: BaseException) -> tuple[Status, str]:
+        """What an error says of the run; also one that was meant to end the process."""
+        if isinstance(error, KeyboardInterrupt):
+            take = TrainingStep.take.__code__
+            closure = next(c for c in take.co_consts if isinstance(c, CodeType))
+            if sees_ctrl_c() and not raised_by_itself(error, take, but=closure):
+                return Status.INTERRUPTED, f"interrupted at step {self.step}"
+        diverged = isinstance(error, Exception) and (
+            isinstance(error, FloatingPointError) or self._overflows()
+        )
+        status = Status.DIVERGED if diverged else Status.CRASHED
+        return status, f"at step {self.step}: {_in_words(error)}"
+
+    def _out_of_time(self, where: str) -> str:
+        wall = perf_counter() - self.began
+        return f"took {wall:.1f} s of at most {self.trial.max_seconds:g} s {where} step {self.step}"
 
     def counts(self) -> dict[str, int]:
         """Gradient evaluations and Hessian products so far."""
@@ -356,8 +388,15 @@ class Training:
             self.optimizer,
             self.parameters,
             self.stepping.copies,
+            make_risk=lambda: self._risk_of(batch),
             wait=self._wait,
         )
+
+    def _risk_of(self, batch: Batch) -> EmpiricalRisk:
+        """Mean loss of a batch as a function of the parameters."""
+        from optiscope.objective.risk import EmpiricalRisk
+
+        return EmpiricalRisk(self.model, self.problem.loss, [(batch.inputs, batch.targets)])
 
     def _epoch_of(self, step: int) -> float:
         """Share of epochs done after a step."""
@@ -380,9 +419,7 @@ class Training:
         self._call("on_epoch", view)
         with (
             evaluation_mode(self.optimizer),
-            torch.random.fork_rng(
-                devices=[torch.cuda.current_device()] if self.device.type == "cuda" else []
-            ),
+            preserved_generators(self.device),
         ):
             for split, samples in self.splits.evaluation().items():
                 seed_global_generators(self.random.noise, self.device)
@@ -419,8 +456,7 @@ class Training:
     def _check_time(self) -> None:
         limit, wall = self.trial.max_seconds, perf_counter() - self.began
         if limit is not None and wall > limit:
-            reason = f"took {wall:.1f} s of at most {limit:g} s at step {self.step}"
-            raise EndRun(Status.TIMED_OUT, reason)
+            raise EndRun(Status.TIMED_OUT, self._out_of_time("at"))
 
     def _step_schedule(self, schedule: Schedule) -> None:
         if schedule.metric is None:
@@ -456,7 +492,7 @@ def _scale_rates(optimizer: Optimizer, declared: Sequence[ParamGroup]) -> None:
         made["lr"] = made["lr"] * found.pop()
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     """An unexpected error in one line, with the place it came from."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     text = " ".join(str(error).split())

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from optiscope.monitor.instrument import EndRun, EpochView, Instrument, StepView, check_needs
 from optiscope.records import Status
+from optiscope.train.deadline import TimeUp
 
 __all__ = [
     "BatchLoss",
@@ -39,7 +40,7 @@ Progress = Callable[[float, Mapping[str, float]], None]
 class InstrumentError(Exception):
     """An instrument that the caller handed over raised ``original``: no fault of the run."""
 
-    def __init__(self, original: Exception) -> None:
+    def __init__(self, original: BaseException) -> None:
         super().__init__(str(original))
         self.original = original
 
@@ -56,9 +57,9 @@ class _Look:
         """What it measures; raises EndRun, or InstrumentError where it was handed over."""
         try:
             return self.method(view)
-        except EndRun:
+        except (EndRun, KeyboardInterrupt, TimeUp):
             raise
-        except Exception as error:
+        except BaseException as error:
             if self.handed:
                 raise InstrumentError(error) from None
             raise

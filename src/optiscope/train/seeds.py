@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-__all__ = ["Generators", "seed_global_generators"]
+__all__ = ["Generators", "preserved_generators", "seed_global_generators"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,27 @@ class Generators:
 
 
 def seed_global_generators(seed: int, device: torch.device) -> None:
-    """What dropout and initialisation draw from, on the CPU and on the run's device.
+    """Seed what dropout, initialization and anybody's optimizer draw from without asking.
 
-    torch.manual_seed would also queue a call for every other kind of device, each time with a
-    formatted stack: a millisecond, and memory that is never given back.
+    Torch's generators on the CPU and on the run's device, NumPy's and Python's. torch.manual_seed
+    would also queue a call for every other kind of device, each time with a formatted stack: a
+    millisecond, and memory that is never given back.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextmanager
+def preserved_generators(device: torch.device) -> Iterator[None]:
+    """Leave torch's global generators (CPU and ``device``), NumPy's and Python's as they were."""
+    forked = [torch.cuda.current_device()] if device.type == "cuda" else []
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=forked):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

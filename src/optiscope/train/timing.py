@@ -11,6 +11,7 @@ import torch
 from optiscope.problems.problem import Problem
 from optiscope.records import Seconds, Trial
 from optiscope.train.clock import PHASES
+from optiscope.train.isolation import isolated
 from optiscope.train.loop import OptimizerFactory, Training, check_device, load_splits
 
 __all__ = ["TimedChunk", "time_interleaved"]
@@ -77,22 +78,17 @@ def time_interleaved(
     device = torch.device(trials[0].device)
     check_device(device)
     splits = load_splits(problem.data, data_dir, device)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(trials[0].threads)
-    try:
-        with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []):
-            trainings = [  # a step costs what it costs, also once it has diverged
-                Training(trial, problem, factory, splits, device, ends_when_diverged=False)
-                for trial, factory in zip(trials, factories, strict=True)
-            ]
-            for repetition in range(-1, repetitions):
-                order = range(len(trainings))
-                for position in order if repetition % 2 == 0 else reversed(order):
-                    chunk = _chunk(trainings[position], position, repetition, steps)
-                    if repetition >= 0:
-                        yield chunk
-    finally:
-        torch.set_num_threads(threads)
+    with isolated(trials[0].threads, device):
+        trainings = [  # a step costs what it costs, also once it has diverged
+            Training(trial, problem, factory, splits, device, ends_when_diverged=False)
+            for trial, factory in zip(trials, factories, strict=True)
+        ]
+        for repetition in range(-1, repetitions):
+            order = range(len(trainings))
+            for position in order if repetition % 2 == 0 else reversed(order):
+                chunk = _chunk(trainings[position], position, repetition, steps)
+                if repetition >= 0:
+                    yield chunk
 
 
 def _chunk(training: Training, position: int, repetition: int, steps: int | None) -> TimedChunk:

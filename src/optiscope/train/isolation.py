@@ -1,0 +1,390 @@
+"""One trial must not touch the next: what is global is set at its start and put back at its end.
+
+An optimizer may change anything that a process holds: torch's default dtype, a flag of a backend,
+the working folder, a generator. Whatever it changes is put back, in words where that cannot be. And
+what decides arithmetic is set to the same values for every trial, so that trials of equal hash are
+computed alike, whatever the process was used for before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules import module as module_hooks
+from torch.optim import optimizer as optimizer_hooks
+
+from optiscope.train.device import flushes_denormals
+from optiscope.train.seeds import preserved_generators
+
+__all__ = ["ARITHMETIC", "isolated", "unlike_arithmetic"]
+
+ARITHMETIC: dict[str, Any] = {
+    "deterministic_algorithms": False,
+    "cudnn_benchmark": False,
+    "flush_denormal": True,
+    "float32_matmul_precision": "highest",
+}
+"""What the environment of a record says of the arithmetic of every trial."""
+
+
+@dataclass(frozen=True)
+class _Switch:
+    """Something global that holds one value.
+
+    Attributes:
+        read: its value now.
+        write: sets it.
+        start: its value at the start of every trial; ``_AS_IT_IS`` where that is the caller's.
+    """
+
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+    start: Any
+
+
+_AS_IT_IS = object()
+CPU = torch.device("cpu")
+
+
+def _flag(owner: Any, name: str, start: Any = _AS_IT_IS) -> _Switch:
+    """A switch that is an attribute."""
+    return _Switch(lambda: getattr(owner, name), lambda value: setattr(owner, name, value), start)
+
+
+def _deterministic() -> tuple[bool, bool]:
+    enabled = torch.are_deterministic_algorithms_enabled()
+    return enabled, torch.is_deterministic_algorithms_warn_only_enabled()
+
+
+def _autocast(device: str) -> tuple[bool, torch.dtype]:
+    return torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+
+def _set_autocast(device: str, value: tuple[bool, torch.dtype]) -> None:
+    torch.set_autocast_enabled(device, value[0])
+    torch.set_autocast_dtype(device, value[1])
+
+
+def _autocast_depth() -> int:
+    depth = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
+    return depth
+
+
+def _set_autocast_depth(depth: int) -> None:
+    while _autocast_depth() > depth:
+        torch.autocast_decrement_nesting()
+    while _autocast_depth() < depth:
+        torch.autocast_increment_nesting()
+    torch.clear_autocast_cache()
+
+
+_guards: list[Any] = []  # inference mode is held by an object: those that undo what another left on
+
+
+def _set_inference_mode(enabled: bool) -> None:
+    guard = torch.inference_mode(enabled)
+    guard.__enter__()
+    _guards.append(guard)
+
+
+def _device_mode() -> Any:
+    return getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+
+
+def _set_device_mode(mode: Any) -> None:
+    torch.set_default_device(None if mode is None else mode.device)
+
+
+def _pop_function_modes(depth: int) -> None:
+    while torch._C._len_torch_function_stack() > depth:
+        torch._C._pop_torch_function_stack()
+
+
+def _pop_saved_tensor_hooks(top: Any) -> None:
+    autograd = torch._C._autograd
+    while (now := autograd._top_saved_tensors_default_hooks(True)) is not None and now != top:
+        autograd._pop_saved_tensors_default_hooks()
+
+
+def _switches() -> dict[str, _Switch]:
+    """All switches by name, in the order in which they are put back."""
+    backends, cuda = torch.backends, torch.backends.cuda
+    found = {place: _precision(*words) for place, words in _PRECISIONS.items()}
+    found |= {
+        "torch function modes": _Switch(
+            torch._C._len_torch_function_stack, _pop_function_modes, _AS_IT_IS
+        ),
+        "default device": _Switch(_device_mode, _set_device_mode, None),
+        "inference mode": _Switch(torch.is_inference_mode_enabled, _set_inference_mode, False),
+        "grad mode": _Switch(torch.is_grad_enabled, torch.set_grad_enabled, True),
+        "default dtype": _Switch(torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+        "autocast on cpu": _Switch(
+            lambda: _autocast("cpu"), lambda v: _set_autocast("cpu", v), (False, torch.bfloat16)
+        ),
+        "autocast on cuda": _Switch(
+            lambda: _autocast("cuda"), lambda v: _set_autocast("cuda", v), (False, torch.float16)
+        ),
+        "autocast cache": _Switch(
+            torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, True
+        ),
+        "autocast depth": _Switch(_autocast_depth, _set_autocast_depth, 0),
+        "deterministic algorithms": _Switch(
+            _deterministic,
+            lambda v: torch.use_deterministic_algorithms(v[0], warn_only=v[1]),
+            (False, False),
+        ),
+        "float32 matmul precision": _Switch(
+            torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
+        ),
+        "denormal numbers": _Switch(flushes_denormals, torch.set_flush_denormal, True),
+        "threads": _Switch(torch.get_num_threads, torch.set_num_threads, _AS_IT_IS),
+        "anomaly mode": _Switch(
+            lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+            lambda v: torch.set_anomaly_enabled(*v),
+            (False, True),
+        ),
+        "autograd threads": _Switch(
+            torch._C._is_multithreading_enabled, torch._C._set_multithreading_enabled, True
+        ),
+        "saved tensor hooks": _Switch(
+            lambda: torch._C._autograd._top_saved_tensors_default_hooks(True),
+            _pop_saved_tensor_hooks,
+            _AS_IT_IS,
+        ),
+        "warn always": _Switch(torch.is_warn_always_enabled, torch.set_warn_always, _AS_IT_IS),
+        "cudnn": _flag(backends.cudnn, "enabled"),
+        "cudnn benchmark": _flag(backends.cudnn, "benchmark", False),
+        "cudnn deterministic": _flag(backends.cudnn, "deterministic"),
+        "mkldnn": _flag(backends.mkldnn, "enabled"),
+        "mkldnn deterministic": _flag(backends.mkldnn, "deterministic"),
+        "nnpack": _Switch(torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled, _AS_IT_IS),
+        "opt_einsum": _flag(backends.opt_einsum, "enabled"),
+        "quantized engine": _flag(backends.quantized, "engine"),
+        "attention fast path": _Switch(
+            backends.mha.get_fastpath_enabled, backends.mha.set_fastpath_enabled, _AS_IT_IS
+        ),
+        "uninitialized memory": _flag(torch.utils.deterministic, "fill_uninitialized_memory"),
+        "module hooks are full": _flag(module_hooks, "_global_is_full_backward_hook"),
+        "overwritten parameters": _Switch(
+            torch.__future__.get_overwrite_module_params_on_conversion,
+            torch.__future__.set_overwrite_module_params_on_conversion,
+            _AS_IT_IS,
+        ),
+        "swapped parameters": _Switch(
+            torch.__future__.get_swap_module_params_on_conversion,
+            torch.__future__.set_swap_module_params_on_conversion,
+            _AS_IT_IS,
+        ),
+        "numpy's errors": _Switch(np.geterr, lambda v: np.seterr(**v), _AS_IT_IS),
+        "recursion limit": _Switch(sys.getrecursionlimit, sys.setrecursionlimit, _AS_IT_IS),
+        "switch interval": _Switch(sys.getswitchinterval, sys.setswitchinterval, _AS_IT_IS),
+        "trace": _Switch(sys.gettrace, sys.settrace, _AS_IT_IS),
+        "profile": _Switch(sys.getprofile, sys.setprofile, _AS_IT_IS),
+        "garbage collection": _Switch(
+            gc.isenabled, lambda on: gc.enable() if on else gc.disable(), _AS_IT_IS
+        ),
+        "garbage thresholds": _Switch(gc.get_threshold, lambda v: gc.set_threshold(*v), _AS_IT_IS),
+        "working folder": _Switch(_folder, _change_folder, _AS_IT_IS),
+        "umask": _Switch(_umask, os.umask, _AS_IT_IS),
+        "stdout": _flag(sys, "stdout"),
+        "stderr": _flag(sys, "stderr"),
+        "excepthook": _flag(sys, "excepthook"),
+        "shown warnings": _flag(warnings, "showwarning"),
+    }
+    for kind in ("flash", "math", "mem_efficient", "cudnn"):
+        read = getattr(cuda, f"{kind}_sdp_enabled")
+        found[f"{kind} attention"] = _Switch(read, getattr(cuda, f"enable_{kind}_sdp"), _AS_IT_IS)
+    for name in ("allow_tf32", "allow_fp16_reduced_precision_reduction"):
+        found[f"cuda {name}"] = _flag(cuda.matmul, name)
+    return found
+
+
+_PRECISIONS = {
+    f"{backend} {operation} precision": (backend, operation)
+    for backend in ("mkldnn", "cuda")
+    for operation in ("all", "conv", "rnn", "matmul")
+}
+
+
+def _precision(backend: str, operation: str) -> _Switch:
+    """How float32 is rounded inside one kind of product (torch 2.9 and later)."""
+    return _Switch(
+        lambda: torch._C._get_fp32_precision_getter(backend, operation),
+        lambda value: torch._C._set_fp32_precision_setter(backend, operation, value),
+        "none" if backend == "mkldnn" or operation in ("all", "matmul") else _AS_IT_IS,
+    )
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return None
+
+
+def _change_folder(path: str | None) -> None:
+    if path is not None:
+        os.chdir(path)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _registries() -> list[MutableMapping[Any, Any]]:
+    """Tables of hooks and the environment: what is in them is put back, entry by entry."""
+    names = [n for n in vars(module_hooks) if n.startswith("_global_")]
+    tables = [vars(module_hooks)[n] for n in names]
+    tables += [v for n, v in vars(optimizer_hooks).items() if n.startswith("_global_optimizer_")]
+    return [os.environ, *(table for table in tables if isinstance(table, MutableMapping))]
+
+
+def _namespaces() -> list[Any]:
+    """Modules and classes whose functions somebody may have replaced."""
+    optimizers = [c for c in vars(torch.optim).values() if isinstance(c, type)]
+    layers = [c for c in vars(nn).values() if isinstance(c, type) and issubclass(c, nn.Module)]
+    modules = [torch, nn.functional, nn.init, nn.utils, torch.autograd, torch.random, np, random]
+    return [*modules, np.random, torch.Tensor, torch.Generator, *optimizers, *layers]
+
+
+def _put_back(namespace: Any, before: dict[str, Any]) -> None:
+    """Undo assignments to names that a module or class had; new names stay."""
+    now = vars(namespace)
+    for name, value in before.items():
+        if now.get(name, _AS_IT_IS) is not value:
+            with contextlib.suppress(AttributeError, TypeError):
+                setattr(namespace, name, value)
+
+
+def _put_entries_back(table: MutableMapping[Any, Any], entries: dict[Any, Any]) -> None:
+    """Give a table its entries again, in their order."""
+    if list(table.items()) == list(entries.items()):
+        return
+    if table is os.environ:
+        for name in set(table) - set(entries):
+            del table[name]
+        table.update({k: v for k, v in entries.items() if table.get(k) != v})
+        return
+    table.clear()
+    table.update(entries)
+
+
+def _timer_runs() -> bool:
+    return hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+
+
+def _signals() -> dict[int, Any]:
+    """Handlers of all signals; only the main thread may set any."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.getsignal(number) for number in signal.valid_signals()}
+
+
+def _restore_signals(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        if handler is not None and signal.getsignal(number) is not handler:
+            with contextlib.suppress(OSError, ValueError):
+                signal.signal(number, handler)
+
+
+class _Unreadable:
+    """Stands for the value of a switch that cannot be read."""
+
+
+def _read(switch: _Switch) -> Any:
+    try:
+        return switch.read()
+    except Exception:  # torch refuses to tell what two of its interfaces have set differently
+        return _Unreadable
+
+
+def _restore(switches: dict[str, _Switch], before: dict[str, Any]) -> Iterator[str]:
+    """Put switches back; yield, in words, what could not be."""
+    for name, switch in switches.items():
+        if before[name] is _Unreadable or _read(switch) == before[name]:
+            continue
+        try:
+            switch.write(before[name])
+        except Exception as error:
+            yield f"{name} ({type(error).__name__}: {' '.join(str(error).split())})"
+
+
+@contextmanager
+def isolated(
+    threads: int | None = None, device: torch.device = CPU, *, imports: bool = False
+) -> Iterator[None]:
+    """Run what is inside with the arithmetic of every trial, and put everything global back.
+
+    Generators of torch, NumPy and Python, the switches above, tables of hooks, the environment,
+    ``sys.path``, filters of warnings, handlers of signals, timers, and functions that were
+    replaced in torch, NumPy and ``sys.modules``. What a trial prints or writes stays, and so do
+    modules that it imports and threads that it starts; what cannot be put back is warned of.
+
+    Args:
+        threads: torch's threads inside; by default as many as before.
+        device: whose generator is put back besides the CPU's.
+        imports: whether what is inside imports code, which may extend ``sys.path`` for good.
+    """
+    switches = _switches()
+    before = {name: _read(switch) for name, switch in switches.items()}
+    tables = [(table, dict(table)) for table in _registries()]
+    spaces = [(space, dict(vars(space))) for space in _namespaces()]
+    path, filters, modules = list(sys.path), list(warnings.filters), dict(sys.modules)
+    handlers, timed = _signals(), _timer_runs()
+    stack = ExitStack()
+    stack.enter_context(preserved_generators(device))
+    try:
+        for name, switch in switches.items():
+            if switch.start is not _AS_IT_IS and before[name] != switch.start:
+                switch.write(switch.start)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield
+    finally:
+        for space, contents in spaces:
+            _put_back(space, contents)
+        if handlers and not timed and _timer_runs():
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        _restore_signals(handlers)
+        list(_restore(switches, before))  # some of them move others
+        stuck = list(_restore(switches, before))
+        for table, entries in tables:
+            _put_entries_back(table, entries)
+        if sys.path != path and not imports:
+            sys.path[:] = path
+        sys.modules.update({k: v for k, v in modules.items() if sys.modules.get(k, v) is not v})
+        if list(warnings.filters) != filters:
+            warnings.resetwarnings()
+            warnings.filters[:] = filters  # type: ignore[index]
+        stack.close()
+        if stuck:
+            what = "; ".join(stuck)
+            warnings.warn(
+                f"a trial changed what cannot be put back for the next one: {what}", stacklevel=2
+            )
+
+
+def unlike_arithmetic(environment: Mapping[str, Any]) -> str | None:
+    """In words, how the arithmetic of a record is not that of a trial now; None where it is."""
+    for name, value in ARITHMETIC.items():
+        recorded = environment.get(name, value)
+        if recorded != value:
+            return f"recorded with {name} {recorded}, now it is {value}"
+    return None

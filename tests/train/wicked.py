@@ -1,0 +1,102 @@
+"""Optimizers that change what is global, each in its first step (import paths: ``wicked:name``)."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+
+class _Doubling(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def _alarm() -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 3600.0)
+
+
+def _replaced_function() -> None:
+    original = nn.functional.linear
+    nn.functional.linear = lambda *a, **k: original(*a, **k) * 1.0001  # type: ignore[assignment]
+
+
+def _replaced_method() -> None:
+    original = torch.optim.SGD.step
+    torch.optim.SGD.step = lambda self, closure=None: None  # type: ignore[assignment, method-assign]
+    assert original is not torch.optim.SGD.step
+
+
+def _new_precisions() -> None:
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
+
+
+ACTS: dict[str, Callable[[], object]] = {
+    "default dtype": lambda: torch.set_default_dtype(torch.float64),
+    "default device": lambda: torch.set_default_device("meta"),
+    "no grad": lambda: torch.set_grad_enabled(False),
+    "inference": lambda: KEPT.append(torch.inference_mode(True)) or KEPT[-1].__enter__(),
+    "function mode": lambda: KEPT.append(_Doubling()) or KEPT[-1].__enter__(),
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16).__enter__(),
+    "autocast flag": lambda: torch.set_autocast_enabled("cpu", True),
+    "deterministic": lambda: torch.use_deterministic_algorithms(True),
+    "matmul precision": lambda: torch.set_float32_matmul_precision("medium"),
+    "fp32 precision": _new_precisions,
+    "denormal": lambda: torch.set_flush_denormal(False),
+    "mkldnn": lambda: setattr(torch.backends.mkldnn, "enabled", False),
+    "anomaly": lambda: torch.autograd.set_detect_anomaly(True),
+    "saved tensors": lambda: torch.autograd.graph.saved_tensors_hooks(
+        lambda x: x * 1.01, lambda x: x
+    ).__enter__(),
+    "math attention": lambda: torch.backends.cuda.enable_math_sdp(False),
+    "threads": lambda: torch.set_num_threads(2),
+    "module hook": lambda: nn.modules.module.register_module_forward_hook(
+        lambda module, inputs, output: output * 1.5 if isinstance(output, torch.Tensor) else None
+    ),
+    "optimizer hook": lambda: torch.optim.optimizer.register_optimizer_step_pre_hook(
+        lambda optimizer, args, kwargs: optimizer.zero_grad()
+    ),
+    "function": _replaced_function,
+    "method": _replaced_method,
+    "torch seed": lambda: torch.manual_seed(1),
+    "numpy seed": lambda: np.random.seed(1),
+    "python seed": lambda: random.seed(1),
+    "numpy errors": lambda: np.seterr(all="raise"),
+    "environment": lambda: os.environ.update(OPTISCOPE_DATA_DIR="/nowhere", HOME="/nowhere"),
+    "folder": lambda: os.chdir(tempfile.gettempdir()),
+    "umask": lambda: os.umask(0o777),
+    "path": lambda: sys.path.insert(0, "/nowhere"),
+    "recursion": lambda: sys.setrecursionlimit(200),
+    "warnings": lambda: warnings.simplefilter("error"),
+    "signals": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "alarm": _alarm,
+    "no garbage collection": gc.disable,
+    "stdout": lambda: setattr(sys, "stdout", None),
+}
+KEPT: list[Any] = []
+
+
+class Wicked(torch.optim.SGD):
+    """SGD that does one of ``ACTS`` in its third step."""
+
+    def __init__(self, params: Any, lr: float = 0.1, act: str = "") -> None:
+        super().__init__(params, lr=lr)
+        self.act, self.taken = act, 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.taken += 1
+        if self.taken == 3:
+            ACTS[self.act]()
+        return super().step(closure)
