@@ -121,11 +121,15 @@ def test_a_damaged_record_is_named(
     folder = store.write(run())
     damage(folder / name)
     found = store.read(trial().hash, metrics=metrics)
+    if damage is _flip_a_byte and not metrics:  # what is not read is not hashed
+        assert isinstance(found, Run)
+        return
     assert isinstance(found, DamagedRecord)
     assert reason in found.reason
     assert str(folder) in str(found)
     assert "\n" not in str(found)
-    assert [found] == [r for r in store.scan() if isinstance(r, DamagedRecord)]
+    scanned = store.scan(metrics=metrics)
+    assert [found] == [r for r in scanned if isinstance(r, DamagedRecord)]
 
 
 def test_a_record_in_the_folder_of_another_trial_is_damaged(store: RunStore) -> None:

@@ -15,27 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from optiscope.errors import ExitCode, OptiscopeError
-from optiscope.records.run import Measurement, Run, Status
-from optiscope.records.trial import canonical_json
+from optiscope.records.record_file import RecordError, metrics_table, read_record
+from optiscope.records.record_file import digest_of as _digest
+from optiscope.records.run import Run, Status
 
 __all__ = ["DamagedRecord", "RunStore", "StoreError", "write_json_atomically"]
 
-METRICS_SCHEMA = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("epoch", pa.float64()),
-        ("split", pa.string()),
-        ("name", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
-
-
 ABANDONED_SECONDS = 3600.0  # a write takes milliseconds: a partial record this old has no writer
+
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""Errors of the system, not of a record: nothing is known of the record then."""
 
 
 class StoreError(OptiscopeError):
@@ -104,7 +96,7 @@ class RunStore:
         try:
             partial.mkdir(parents=True)
             metrics = partial / "metrics.parquet"
-            pq.write_table(_table(run), metrics, compression="zstd")
+            pq.write_table(metrics_table(run), metrics, compression="zstd")
             _sync(metrics)
             content = run.to_dict() | {"metrics_sha256": _sha256(metrics)}
             content["digest"] = _digest(content)
@@ -118,35 +110,33 @@ class RunStore:
         return target
 
     def read(self, trial_hash: str, *, metrics: bool = True) -> Run | DamagedRecord | None:
-        """The run of a trial, or what is wrong with its record, or None where there is none."""
+        """The run of a trial, or what is wrong with its record, or None where there is none.
+
+        Args:
+            trial_hash: the trial's hash.
+            metrics: whether the run is to have its curves. Their file is checked against its digest
+                only if it is read; otherwise it is only seen to be there and to have its end.
+        """
         return self._read(self.path(trial_hash), trial_hash, metrics=metrics)
 
     def _read(self, folder: Path, trial_hash: str, *, metrics: bool) -> Run | DamagedRecord | None:
         if not os.path.lexists(folder):
             return None
+        curves = folder / "metrics.parquet"
         try:
-            text = (folder / "run.json").read_bytes()
-            content: dict[str, Any] = json.loads(text)
-            if content.pop("digest") != _digest(content):
-                return DamagedRecord(folder, "run.json was changed after it was written")
-            if content.pop("metrics_sha256") != _sha256(folder / "metrics.parquet"):
+            run_json = _content(folder / "run.json")
+            if not metrics and not _is_whole_parquet(curves):
                 return DamagedRecord(folder, "metrics.parquet was changed after it was written")
-            metrics_read = _measurements(folder) if metrics else ()
-            try:
-                run = Run.from_dict(content, metrics_read)
-            except (TypeError, KeyError) as error:  # whole, as its digest says
-                return DamagedRecord(folder, f"written by another version of optiscope: {error}")
+            read_curves = (lambda: _content(curves)) if metrics else None
+            return read_record(run_json, read_curves, trial_hash)
+        except RecordError as error:
+            return DamagedRecord(folder, str(error))
         except FileNotFoundError as error:
             return DamagedRecord(folder, f"{Path(error.filename).name} is missing")
-        except (IsADirectoryError, NotADirectoryError) as error:
-            return DamagedRecord(folder, f"not a run record ({error.strerror})")
-        except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-            return DamagedRecord(folder, f"not a run record ({type(error).__name__}: {error})")
         except OSError as error:
-            raise StoreError(explain(error, folder)) from error
-        if run.trial.hash != trial_hash:
-            return DamagedRecord(folder, f"holds the record of another trial, {run.trial.hash}")
-        return run
+            if error.errno in UNREADABLE:
+                raise StoreError(explain(error, folder)) from error
+            return DamagedRecord(folder, f"not a run record ({error.strerror or error})")
 
     def outcome(
         self, trial_hash: str, say: Callable[[str], None], *, metrics: bool = True
@@ -253,24 +243,19 @@ def _rename(partial: Path, target: Path) -> None:
     _sync(target.parent)
 
 
-def _table(run: Run) -> pa.Table:
-    columns = zip(*run.metrics, strict=True) if run.metrics else ([] for _ in METRICS_SCHEMA)
-    return pa.table(
-        [pa.array(c, f.type) for c, f in zip(columns, METRICS_SCHEMA, strict=True)],
-        schema=METRICS_SCHEMA,
-    )
+def _content(path: Path) -> bytes:
+    """Bytes of a regular file; a pipe or a device would never end."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise IsADirectoryError(errno.EISDIR, "not a regular file", str(path))
+    return path.read_bytes()
 
 
-def _measurements(folder: Path) -> list[Measurement]:
-    with pq.ParquetFile(folder / "metrics.parquet") as file:
-        table = file.read()
-    if table.schema.names != METRICS_SCHEMA.names:
-        raise ValueError(f"columns {table.schema.names}, expected {METRICS_SCHEMA.names}")
-    return [Measurement(*row) for row in zip(*(c.to_pylist() for c in table.columns), strict=True)]
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+def _is_whole_parquet(path: Path) -> bool:
+    """Whether a file ends as a Parquet file does: all that is looked at where it is not read."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 4))
+        return stream.read(4) == b"PAR1"
 
 
 def _sha256(path: Path) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from optiscope.records.record_file import digest_of
+from optiscope.records.schema import SchemaError, Table, check_entries, check_study, read_json
 from optiscope.records.store import RunStore, StoreError, explain, write_json_atomically
 
 __all__ = ["Entry", "StudyFolder"]
@@ -39,7 +40,11 @@ class Entry:
 
 
 class StudyFolder:
-    """``study.json`` (the resolved declaration), ``ledger.json`` (entries) and ``runs/``."""
+    """``study.json`` (the resolved declaration), ``ledger.json`` (entries) and ``runs/``.
+
+    Both files carry a digest of their content: one that was edited after it was written is refused
+    like one that is damaged. Files of versions before the digest have none.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -47,28 +52,56 @@ class StudyFolder:
 
     def write_declaration(self, declaration: Mapping[str, Any]) -> None:
         """Keep the resolved declaration, creating the folder; raises StoreError."""
-        self._write("study.json", declaration)
+        self._write("study.json", {**declaration, "digest": digest_of(declaration)})
 
     def declaration(self) -> dict[str, Any]:
-        """The resolved declaration; raises StoreError where the folder holds no study."""
+        """The resolved declaration; raises StoreError where the folder holds no study.
+
+        A key that it should have and has not raises StoreError too, when it is asked for.
+        """
         content = self._read("study.json")
-        missing = [w for w in DECLARED if not isinstance(content, dict) or w not in content]
+        if not isinstance(content, dict):
+            raise self._damaged("study.json", "no table")
+        self._check_digest("study.json", content.pop("digest", None), content)
+        missing = [word for word in DECLARED if word not in content]
         if missing:
             raise self._damaged("study.json", f"no {missing[0]!r} in it")
-        return dict(content)
+        try:
+            values = check_study(content)
+        except SchemaError as error:
+            raise self._damaged("study.json", str(error)) from None
+
+        def refuse(reason: str) -> NoReturn:
+            raise self._damaged("study.json", reason)
+
+        table: Table = Table.of(values, refuse)
+        return table
 
     def write_ledger(self, entries: Sequence[Entry]) -> None:
         """Keep the entries, in order; raises StoreError."""
-        self._write("ledger.json", [asdict(entry) for entry in entries])
+        values = [asdict(entry) for entry in entries]
+        self._write("ledger.json", {"entries": values, "digest": digest_of({"entries": values})})
 
     def ledger(self) -> list[Entry]:
         """All entries, tuning first; empty before the first trial was planned."""
         if not (self.path / "ledger.json").exists():
             return []
+        content = self._read("ledger.json")
+        if isinstance(content, dict) and "entries" in content:
+            self._check_digest("ledger.json", content.pop("digest", None), content)
+            content = content["entries"]
         try:
-            return [Entry(**values) for values in self._read("ledger.json")]
-        except TypeError as error:
+            return [Entry(**values) for values in check_entries(content, self._spaces())]
+        except SchemaError as error:
             raise self._damaged("ledger.json", str(error)) from None
+
+    def _spaces(self) -> dict[str, Mapping[str, Any]]:
+        """Search spaces by label; empty where the declaration cannot be read."""
+        try:
+            algorithms = self.declaration()["algorithms"]
+        except StoreError:
+            return {}
+        return {algorithm["label"]: algorithm.get("space", {}) for algorithm in algorithms}
 
     def _write(self, name: str, content: Any) -> None:
         try:
@@ -80,7 +113,7 @@ class StudyFolder:
     def _read(self, name: str) -> Any:
         path = self.path / name
         try:
-            return json.loads(path.read_text())
+            return read_json(path)
         except FileNotFoundError:
             raise StoreError(
                 f"{self.path} holds no study ({name} is missing): "
@@ -88,8 +121,12 @@ class StudyFolder:
             ) from None
         except OSError as error:
             raise StoreError(explain(error, path)) from error
-        except ValueError as error:
+        except SchemaError as error:
             raise self._damaged(name, str(error)) from error
+
+    def _check_digest(self, name: str, digest: Any, content: dict[str, Any]) -> None:
+        if digest is not None and digest != digest_of(content):
+            raise self._damaged(name, "it was changed after it was written")
 
     def _damaged(self, name: str, reason: str) -> StoreError:
         return StoreError(

@@ -91,6 +91,12 @@ class Trial:
         return asdict(self)
 
     @classmethod
+    def unknown_fields(cls, values: Mapping[str, Any]) -> list[str]:
+        """Fields that are set in ``values`` and that no trial of this version has."""
+        known = {f.name for f in fields(cls)}
+        return [name for name, value in values.items() if name not in known and value is not None]
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Trial:
         """Inverse of :meth:`to_dict`; raises TypeError on missing or unknown fields.
 

@@ -61,7 +61,8 @@ class Evidence:
         """The declared algorithm of that label; raises KeyError."""
         for entry in self.declaration["algorithms"]:
             if entry["label"] == label:
-                return dict(entry)
+                algorithm: Mapping[str, Any] = entry
+                return algorithm
         raise KeyError(label)
 
     def metric(self, problem: str) -> str:

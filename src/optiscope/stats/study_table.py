@@ -98,8 +98,12 @@ class AlgorithmEntry:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AlgorithmEntry:
         """From a resolved declaration, whose further keys say nothing that a report shows."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        further = {f.name for f in fields(cls)} - {"label", "optimizer"}
+        return cls(
+            label=values["label"],
+            optimizer=values["optimizer"],
+            **{name: value for name, value in values.items() if name in further},
+        )
 
 
 @dataclass(frozen=True)
