@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 from optiscope import lazy
 
 if TYPE_CHECKING:
+    from optiscope.doctor.finding import Finding as Finding
+    from optiscope.doctor.watching import Watch as Watch
+    from optiscope.doctor.watching import watch as watch
     from optiscope.objective.risk import EmpiricalRisk as EmpiricalRisk
     from optiscope.optim import AdaptiveSGD as AdaptiveSGD
     from optiscope.optim import Lark as Lark
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 _public_name, __dir__, __all__ = lazy.attach(
     __name__,
     {
+        "optiscope.doctor.finding": ("Finding",),
+        "optiscope.doctor.watching": ("Watch", "watch"),
         "optiscope.objective.risk": ("EmpiricalRisk",),
         "optiscope.optim": (
             "AdaptiveSGD",

@@ -1,0 +1,160 @@
+"""Inputs: their scale, their difference between training and evaluation, and what is missing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from optiscope.doctor.rule import Rule
+from optiscope.monitor.events import Forward
+
+__all__ = ["RULES"]
+
+NORMALIZING = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.LayerNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.GroupNorm,
+    nn.Embedding,
+)
+
+
+class Scale(Rule):
+    """Mean and standard deviation of the inputs, in training and in evaluation."""
+
+    name = "inputs_not_normalized"
+    family = "inputs"
+    also = ("inputs_differ_train_eval", "inputs_not_finite", "inputs_constant", "inputs_drift")
+    BATCHES = 10
+    WIDE = 20.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.train: list[tuple[float, float]] = []
+        self.evaluation: list[tuple[float, float]] = []
+        self.first: tuple[float, float] | None = None
+        self.normalizes: bool | None = None
+        self.wide = 0
+
+    def forward(self, forward: Forward) -> None:
+        """Read the statistics of the first batches, of looked-at ones and of evaluations."""
+        x = forward.input
+        if x is None or not x.is_floating_point() or x.numel() < 16 or x.ndim < 1:
+            return
+        if forward.grad:
+            if len(self.train) >= self.BATCHES and not forward.look:
+                return
+        elif self.session.step < 5 or len(self.evaluation) > 200:
+            return
+        low_cost = x.detach().reshape(-1)
+        if low_cost.numel() > 400_000:
+            low_cost = low_cost[:: low_cost.numel() // 200_000]
+        values = low_cost.float()
+        mean, deviation = float(values.mean()), float(values.std())
+        if not (mean == mean and abs(mean) < float("inf") and deviation == deviation):
+            bad = float((~torch.isfinite(values)).double().mean())
+            if bad > 0:
+                self.report(
+                    f"{bad:.2%} of the input's entries are not finite.",
+                    "Clean the data: fill or remove missing values before training.",
+                    rule="inputs_not_finite",
+                    severity="error",
+                    measured={"share": bad},
+                    threshold={"share": 0.0},
+                )
+            return
+        if forward.grad:
+            self._training(forward, mean, deviation, x)
+        else:
+            self._evaluation(mean, deviation)
+
+    def _training(self, forward: Forward, mean: float, deviation: float, x: Tensor) -> None:
+        if self.normalizes is None:
+            layers = [m for m in self.session.model.modules() if not list(m.children())]
+            self.normalizes = bool(layers) and isinstance(layers[0], NORMALIZING)
+        self.train.append((mean, deviation))
+        if len(self.train) > 2 * self.BATCHES:
+            del self.train[self.BATCHES]
+        if len(self.train) < self.BATCHES:
+            return
+        means = sum(m for m, _ in self.train[: self.BATCHES]) / self.BATCHES
+        deviations = sum(d for _, d in self.train[: self.BATCHES]) / self.BATCHES
+        if self.first is None:
+            self.first = (means, deviations)
+            self._once(means, deviations, x)
+        self._drift()
+
+    def _once(self, mean: float, deviation: float, x: Tensor) -> None:
+        if deviation == 0 and x.shape[0] > 1:
+            self.report(
+                f"Every entry of every input so far is {mean:.4g}.",
+                "Look at the data as the network gets them: a transform, a division by an integer "
+                "or a crop removes everything.",
+                rule="inputs_constant",
+                severity="error",
+                measured={"deviation": 0.0},
+                threshold={"deviation": 0.0},
+            )
+            return
+        size = max(abs(mean), deviation)
+        if self.normalizes or (0.003 < size < self.WIDE):
+            return
+        self.report(
+            f"The inputs have mean {mean:.3g} and standard deviation {deviation:.3g}: weights and "
+            "rates are made for values near 1.",
+            "Subtract the mean and divide by the standard deviation of the training data.",
+            measured={"mean": mean, "deviation": deviation},
+            threshold={"deviation": self.WIDE},
+        )
+
+    def _drift(self) -> None:
+        assert self.first is not None
+        recent = self.train[-self.BATCHES :]
+        if len(self.train) < 2 * self.BATCHES:
+            return
+        mean = sum(m for m, _ in recent) / len(recent)
+        deviation = sum(d for _, d in recent) / len(recent)
+        spread = max(d for _, d in self.train[: self.BATCHES]) + 1e-12
+        factor = deviation / max(self.first[1], 1e-12)
+        moved = abs(mean - self.first[0]) / spread
+        batch_moves = max(abs(m - self.first[0]) for m, _ in self.train[: self.BATCHES]) / spread
+        if factor > 3 or factor < 1 / 3 or moved > max(1.0, 4 * batch_moves):
+            self.report(
+                f"The training inputs changed: mean {self.first[0]:.3g} -> {mean:.3g}, standard "
+                f"deviation {self.first[1]:.3g} -> {deviation:.3g}.",
+                "A transform is applied in place to the stored data, again in every epoch: make a "
+                "copy.",
+                rule="inputs_drift",
+                measured={"mean": mean, "deviation": deviation},
+                threshold={"mean": self.first[0], "deviation": self.first[1]},
+            )
+
+    def _evaluation(self, mean: float, deviation: float) -> None:
+        if self.first is None and len(self.train) < 3:
+            return
+        self.evaluation.append((mean, deviation))
+        base = self.train[: self.BATCHES]
+        m = sum(a for a, _ in base) / len(base)
+        d = sum(b for _, b in base) / len(base)
+        if d <= 0:
+            return
+        spread = max(abs(a - m) for a, _ in base) / d
+        e = self.evaluation[-3:]
+        em, ed = sum(a for a, _ in e) / len(e), sum(b for _, b in e) / len(e)
+        shift, factor = abs(em - m) / d, max(ed, 1e-12) / d
+        if shift > max(0.5, 5 * spread) or factor > 2.2 or factor < 1 / 2.2:
+            self.report(
+                f"Evaluation inputs differ from training inputs: mean {em:.3g} against {m:.3g}, "
+                f"standard deviation {ed:.3g} against {d:.3g}.",
+                "Use one transform (the training data's mean and deviation) for both.",
+                rule="inputs_differ_train_eval",
+                measured={"shift": shift, "factor": factor},
+                threshold={"shift": 0.5, "factor": 2.2},
+                confidence=0.9,
+            )
+
+
+RULES: tuple[type[Rule], ...] = (Scale,)

@@ -1,0 +1,155 @@
+"""Precision: updates that are rounded away, loss scaling that is left in or missing."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+
+from optiscope.doctor.rule import Rule
+from optiscope.monitor.events import Forward, WatchedStep
+
+__all__ = ["RULES"]
+
+
+class UpdateLost(Rule):
+    """Updates too small for the precision of the weights."""
+
+    name = "update_lost"
+    family = "precision"
+    severity = "error"
+    LOOKS = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shares: deque[float] = deque(maxlen=self.LOOKS)
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Share of weights with a gradient that did not change in any bit."""
+        if not view.look or not view.before or view.index:
+            return
+        same = total = 0
+        low = False
+        for p in view.with_gradient:
+            change = view.updates.get(id(p))
+            if change is None or p.ndim < 2 or p.grad is None:
+                continue
+            if p.dtype not in (torch.bfloat16, torch.float16):
+                continue
+            low = True
+            used = p.grad != 0
+            total += int(used.sum())
+            same += int((used & (change == 0)).sum())
+        if not low or total < 32 or all(r == 0 for r in view.rates):
+            return
+        self.shares.append(same / total)
+        if len(self.shares) == self.LOOKS and sorted(self.shares)[self.LOOKS // 2] > 0.5:
+            share = sorted(self.shares)[self.LOOKS // 2]
+            self.report(
+                f"{share:.0%} of the weights with a gradient did not change: their updates are "
+                "smaller than the rounding of their precision.",
+                "Keep weights in float32 (autocast does), or use stochastic rounding.",
+                measured={"share": share},
+                threshold={"share": 0.5},
+                confidence=0.95,
+            )
+
+
+class LossScale(Rule):
+    """A loss scale that is still in the gradients, or missing where it is needed."""
+
+    name = "loss_scale_left_in"
+    family = "precision"
+    severity = "error"
+    exact = True
+    also = ("fp16_without_loss_scale",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.half = 0
+
+    def before_step(self, view: WatchedStep) -> None:
+        """The sentinel's gradient is as it was accumulated although the loss was scaled."""
+        calls = [c for c in view.losses if c.scale is not None]
+        if not calls or view.closure or view.accumulations != 1 or view.index:
+            return
+        scale = abs(calls[-1].scale or 0.0)
+        forward = calls[-1].forward
+        half = forward is not None and forward.autocast == torch.float16
+        self.half = self.half + 1 if half and scale <= 1 else 0
+        if self.half >= 5:
+            self.report(
+                "The model runs in float16 and the loss is not scaled: small gradients become "
+                "zero.",
+                "Use torch.amp.GradScaler, or bfloat16.",
+                rule="fp16_without_loss_scale",
+                severity="warning",
+                measured={"scale": scale},
+                threshold={"scale": 256},
+            )
+        if scale < 1024 or view.sentinel is None or view.sentinel.grad is None:
+            self.count = 0
+            return
+        state = self.session._sentinels[view.index].state
+        grad = view.sentinel.grad
+        untouched = state is not None and grad is state[0] and grad._version == state[1]
+        fused = getattr(view.optimizer, "grad_scale", None) is not None
+        self.count = self.count + 1 if untouched and not fused else 0
+        if self.count >= 3:
+            self.report(
+                f"The loss is scaled by {scale:g} and the gradients were not divided by it before "
+                "the step.",
+                "Call scaler.step(optimizer) and scaler.update() instead of optimizer.step().",
+                measured={"scale": scale},
+                threshold={"scale": 1.0},
+            )
+
+
+class Confused(Rule):
+    """Settings of an optimizer that are their own complement."""
+
+    name = "adam_betas_confused"
+    family = "rate"
+    exact = True
+    also = ("momentum_too_large",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = False
+
+    def forward(self, forward: Forward) -> None:
+        """Look once at the settings of every optimizer."""
+        if self.done or not forward.grad:
+            return
+        self.done = True
+        for optimizer in self.session.optimizers:
+            for group in optimizer.param_groups:
+                self._group(group)
+
+    def _group(self, group: dict[str, object]) -> None:
+        betas = group.get("betas")
+        if isinstance(betas, tuple | list) and len(betas) >= 2:
+            first, second = betas[0], betas[1]
+            if isinstance(second, int | float) and second < 0.5:
+                self.report(
+                    f"betas are {first}, {second}: the second moment is an average of about "
+                    f"{1 / max(1 - second, 1e-9):.1f} steps.",
+                    "betas are the weights of the past: (0.9, 0.999), not (0.1, 0.001).",
+                    measured={"beta2": float(second)},
+                    threshold={"beta2": 0.5},
+                    confidence=0.95,
+                )
+        momentum = group.get("momentum")
+        if isinstance(momentum, int | float) and momentum >= 0.999:
+            self.report(
+                f"Momentum is {momentum}: gradients of "
+                + ("all steps add up." if momentum >= 1 else "a thousand steps add up."),
+                "Use 0.9 to 0.99.",
+                rule="momentum_too_large",
+                measured={"momentum": float(momentum)},
+                threshold={"momentum": 0.999},
+            )
+
+
+RULES: tuple[type[Rule], ...] = (UpdateLost, LossScale, Confused)

@@ -1,0 +1,422 @@
+"""Rate and schedule: too small, too large, rising, collapsed, stepped in the wrong unit."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import weakref
+from collections import deque
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from optiscope.doctor.rule import Rule
+from optiscope.monitor.events import Forward, LossCall, WatchedStep
+from optiscope.monitor.probe import loss_at, rows_of
+
+__all__ = ["RULES"]
+
+
+class TooSmall(Rule):
+    """Updates that could be 64 times as long, on other data than they were made from."""
+
+    name = "rate_too_small"
+    family = "rate"
+    FACTOR = 64
+    PROBES = 4
+    SAMPLES = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.other: Forward | None = None
+        self.latest: Forward | None = None
+        self.helped = 0
+        self.done = False
+        self.probed = -1
+        self.rate = math.inf
+
+    def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
+        """Keep the batches of this step and the one before, with labels recovered if need be."""
+        if self.done or not forward.training or forward.in_step:
+            return
+        if forward.target is None and self.session.loss_function is None:
+            form = self.session.form(forward, gradient)
+            if form.kind == "cross_entropy" and len(form.labels) == forward.size:
+                forward.target = form.labels
+        if forward is not self.latest:
+            self.other, self.latest = self.latest, forward
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Probe at looked-at steps while the loss has hardly moved."""
+        if self.done or view.index or not view.look or view.closure or view.number < 40:
+            return
+        if view.number > 1000:
+            self._stop()
+            return
+        fall = self._fall()
+        if fall is None or view.number - self.probed < (10 if view.number < 200 else 50):
+            return
+        if fall > 0.03:
+            if fall > 0.15:
+                self._stop()
+            self.helped = 0
+            return
+        other = self.other
+        alone = len(self.session.steps) == 1 and not self.session.other_optimizers
+        if other is None or not other.args or not alone:
+            return  # with an adversary a loss that stays is no fault
+        rising = view.rates[0] > self.rate * (1 + 1e-9)
+        self.rate = view.rates[0]
+        if rising or _warming_up(view) or sum(f.grad for f in view.forwards) > view.accumulations:
+            return
+        self.probed = view.number
+        small = rows_of(other, self.SAMPLES)
+        if small is None:
+            return
+        updates = {
+            view.name(p): view.updates[id(p)]
+            for p in view.parameters
+            if id(p) in view.updates and id(p) in view.names
+        }
+        values = dict(view.model.named_parameters())
+        here = {n: values[n].detach() for n in updates if n in values}
+        longer = {n: here[n] + (self.FACTOR - 1) * updates[n] for n in here}
+        base = loss_at(self.session, small, small.target, shifted=here)
+        far = loss_at(self.session, small, small.target, shifted=longer)
+        if base is None or far is None or not math.isfinite(base):
+            self._stop()
+            return
+        better = far < base - 1e-6 * abs(base)
+        self.helped = self.helped + 1 if better else 0
+        if self.helped >= self.PROBES:
+            self.report(
+                f"The rate is too small: after {view.number + 1} steps the loss has fallen by "
+                f"{max(fall, 0.0):.1%}, and updates {self.FACTOR} times as long still lower the "
+                "loss of another batch.",
+                f"Raise the rate (now {view.rates[0]:.3g}) by a factor of 10 to {self.FACTOR}.",
+                measured={"fall": fall, "helped": self.helped},
+                threshold={"fall": 0.03, "helped": self.PROBES},
+            )
+
+    def _fall(self) -> float | None:
+        values = [v for _, v in self.session.loss_values if math.isfinite(v)]
+        if len(values) < 30:
+            return None
+        first = sum(values[:10]) / 10
+        last = sum(values[-10:]) / 10
+        return None if first <= 0 else 1 - last / first
+
+    def _stop(self) -> None:
+        self.done = True
+        self.other = self.latest = None
+
+
+def _warming_up(view: WatchedStep) -> bool:
+    group = view.optimizer.param_groups[0]
+    target = group.get("initial_lr")
+    return bool(target) and float(group["lr"]) < 0.5 * float(target)  # type: ignore[arg-type]
+
+
+class TooLarge(Rule):
+    """A loss that stays above where it began."""
+
+    name = "rate_too_large"
+    family = "rate"
+    severity = "error"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guess: float | None = None
+        self.scale: float | None = None
+        self.count = 0
+        self.update: float | None = None
+
+    def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
+        """Note the form of the loss once."""
+        if self.guess is None and self.session.step == 0:
+            form = self.session.form(forward, gradient)
+            if form.kind in ("cross_entropy", "nll") and form.logits.shape[1] > 2:
+                self.guess = math.log(form.logits.shape[1])
+
+    def loss(self, call: LossCall) -> None:
+        """Note the scale of regression targets."""
+        if isinstance(call.criterion, nn.MSELoss) and call.target is not None and call.step < 3:
+            size = float(call.target.double().square().mean())
+            self.scale = max(self.scale or 0.0, size)
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Compare recent losses with the first."""
+        if view.index or view.closure:
+            return
+        if view.look and view.number <= 3 and view.before:
+            weights = sum(v * v for v in view.weight_norms.values()) ** 0.5
+            change = sum(v * v for v in view.update_norms.values()) ** 0.5
+            if weights > 0:
+                self.update = max(self.update or 0.0, change / weights)
+        if not view.look or view.number < 20 or view.number > 2000:
+            return
+        values = [v for _, v in self.session.loss_values]
+        finite = [v for v in values if math.isfinite(v)]
+        if len(finite) < 15 or (self.guess is None and self.scale is None):
+            return
+        first = sum(finite[:2]) / 2
+        recent = sum(finite[-10:]) / min(10, len(finite))
+        if self.guess is not None:
+            peak = max(finite[:40])
+            stays = recent > 1.3 * first and recent > 1.5 * self.guess
+            broke = peak > 10 * max(first, self.guess) and recent > 0.95 * first
+            broke |= (self.update or 0.0) > 0.5 and recent > 0.9 * first
+        else:
+            assert self.scale is not None
+            stays = recent > 3 * first and recent > 5 * self.scale
+            broke = False
+            peak = max(finite)
+        self.count = self.count + 1 if stays or broke else 0
+        if self.count >= 2:
+            update = "" if self.update is None else (
+                f" The first updates changed the weights by {self.update:.0%} of their norm."
+            )  # fmt: skip
+            self.report(
+                f"The loss is above where it began: {first:.3g} at first, {recent:.3g} now, "
+                f"{peak:.3g} at its highest.{update}",
+                f"Lower the rate (now {view.rates[0]:.3g}) by a factor of 10 or more, or warm up.",
+                measured={"loss": recent, "first loss": first},
+                threshold={"loss": 1.3 * first},
+            )
+
+
+class Schedule(Rule):
+    """How the rate changes from step to step, and what its scheduler is set to do."""
+
+    name = "rate_rising"
+    family = "rate"
+    also = (
+        "rate_collapsed",
+        "rate_range_test",
+        "schedule_in_wrong_unit",
+        "warmup_never_ends",
+        "scheduler_never_stepped",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[float] = []
+        self.changes: deque[tuple[int, float, float]] = deque(maxlen=400)
+        self.first_ratio = 0.0
+        self.first = 0.0
+        self.highest = 0.0
+        self.fell_at: int | None = None
+        self.epochs = 0
+        self.evaluated_at = -1
+        self.searched = False
+        self.schedulers: list[Any] = []
+
+    def start(self, session: Any) -> None:
+        """Take the schedulers that were handed over."""
+        super().start(session)
+        self.schedulers = list(session.schedulers)
+
+    def forward(self, forward: Forward) -> None:
+        """An evaluation after several steps ends an epoch."""
+        if not forward.grad and self.session.step - self.evaluated_at >= 5:
+            self.evaluated_at = self.session.step
+            self.epochs += self.session.step > 0
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Follow the rate of the first group."""
+        if view.index:
+            return
+        rate = view.rates[0]
+        if not math.isfinite(rate):
+            return
+        if not self.rates:
+            self.first = self.highest = rate
+        elif rate != self.rates[-1]:
+            self.changes.append((view.number, self.rates[-1], rate))
+            if not self.first_ratio and self.rates[-1] > 0:
+                self.first_ratio = rate / self.rates[-1]
+        self.rates.append(rate)
+        del self.rates[:-2]
+        self.highest = max(self.highest, rate)
+        self._collapsed(view, rate)
+        if not view.look:
+            return
+        if view.number >= 3 and not self.searched:
+            self._search(view)
+        self._rising(view, rate)
+        self._warmup(view, rate)
+        for reference in self.schedulers:
+            scheduler = reference()
+            if scheduler is not None:
+                self._scheduler(view, scheduler)
+
+    def _search(self, view: WatchedStep) -> None:
+        """Find the schedulers of the optimizer, where none was handed over."""
+        self.searched = True
+        if self.schedulers or "initial_lr" not in view.optimizer.param_groups[0]:
+            return
+        every = []
+        for item in gc.get_objects():
+            try:
+                if issubclass(type(item), LRScheduler) and item.optimizer is view.optimizer:
+                    every.append(item)
+            except Exception:  # half-built objects of other libraries
+                continue
+        inside = {id(s) for item in every for s in getattr(item, "_schedulers", ())}
+        self.schedulers = [weakref.ref(s) for s in every if id(s) not in inside]
+
+    def _collapsed(self, view: WatchedStep, rate: float) -> None:
+        if rate > 2e-3 * self.highest or (rate <= 0 and view.number < 3):
+            self.fell_at = None
+            return
+        if self.fell_at is None:
+            self.fell_at = view.number
+        since = view.number - self.fell_at
+        if since < 15 or since < self.fell_at / 2 or not self.changes:
+            return
+        self.report(
+            f"The rate has fallen from {self.highest:.3g} to {rate:.3g} by step {self.fell_at}: "
+            f"the last {since} steps changed next to nothing.",
+            "Call scheduler.step() once per epoch if the schedule is in epochs, or lengthen it.",
+            rule="rate_collapsed",
+            measured={"rate": rate},
+            threshold={"rate": 2e-3 * self.highest},
+            confidence=0.95,
+        )
+
+    def _rising(self, view: WatchedStep, rate: float) -> None:
+        changes = list(self.changes)
+        if len(changes) < 3 or any(new < old for _, old, new in changes):
+            return
+        gaps = [b[0] - a[0] for a, b in itertools.pairwise(changes)]
+        ratios = [new / old for _, old, new in changes if old > 0]
+        if len(ratios) < 3:
+            return
+        last = [self.first_ratio, ratios[len(ratios) // 2], *ratios[-3:]]
+        growth = [r - 1 for r in last]  # constant for a geometric rise, falling for a linear one
+        constant = min(growth) > 1e-3 and max(growth) / min(growth) < 1.1
+        initial = float(view.optimizer.param_groups[0].get("initial_lr", math.inf))
+        per_epoch = sorted(gaps)[len(gaps) // 2] >= 5
+        above = rate > 1.9 * initial
+        if per_epoch and ((constant and min(last) > 1.02) or above):
+            self._say_rising(view, rate, len(changes))
+        elif constant and not per_epoch and len(changes) >= 20:
+            if self.epochs >= 3 and rate > 2 * self.first:
+                self._say_rising(view, rate, len(changes))
+            elif rate > 10 * self.first:
+                self.report(
+                    f"The rate grows by {last[-1] - 1:.1%} at every step (from {self.first:.3g} to "
+                    f"{rate:.3g}): this looks like a range test.",
+                    "Nothing to do if it is one.",
+                    rule="rate_range_test",
+                    severity="note",
+                    measured={"ratio": last[-1]},
+                )
+
+    def _say_rising(self, view: WatchedStep, rate: float, count: int) -> None:
+        self.report(
+            f"The rate only rises: {count} changes, from {self.first:.3g} to {rate:.3g}.",
+            "A factor per epoch (gamma) below 1 lowers the rate; a warm-up should end.",
+            measured={"rate": rate, "rises": count},
+            threshold={"rate": self.first, "rises": 3},
+        )
+
+    def _warmup(self, view: WatchedStep, rate: float) -> None:
+        target = float(view.optimizer.param_groups[0].get("initial_lr", 0.0))
+        changes = list(self.changes)
+        if len(changes) < 3 or target <= 0 or rate >= 0.5 * target:
+            return
+        if any(new < old for _, old, new in changes):
+            return
+        steps = view.number + 1
+        slope = (rate - self.first) / max(changes[-1][0], 1)
+        if slope <= 0:
+            return
+        total = (target - self.first) / slope
+        gaps = [b[0] - a[0] for a, b in itertools.pairwise(changes)]
+        gap = sorted(gaps)[len(gaps) // 2]
+        per_epoch = gap >= 5
+        if per_epoch:
+            epochs = total / gap
+            wrong = epochs > 30
+        else:
+            epochs = total / (steps / self.epochs) if self.epochs >= 3 else 0.0
+            wrong = epochs > 50
+        horizon = self.session.horizon
+        if horizon is not None and steps >= 20:
+            wrong |= total > horizon
+        if wrong:
+            self.report(
+                f"At this pace the warm-up ends after {total:.0f} steps"
+                + (f" ({epochs:.0f} epochs)" if epochs else "")
+                + f": the rate is {rate:.3g}, its target {target:.3g}.",
+                "Count the warm-up in the unit in which scheduler.step() is called.",
+                rule="warmup_never_ends",
+                measured={"steps": total},
+                threshold={"steps": float(horizon or steps)},
+                confidence=0.9,
+            )
+
+    def _scheduler(self, view: WatchedStep, scheduler: Any) -> None:
+        calls = getattr(scheduler, "last_epoch", None)
+        kind = type(scheduler).__name__
+        if not isinstance(calls, int):
+            return
+        if calls <= 0:
+            if kind != "ReduceLROnPlateau" and (self.epochs >= 3 or view.number >= 400):
+                self.report(
+                    f"{kind} was made but its step() was not called in {view.number + 1} steps.",
+                    "Call scheduler.step() after every step or epoch, as the schedule counts.",
+                    rule="scheduler_never_stepped",
+                    measured={"calls": 0},
+                    threshold={"calls": 1},
+                    confidence=0.97,
+                )
+            return
+        interval = (view.number + 1) / calls
+        length = getattr(scheduler, "T_max", None)
+        if kind == "CosineAnnealingLR" and isinstance(length, int) and length > 0:
+            low = getattr(scheduler, "eta_min", 0.0)
+            base = max(scheduler.base_lrs)
+            again = view.rates[0] > low + 0.05 * (base - low)
+            if calls > 1.1 * length + 1 and again:
+                self._unit(
+                    f"The cosine schedule ended after {length} calls of step(); there were "
+                    f"{calls}, and the rate rises again.",
+                    {"calls": calls},
+                    {"calls": length},
+                )
+            per_epoch = interval >= 5 and calls >= 3
+            if per_epoch and length >= 300 and length % round(interval) == 0:
+                self._slow(kind, calls, length, interval)
+        total = getattr(scheduler, "total_steps", None)
+        per_epoch = interval >= 5 and calls >= 3
+        if kind == "OneCycleLR" and isinstance(total, int) and per_epoch and total >= 100:
+            self._slow(kind, calls, total, interval)
+        if kind in ("LinearLR", "PolynomialLR", "ConstantLR"):
+            iterations = getattr(scheduler, "total_iters", 0)
+            if interval >= 5 and calls >= 3 and iterations >= 300:
+                self._slow(kind, calls, iterations, interval)
+
+    def _slow(self, kind: str, calls: int, length: int, interval: float) -> None:
+        self._unit(
+            f"{kind} is {length} calls long but is stepped once in {interval:.0f} steps: it would "
+            f"end after {length * interval:.0f} steps.",
+            {"calls": calls, "interval": interval},
+            {"calls": length, "interval": 1},
+        )
+
+    def _unit(self, sentence: str, measured: dict[str, float], threshold: dict[str, float]) -> None:
+        self.report(
+            sentence,
+            "Count the schedule in the unit in which scheduler.step() is called (steps or epochs).",
+            rule="schedule_in_wrong_unit",
+            measured=measured,
+            threshold=threshold,
+            confidence=0.9,
+        )
+
+
+RULES: tuple[type[Rule], ...] = (TooSmall, TooLarge, Schedule)

@@ -1,0 +1,133 @@
+"""Units: dead and saturated activations, read from the graph without hooks on submodules."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from optiscope.doctor.rule import Rule
+from optiscope.monitor.events import Forward
+from optiscope.monitor.graph import SavedActivation, saved_activations
+
+__all__ = ["RULES", "ActivationState"]
+
+LOOKS = 6
+SATURATED = 0.97
+
+
+@dataclass
+class ActivationState:
+    """What several looks at one activation say of each of its units."""
+
+    kind: str
+    looks: int = 0
+    alive: Tensor | None = None
+    saturated: list[float] = field(default_factory=list)
+
+
+class Units(Rule):
+    """Units that are off, or at their limit, for every sample of several batches."""
+
+    name = "dead_units"
+    family = "units"
+    also = ("saturated_units",)
+    SHARE = 0.9
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: dict[str, ActivationState] = {}
+        self.reported: set[str] = set()
+
+    def forward(self, forward: Forward) -> None:
+        """Read the activations that the graph of a training forward keeps."""
+        if not forward.look or not forward.nodes or (not forward.training and not forward.grad):
+            return
+        if self.session.step in (1, 2):
+            return
+        counts: dict[str, int] = defaultdict(int)
+        for activation in saved_activations(forward.nodes):
+            if activation.values.ndim < 2:
+                continue
+            layer = self._layer(activation)
+            counts[layer] += 1
+            name = layer if counts[layer] == 1 else f"{layer} (call {counts[layer]})"
+            if counts[layer] > 4:
+                continue
+            self._look(name, activation)
+
+    def _layer(self, activation: SavedActivation) -> str:
+        parameter = activation.parameter
+        name = "" if parameter is None else self.session.names.get(id(parameter), "")
+        return f"{activation.kind} after {name.rpartition('.')[0] or 'the input'}"
+
+    def _look(self, name: str, activation: SavedActivation) -> None:
+        units = _by_unit(activation.values)
+        if units.shape[1] < 4 or units.shape[0] < 2:
+            return
+        state = self.states.get(name)
+        if state is None or state.alive is None or len(state.alive) != units.shape[1]:
+            state = ActivationState(activation.kind)
+            state.alive = torch.zeros(units.shape[1], dtype=torch.bool, device=units.device)
+            self.states[name] = state
+        assert state.alive is not None
+        state.looks += 1
+        if activation.kind == "relu":
+            state.alive |= (units != 0).any(0)
+        elif activation.kind in ("gelu", "silu"):
+            state.alive |= (units > -6.0).any(0)
+        elif activation.kind in ("tanh", "sigmoid"):
+            centred = units if activation.kind == "tanh" else 2 * units - 1
+            state.saturated.append(float((centred.abs() > SATURATED).double().mean()))
+            del state.saturated[:-LOOKS]
+        if state.looks >= LOOKS and name not in self.reported:
+            self._judge(name, state)
+        if state.looks % (2 * LOOKS) == 0:
+            state.alive.zero_()
+            state.looks = 0
+
+    def _judge(self, name: str, state: ActivationState) -> None:
+        assert state.alive is not None
+        if state.kind in ("relu", "gelu", "silu"):
+            dead = 1 - float(state.alive.double().mean())
+            if dead >= self.SHARE:
+                self.reported.add(name)
+                self.report(
+                    f"{dead:.0%} of the units of {name} are off for every sample of {state.looks} "
+                    "batches: no gradient passes them.",
+                    "Lower the rate, set the biases to zero, use He initialization; leaky relu "
+                    "keeps a gradient.",
+                    where=[name],
+                    measured={"share": dead},
+                    threshold={"share": self.SHARE},
+                )
+        elif len(state.saturated) >= LOOKS:
+            share = sorted(state.saturated)[0]
+            limit = 0.5
+            if share > limit and state.kind in ("tanh", "sigmoid"):
+                self.reported.add(name)
+                self.report(
+                    f"{share:.0%} of the values of {name} are beyond {SATURATED} of their limit: "
+                    "hardly any gradient passes.",
+                    "Use Xavier initialization or smaller weights, normalize the inputs, or use "
+                    "relu.",
+                    rule="saturated_units",
+                    where=[name],
+                    measured={"share": share},
+                    threshold={"share": limit},
+                )
+
+
+def _by_unit(values: Tensor) -> Tensor:
+    """Activations as [positions, units]: channels are dim 1 of images, else the last."""
+    if values.ndim in (4, 5):
+        values = values.movedim(1, -1)
+    flat = values.reshape(-1, values.shape[-1])
+    if len(flat) > 4096:
+        flat = flat[:: len(flat) // 2048]
+    return flat
+
+
+RULES: tuple[type[Rule], ...] = (Units,)

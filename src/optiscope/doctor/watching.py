@@ -1,0 +1,212 @@
+"""``optiscope.watch``: one line that watches a training loop and says what is wrong with it."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from torch import nn
+
+from optiscope.doctor.causes import rank
+from optiscope.doctor.finding import Finding
+from optiscope.doctor.rule import Rule
+from optiscope.doctor.rules import RULES
+from optiscope.errors import OptiscopeError, shorten
+from optiscope.hints import did_you_mean
+from optiscope.monitor.session import Session, StopWatching, unwrap_optimizer
+
+__all__ = ["FindingError", "FindingWarning", "Watch", "watch"]
+
+logger = logging.getLogger("optiscope")
+
+OnFinding = Literal["warn", "log", "raise"] | Callable[[Finding], None]
+
+
+class FindingWarning(UserWarning):
+    """A finding of severity warning or error."""
+
+
+class FindingError(OptiscopeError, StopWatching):
+    """Raised at a finding of severity error with ``on_finding="raise"``."""
+
+
+class _WatchedLoss:
+    """A loss function whose calls the watch sees."""
+
+    def __init__(self, function: Callable[..., Any], session: Session) -> None:
+        self.function, self.session = function, session
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.session.call_loss(self.function, args, kwargs)
+
+
+class Watch:
+    """A watched training loop: its findings so far, its page, and the way to stop watching."""
+
+    def __init__(
+        self,
+        session: Session,
+        rules: Sequence[Rule],
+        *,
+        expects: Sequence[str],
+        on_finding: OnFinding,
+    ) -> None:
+        self.session = session
+        self.seconds = time.perf_counter()
+        self._expects = tuple(expects)
+        self._on_finding = on_finding
+        self._findings: dict[str, Finding] = {}
+        self._closed = False
+        for rule in rules:
+            rule.sink = self._collect
+        session.observe(rules)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong so far, causes first; notes last."""
+        return rank(self._findings.values())
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Rules and instruments that failed and were switched off, with the reason."""
+        return tuple(self.session.failures)
+
+    def loss(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The loss function, watched: use what is returned in the loop."""
+        self.session.loss_function = function
+        return _WatchedLoss(function, self.session)
+
+    def _collect(self, finding: Finding) -> None:
+        if finding.is_alarm and finding.rule in self._expects:
+            finding = finding.as_note("expected")
+        known = self._findings.get(finding.rule)
+        if known is not None:
+            where = dict.fromkeys((*known.where, *finding.where))
+            latest = finding if finding.is_alarm or not known.is_alarm else known
+            self._findings[finding.rule] = replace(
+                latest,
+                step=known.step if known.is_alarm == latest.is_alarm else latest.step,
+                last_step=max(finding.step, known.last_step),
+                count=known.count + 1,
+                where=tuple(where)[:50],
+            )
+            if known.is_alarm or not finding.is_alarm:
+                return
+        else:
+            self._findings[finding.rule] = finding
+        self._announce(finding)
+
+    def _announce(self, finding: Finding) -> None:
+        action = self._on_finding
+        if callable(action):
+            try:
+                action(finding)
+            except Exception as error:
+                error.from_user = True  # type: ignore[attr-defined]
+                raise
+        elif not finding.is_alarm:
+            logger.info("%s", finding)
+        elif action == "log":
+            logger.warning("%s", finding)
+        elif action == "raise" and finding.severity == "error":
+            raise FindingError(str(finding))
+        else:
+            warnings.warn(str(finding), FindingWarning, stacklevel=2)
+
+    def close(self) -> None:
+        """Stop watching: every hook is removed, the findings stay. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self.seconds = time.perf_counter() - self.seconds
+            self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        alarms = sum(f.is_alarm for f in self._findings.values())
+        state = "closed" if self._closed else "watching"
+        return f"<Watch: {state}, step {self.session.step}, {alarms} alarms>"
+
+
+def watch(
+    model: nn.Module,
+    optimizer: Any,
+    loss: Any = None,
+    *,
+    scheduler: Any = None,
+    horizon: int | None = None,
+    every: int = 10,
+    budget: float = 0.05,
+    instruments: str | Iterable[str] = "light",
+    rules: str | Iterable[str] = "all",
+    expects: str | Iterable[str] = (),
+    out: str | Path | None = None,
+    on_finding: OnFinding = "warn",
+) -> Watch:
+    """Watch a training loop by hooks alone and report what is wrong with it.
+
+    ``model`` is what the loop calls (wrapped or not), ``optimizer`` one or several optimizers,
+    ``loss`` the criterion (a module; for a function use ``loss_fn = watch.loss(loss_fn)``).
+    ``horizon`` is the number of steps planned, ``every`` the interval of looks in steps.
+    ``expects`` names rules whose findings are meant: they become notes. ``on_finding`` says what
+    happens at a finding: a warning, a log line, an error, or a call of yours.
+
+    The run is bit for bit the same with and without it. Raises ``TypeError`` or ``OptiscopeError``
+    on arguments that cannot be watched.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}: "
+            "pass the module that the loop calls"
+        )
+    many = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
+    if not many:
+        raise OptiscopeError("expected at least one optimizer, got none: pass optimizer=...")
+    schedulers = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
+    expected = [expects] if isinstance(expects, str) else list(expects)
+    known = [name for rule in RULES for name in rule.names()]
+    for name in expected:
+        if name not in known:
+            raise OptiscopeError(
+                f"expects names no rule {shorten(name)}; {did_you_mean(name, known)}"
+            )
+    session = Session(
+        model,
+        [unwrap_optimizer(o) for o in many],
+        loss,
+        every=every,
+        schedulers=[s for s in schedulers if s is not None],
+        horizon=horizon,
+    )
+    return Watch(
+        session, [rule() for rule in _chosen(rules)], expects=expected, on_finding=on_finding
+    )
+
+
+def _chosen(rules: str | Iterable[str]) -> list[type[Rule]]:
+    """Rule classes by name of rule or family."""
+    if rules == "all":
+        return list(RULES)
+    names = [rules] if isinstance(rules, str) else list(rules)
+    if names == ["none"]:
+        return []
+    known = {name for rule in RULES for name in (*rule.names(), rule.family)}
+    for name in names:
+        if name not in known:
+            raise OptiscopeError(f"no rule is called {shorten(name)}; {did_you_mean(name, known)}")
+    return [r for r in RULES if set(names) & {*r.names(), r.family}]

@@ -1,0 +1,565 @@
+"""A session: hooks on a model, its criterion and its optimizers, turned into events of a step.
+
+Nothing here changes the run: hooks read, copies are made of what must be compared, and random
+numbers are drawn from generators of the session's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from optiscope.monitor.events import Forward, LossCall, Observer, WatchedStep
+from optiscope.monitor.fingerprint import RowFingerprint
+from optiscope.monitor.graph import last_operation, walk
+from optiscope.monitor.hooks import Hooks
+from optiscope.monitor.loss_form import LossForm, recover_form
+from optiscope.monitor.probe import ProbeError
+
+__all__ = ["Session", "main_output", "tensors_in", "unwrap_model", "unwrap_optimizer"]
+
+logger = logging.getLogger("optiscope")
+
+EARLY_LOOKS = frozenset({0, 1, 2, 3, 5})
+FORM_STEPS = 70
+MAX_FORWARDS = 64
+KEPT_FORWARDS = 4
+
+
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """The module inside of DistributedDataParallel, torch.compile and their like."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            inner = model.module if type(model).__name__ in WRAPPERS else None
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
+
+
+def unwrap_optimizer(optimizer: Any) -> Optimizer:
+    """The torch optimizer inside of Accelerate's and Lightning's wrappers.
+
+    Raises ``TypeError`` where there is none.
+    """
+    inner = optimizer
+    for _ in range(5):
+        if isinstance(inner, Optimizer) and hasattr(inner, "_optimizer_step_post_hooks"):
+            return inner
+        inner = getattr(inner, "optimizer", None) or getattr(inner, "_optimizer", None)
+    raise TypeError(
+        f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}: "
+        "pass the optimizer itself"
+    )
+
+
+def tensors_in(values: Any, depth: int = 4) -> list[Tensor]:
+    """Tensors in nested tuples, lists and dictionaries, in order."""
+    if isinstance(values, Tensor):
+        return [values]
+    if depth == 0:
+        return []
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, list | tuple):
+        return []
+    return [tensor for value in values for tensor in tensors_in(value, depth - 1)]
+
+
+def main_output(output: Any) -> Tensor | None:
+    """The tensor that the loss is made of: ``logits`` of a structured output, else the first."""
+    if isinstance(output, Tensor):
+        return output
+    logits = getattr(output, "logits", None)
+    if not isinstance(logits, Tensor) and isinstance(output, dict):
+        logits = output.get("logits")
+    if isinstance(logits, Tensor):
+        return logits
+    candidates = [t for t in tensors_in(output) if t.is_floating_point()]
+    with_graph = [t for t in candidates if t.requires_grad and t.ndim > 0]
+    best = with_graph or candidates
+    return best[0] if best else None
+
+
+class _Token:
+    """Lives as long as the graph of an output does."""
+
+    __slots__ = ("__weakref__", "forward")
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = weakref.ref(forward)
+
+
+class _Sentinel:
+    """One small parameter of an optimizer whose gradient is watched at every backward pass."""
+
+    def __init__(self, parameter: Tensor) -> None:
+        self.parameter = weakref.ref(parameter)
+        self.hooks = Hooks()
+        self.state: tuple[Any, int] | None = None
+        self.accumulations = 0
+        self.uncleared = 0
+        self.since_step = 0
+        self.fresh: Tensor | None = None
+        self.wants_fresh = False
+        self.total = 0
+
+    def remember(self) -> None:
+        parameter = self.parameter()
+        grad = None if parameter is None else parameter.grad
+        self.state = None if grad is None else (grad, grad._version)
+
+    def is_uncleared(self) -> bool:
+        """Whether the gradient that is about to be added to is the one remembered."""
+        parameter = self.parameter()
+        grad = None if parameter is None else parameter.grad
+        if self.state is None or grad is None:
+            return False
+        if grad is not self.state[0] or grad._version != self.state[1]:
+            return False
+        return bool((grad != 0).any())  # `.grad.data.zero_()` leaves the version as it was
+
+
+class Session:
+    """Hooks of one watch, the events they make and the observers that are told.
+
+    ``step`` is the number of completed steps (of the optimizer that has stepped most). Observers
+    that fail are dropped and listed in ``failures``: a run never dies of being watched.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[Optimizer],
+        loss: Any = None,
+        *,
+        every: int = 10,
+        schedulers: Sequence[Any] = (),
+        horizon: int | None = None,
+    ) -> None:
+        self.every = max(1, every)
+        self.horizon = horizon
+        self._root = weakref.ref(model)
+        self._inner = weakref.ref(unwrap_model(model))
+        self._optimizers = [weakref.ref(o) for o in optimizers]
+        self.schedulers = [weakref.ref(s) for s in schedulers]
+        self.loss_function = loss
+        self.steps = [0] * len(optimizers)
+        self.step = 0
+        self.forwards_seen = 0
+        self.backwards_seen = 0
+        self.window: deque[Forward] = deque(maxlen=MAX_FORWARDS)
+        self.losses: list[LossCall] = []
+        self.loss_values: list[tuple[int, float]] = []
+        self.names = {id(p): name for name, p in self.model.named_parameters()}
+        self.fingerprint = RowFingerprint()
+        self.tokens: deque[tuple[int, Any]] = deque(maxlen=64)
+        self.other_optimizers: dict[int, tuple[Any, set[int]]] = {}
+        self.failures: list[str] = []
+        self.observers: list[Observer] = []
+        self.strangers = 0
+        self._version: int | None = None
+        self._busy = False
+        self._depth = 0
+        self._open: list[Forward] = []
+        self._views: dict[int, WatchedStep] = {}
+        self._pending: list[tuple[int, Tensor]] = []
+        self._handlers: dict[str, list[tuple[Observer, Any]]] = {}
+        self._hooks = Hooks()
+        self._sentinels = [_Sentinel(p) for p in (_choose(o) for o in optimizers)]
+        for sentinel in self._sentinels:
+            self._hook_sentinel(sentinel)
+        self._hooks.add(model.register_forward_pre_hook, self._before_forward, with_kwargs=True)
+        self._hooks.add(model.register_forward_hook, self._after_forward, with_kwargs=True)
+        if isinstance(loss, nn.Module):
+            self._hooks.add(loss.register_forward_hook, self._after_loss, with_kwargs=True)
+        for index, optimizer in enumerate(optimizers):
+            self._hooks.add(
+                optimizer.register_step_pre_hook,
+                lambda o, a, k, index=index: self._before_step(index, o, a, k),
+            )
+            self._hooks.add(
+                optimizer.register_step_post_hook,
+                lambda o, a, k, index=index: self._after_step(index, o),
+            )
+        self._hooks.add(register_optimizer_step_pre_hook, self._any_step)
+
+    # -- what is watched
+
+    @property
+    def model(self) -> nn.Module:
+        """The unwrapped model; raises ``ReferenceError`` once it is gone."""
+        model = self._inner()
+        if model is None:
+            raise ReferenceError("the watched model no longer exists")
+        return model
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """The watched optimizers that still exist."""
+        return [o for o in (ref() for ref in self._optimizers) if o is not None]
+
+    def owned(self) -> set[int]:
+        """Ids of the parameters of every optimizer known, watched or seen stepping."""
+        ids = {id(p) for o in self.optimizers for g in o.param_groups for p in g["params"]}
+        for _, others in self.other_optimizers.values():
+            ids |= others
+        return ids
+
+    @property
+    def looking(self) -> bool:
+        """Whether the step that is being prepared is one to look at."""
+        return self.step in EARLY_LOOKS or self.step % self.every == 0
+
+    # -- observers
+
+    def observe(self, observers: Iterable[Observer]) -> None:
+        """Tell ``observers`` of every event from now on, in their order."""
+        for observer in observers:
+            self.observers.append(observer)
+            observer.start(self)
+            for name in (
+                "forward", "loss", "output_gradient", "before_step", "after_step", "finish",
+            ):  # fmt: skip
+                if getattr(type(observer), name) is not getattr(Observer, name):
+                    handlers = self._handlers.setdefault(name, [])
+                    handlers.append((observer, getattr(observer, name)))
+
+    def _tell(self, event: str, *values: Any) -> None:
+        handlers = self._handlers.get(event)
+        if not handlers:
+            return
+        busy, self._busy = self._busy, True
+        try:
+            with torch.no_grad():
+                for observer, handle in list(handlers):
+                    try:
+                        handle(*values)
+                    except (StopWatching, Warning):
+                        raise
+                    except ProbeError as error:
+                        logger.debug("probe failed: %s", error)
+                    except Exception as error:
+                        if getattr(error, "from_user", False):
+                            raise
+                        self._drop(observer, event, error)
+        finally:
+            self._busy = busy
+
+    def _drop(self, observer: Observer, event: str, error: Exception) -> None:
+        name = getattr(observer, "name", type(observer).__name__)
+        words = f"{name} failed in {event} at step {self.step}: {type(error).__name__}: {error}"
+        self.failures.append(words[:400])
+        logger.debug("%s", words, exc_info=error)
+        for handlers in self._handlers.values():
+            handlers[:] = [pair for pair in handlers if pair[0] is not observer]
+
+    # -- hooks on the model
+
+    def _before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._busy or torch.compiler.is_compiling() or module is not self._root():
+            return
+        inputs = tuple(tensors_in((args, kwargs)))
+        forward = Forward(
+            step=self.step,
+            number=self.forwards_seen,
+            training=module.training,
+            look=self.looking,
+            args=args,
+            kwargs=kwargs,
+            inputs=inputs,
+            in_step=self._depth > 0,
+        )
+        if inputs:
+            first = inputs[0]
+            forward.rows = self.fingerprint.rows(first)
+            if torch.is_autocast_enabled(first.device.type):
+                forward.autocast = torch.get_autocast_dtype(first.device.type)
+            self._version = None if first.is_inference() else first._version
+        self._open.append(forward)
+
+    def _after_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if not self._open or self._busy or module is not self._root():
+            return
+        forward = self._open.pop()
+        self._open.clear()
+        self.forwards_seen += 1
+        first = forward.input
+        if first is not None and self._version is not None:
+            forward.mutated = first._version != self._version
+        out = main_output(output)
+        if out is not None:
+            forward.output = out.detach()
+            forward.grad = out.requires_grad
+        given = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
+        if isinstance(given, Tensor) and given.numel() == 1:
+            forward.loss = given.detach()
+            self._note_loss(forward.loss)
+        self._release()
+        self.window.append(forward)
+        if out is not None and forward.grad and out.grad_fn is not None:
+            if forward.look or self.step < 4:
+                forward.operation = last_operation(out)
+                forward.nodes = walk(out)
+            token = _Token(forward)
+            self.tokens.append((forward.number, weakref.ref(token)))
+            out.register_hook(lambda gradient: self._output_gradient(token, gradient))
+        self._tell("forward", forward)
+        forward.nodes = []
+        forward.operation = None
+
+    def _release(self) -> None:
+        """Let go of the tensors of forwards that no rule needs any more (evaluation, old ones)."""
+        for position, old in enumerate(reversed(self.window), start=1):
+            if old.args and (not old.grad or position >= KEPT_FORWARDS):
+                old.args, old.kwargs, old.inputs, old.output = (), {}, old.inputs[:0], None
+
+    def _output_gradient(self, token: _Token, gradient: Tensor) -> None:
+        forward = token.forward()
+        if forward is None or self._busy:
+            return
+        forward.backwards += 1
+        if forward.look or self.step < FORM_STEPS:
+            self._tell("output_gradient", forward, gradient)
+
+    def form(self, forward: Forward, gradient: Tensor) -> LossForm:
+        """The form of the loss behind the gradient of ``forward``'s output, computed once."""
+        if forward.form is None:
+            assert forward.output is not None
+            forward.form = recover_form(forward.output, gradient)
+            if forward.form.kind != "other" and not self.losses and forward.loss is None:
+                self.loss_values.append((self.step, forward.form.loss))
+        form: LossForm = forward.form
+        return form
+
+    # -- hooks on the loss
+
+    def _after_loss(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        if self._busy or torch.compiler.is_compiling():
+            return
+        values = [*args, *kwargs.values()]
+        tensors = [v for v in values if isinstance(v, Tensor)]
+        value = output if isinstance(output, Tensor) else None
+        call = LossCall(
+            step=self.step,
+            criterion=module,
+            prediction=tensors[0].detach() if tensors else None,
+            target=tensors[1].detach() if len(tensors) > 1 else None,
+            value=None if value is None else value.detach(),
+            grad=value is not None and value.requires_grad,
+        )
+        if self.window:
+            call.forward = self.window[-1]
+            if call.forward.target is None and call.grad:
+                call.forward.target = call.target
+        if value is not None and call.grad and value.requires_grad:
+            if value.numel() == 1:
+                self._note_loss(call.value)
+                if call.forward is not None:
+                    call.forward.loss = call.value
+            reference = weakref.ref(call)
+
+            def scale(gradient: Tensor) -> None:
+                known = reference()
+                if known is not None and gradient.numel() == 1 and not self._busy:
+                    known.scale = float(gradient) if self._cheap(gradient) else None
+
+            value.register_hook(scale)
+            self.losses.append(call)
+            del self.losses[:-MAX_FORWARDS]
+        self._tell("loss", call)
+
+    def _cheap(self, tensor: Tensor) -> bool:
+        """Whether reading ``tensor`` stalls no accelerator, or this is a step to look at."""
+        return tensor.device.type == "cpu" or self.looking
+
+    def _note_loss(self, value: Tensor | None) -> None:
+        if value is None:
+            return
+        if value.device.type == "cpu":
+            self.loss_values.append((self.step, float(value)))
+        else:
+            self._pending.append((self.step, value))
+
+    def _settle(self) -> None:
+        """Read the losses that an accelerator still holds, with one transfer."""
+        if self._pending:
+            values = torch.stack([v.float() for _, v in self._pending]).tolist()
+            self.loss_values += [(s, v) for (s, _), v in zip(self._pending, values, strict=True)]
+            self._pending.clear()
+
+    def call_loss(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Call ``function`` as a watched criterion."""
+        output = function(*args, **kwargs)
+        self._after_loss(function, args, kwargs, output)
+        return output
+
+    # -- hooks on the sentinel
+
+    def _hook_sentinel(self, sentinel: _Sentinel) -> None:
+        parameter = sentinel.parameter()
+        if parameter is None or not parameter.requires_grad or not parameter.is_leaf:
+            return
+
+        def fresh(gradient: Tensor) -> None:
+            if not self._busy:
+                sentinel.since_step += 1
+                sentinel.uncleared += sentinel.is_uncleared()
+                if sentinel.wants_fresh:
+                    sentinel.fresh = gradient.detach().clone()
+
+        def accumulated(_: Tensor) -> None:
+            if not self._busy:
+                sentinel.total += 1
+                self.backwards_seen += 1
+                sentinel.remember()
+
+        sentinel.hooks.add(parameter.register_hook, fresh)
+        sentinel.hooks.add(parameter.register_post_accumulate_grad_hook, accumulated)
+
+    def _move_sentinel(self, index: int, optimizer: Optimizer) -> None:
+        """Watch a parameter that gets gradients, where the first choice gets none."""
+        holders = [
+            p
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None and not p.grad.is_sparse and p.requires_grad and p.is_leaf
+        ]
+        if holders:
+            self._sentinels[index].hooks.remove()
+            self._sentinels[index] = _Sentinel(min(holders, key=lambda p: p.numel()))
+            self._hook_sentinel(self._sentinels[index])
+            self._sentinels[index].since_step = 1
+
+    # -- hooks on the optimizers
+
+    def _any_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if self._busy:
+            return
+        key = id(optimizer)
+        seen = self.other_optimizers.get(key)
+        if seen is not None and seen[0]() is optimizer:
+            return
+        if any(optimizer is o for o in self.optimizers):
+            return
+        ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self.other_optimizers[key] = (weakref.ref(optimizer), ids)
+        self.strangers += bool(ids & self.names.keys())
+
+    def _before_step(self, index: int, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._busy or torch.compiler.is_compiling():
+            return
+        if index in self._views:  # the step before ended in an exception
+            self._views.clear()
+            self._depth = 0
+        self._depth += 1
+        if self._depth > 1 or self._inner() is None:
+            return
+        sentinel = self._sentinels[index]
+        parameter = sentinel.parameter()
+        if sentinel.total == 0 and self.steps[index] < 3:
+            self._move_sentinel(index, optimizer)
+            sentinel = self._sentinels[index]
+            parameter = sentinel.parameter()
+        number = self.steps[index]
+        closure = any(callable(a) for a in (*args[1:], *kwargs.values()))
+        look = number in EARLY_LOOKS or number % self.every == 0
+        fresh = sentinel.fresh
+        view = WatchedStep(
+            step=self.step,
+            number=number,
+            index=index,
+            optimizer=optimizer,
+            model=self.model,
+            names=self.names,
+            look=look,
+            closure=closure,
+            forwards=list(self.window),
+            losses=self.losses,
+            accumulations=sentinel.since_step,
+            uncleared=sentinel.uncleared,
+            rates=_rates(optimizer),
+            sentinel=parameter,
+            fresh_norm=None if fresh is None or not look else float(fresh.norm()),
+        )
+        sentinel.fresh = None
+        if look:
+            self._settle()
+            view.before = {id(p): p.detach().clone() for p in view.parameters}
+        self._views[index] = view
+        self._tell("before_step", view)
+
+    def _after_step(self, index: int, optimizer: Optimizer) -> None:
+        if self._busy or torch.compiler.is_compiling():
+            return
+        self._depth = max(0, self._depth - 1)
+        if self._depth:
+            return
+        view = self._views.pop(index, None)
+        if view is None:
+            return
+        sentinel = self._sentinels[index]
+        view.rates_after = _rates(optimizer)
+        if view.closure:
+            view.forwards = list(self.window)
+        view.accumulations, view.uncleared = sentinel.since_step, sentinel.uncleared
+        self._tell("after_step", view)
+        self.steps[index] += 1
+        advanced = max(self.steps) > self.step
+        self.step = max(self.steps)
+        sentinel.since_step = sentinel.uncleared = 0
+        sentinel.remember()
+        upcoming = self.steps[index]
+        sentinel.wants_fresh = upcoming in EARLY_LOOKS or upcoming % self.every == 0
+        if advanced:
+            self.window.clear()
+            self.losses = []
+        view.before = {}
+
+    # -- the end
+
+    def close(self) -> None:
+        """Tell the observers, remove every hook, let go of the run; a second call does nothing."""
+        if not len(self._hooks):
+            return
+        self._settle()
+        if self._inner() is not None:
+            self._tell("finish")
+        self._hooks.remove()
+        for sentinel in self._sentinels:
+            sentinel.hooks.remove()
+            sentinel.state = sentinel.fresh = None
+        self.window.clear()
+        self.losses = []
+        self._views.clear()
+        self._handlers.clear()
+        self.observers.clear()
+        self.tokens.clear()
+        self.other_optimizers.clear()
+
+
+class StopWatching(Exception):
+    """Raised by an observer that wants the run to stop (``on_finding="raise"``)."""
+
+
+def _choose(optimizer: Optimizer) -> Tensor:
+    """The smallest trainable parameter, the last of equals: heads are never skipped."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    trainable = [p for p in parameters if p.requires_grad and p.is_leaf] or parameters
+    smallest: Tensor = min(reversed(trainable), key=lambda p: p.numel())
+    return smallest
+
+
+def _rates(optimizer: Optimizer) -> tuple[float, ...]:
+    return tuple(float(group.get("lr", float("nan"))) for group in optimizer.param_groups)
