@@ -11,6 +11,7 @@ from torch import Tensor
 
 from optiscope.optim.lark.gradients import LiveGradient
 from optiscope.optim.lark.matrix_step import LayerState, kept_pairs
+from optiscope.optim.lark.reading import matrix_shape
 from optiscope.optim.lark.schedule import Due, duties
 from optiscope.optim.lark.settings import LarkSettings
 
@@ -39,9 +40,9 @@ def pairs_of(p: Tensor, state: Mapping[str, Tensor], settings: LarkSettings) -> 
     """Eigenpairs kept on either side: those of p's first gradient, whatever rank is now."""
     if state:
         return int(state["left"].shape[-1]), int(state["right"].shape[-1])
-    m, n = p.shape[0], p.numel() // p.shape[0]
+    m, n = matrix_shape(p.shape, settings.read_as)[-2:]
     rank, full = settings.rank, settings.full_up_to
-    return kept_pairs(m, rank, full), kept_pairs(n, rank, full)
+    return kept_pairs(m, n, rank, full), kept_pairs(n, m, rank, full)
 
 
 def equal_layers(
@@ -50,14 +51,19 @@ def equal_layers(
     states: Mapping[Tensor, State],
     settings: LarkSettings,
 ) -> list[EqualLayers]:
-    """The matrices of a group that have a gradient, those of equal shape and duties together."""
+    """The matrices of a group that have a gradient, those of equal shape and duties together.
+
+    A weight that is a stack of matrices itself stays alone.
+    """
     equal: dict[Any, EqualLayers] = {}
     for place, p in enumerate(params):
-        if p not in gradients or p.ndim < 2:
+        shape = matrix_shape(p.shape, settings.read_as)
+        if p not in gradients or not shape:
             continue
         gradient, state = gradients[p], states.get(p, {})
-        together = p.device.type != "cpu" or p.numel() <= _MAX_STACKED
-        due, shape = duties(seen(state), settings), (p.shape[0], p.numel() // p.shape[0])
+        small = p.device.type != "cpu" or p.numel() <= _MAX_STACKED
+        together = small and len(shape) == 2
+        due = duties(seen(state), settings)
         alone = None if together else place
         key = (due, shape, pairs_of(p, state, settings), gradient.value.dtype, p.device, alone)
         equal.setdefault(key, EqualLayers(due, [])).layers.append((p, gradient))
@@ -65,12 +71,12 @@ def equal_layers(
 
 
 def vectors_by_type(
-    params: Iterable[Tensor], gradients: Mapping[Tensor, LiveGradient]
+    params: Iterable[Tensor], gradients: Mapping[Tensor, LiveGradient], settings: LarkSettings
 ) -> list[list[tuple[Tensor, LiveGradient]]]:
     """The vectors and scalars of a group that have a gradient, by type and device."""
     equal: dict[Any, list[tuple[Tensor, LiveGradient]]] = {}
     for p in params:
-        if p in gradients and p.ndim < 2:
+        if p in gradients and not matrix_shape(p.shape, settings.read_as):
             key = (gradients[p].value.dtype, p.device)
             equal.setdefault(key, []).append((p, gradients[p]))
     return list(equal.values())

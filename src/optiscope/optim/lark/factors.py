@@ -10,6 +10,7 @@ to), K kept pairs. ``...`` are layers of equal shape, treated at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -205,17 +206,41 @@ def gains(values: Tensor, trace: Tensor, size: int, power: float) -> tuple[Tenso
 
 
 def precondition_(matrix: Tensor, by: FactorPowers) -> Tensor:
-    """f(L) X f(R) for X [..., M, N], in place: 8 M N K flops in three passes over the matrix."""
+    """f(L) X f(R) for X [..., M, N], in place: 8 M N K flops in three passes over the matrix.
+
+    Rows and columns of zeros stay zeros: no gradient ever had an entry there (padding, masks, dead
+    inputs), so that f(L) and f(R) are the identity on them, but for the directions with which a
+    basis was completed.
+    """
     left, c, right, e = by
     rows = left.mT @ matrix  # [..., K, N]
     columns = matrix @ right  # [..., M, K]
+    restore = _zeros(matrix, rows, columns)
     core = (left.mT @ columns) * e.unsqueeze(-2)
     rows = c.unsqueeze(-1) * (rows + core @ right.mT)
     tall = torch.cat([left, columns * e.unsqueeze(-2)], dim=-1)
     wide = torch.cat([rows, right.mT], dim=-2)
-    if matrix.ndim == 2:
-        return matrix.addmm_(tall, wide)
-    return matrix.baddbmm_(tall, wide)
+    product = matrix.addmm_(tall, wide) if matrix.ndim == 2 else matrix.baddbmm_(tall, wide)
+    return restore(product)
+
+
+def _zeros(matrix: Tensor, rows: Tensor, columns: Tensor) -> Callable[[Tensor], Tensor]:
+    """What makes the rows and columns zero, in place, that are zero in X [..., M, N].
+
+    They are zero in the thin products U'X [..., K, N] and X V [..., M, K] too, so that on a CPU
+    only what is zero there is looked at.
+    """
+    silent = (~columns.any(dim=-1), ~rows.any(dim=-2))
+    free = asking_is_free(matrix.device)
+    if free and not bool(silent[0].any() | silent[1].any()):
+        return lambda product: product
+    if not free or matrix.ndim > 2:
+        mask = ~(matrix.any(dim=-1, keepdim=True) & matrix.any(dim=-2, keepdim=True))
+        return lambda product: product.masked_fill_(mask, 0.0)
+    indices = [candidate.nonzero().flatten() for candidate in silent]
+    for dim, index in enumerate(indices):
+        indices[dim] = index[~matrix.index_select(dim, index).any(dim=1 - dim)]
+    return lambda product: product.index_fill_(0, indices[0], 0.0).index_fill_(1, indices[1], 0.0)
 
 
 def inner(x: Tensor, y: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["LayerLog", "describe_layer"]
+__all__ = ["LayerLog", "describe_layers"]
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,20 @@ class LayerLog:
     age: int
 
 
-def describe_layer(
+def describe_layers(
+    name: str, shape: tuple[int, ...], state: Mapping[str, Tensor], age: int
+) -> list[LayerLog]:
+    """Log of a layer from its state, see ``matrix_step.LayerState``; of a stack, each matrix's."""
+    if not state["trace"].ndim:
+        return [_describe_layer(name, shape, state, age)]
+    count = len(state["trace"])
+    single = [{key: v[i] for key, v in state.items() if v.ndim} for i in range(count)]
+    return [_describe_layer(f"{name}[{i}]", shape, single[i], age) for i in range(count)]
+
+
+def _describe_layer(
     name: str, shape: tuple[int, ...], state: Mapping[str, Tensor], age: int
 ) -> LayerLog:
-    """Log of a layer from its state, see ``matrix_step.LayerState``."""
     trace = float(state["trace"])
     held = [float((state[side] * state[f"{side}_image"]).sum()) for side in ("left", "right")]
     shares = [value / trace if trace > 0 else math.nan for value in held]

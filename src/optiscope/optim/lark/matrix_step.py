@@ -33,6 +33,7 @@ __all__ = [
 # Lengths in units of `unit_length`, chosen on digits, MNIST and Fashion-MNIST: see docs/lark.md.
 _FIRST_DISTANCE = 1 / 3
 _LEAST_LENGTH, _MOST_LENGTH = 0.01, 0.5
+_MOST_PAIRS = 8  # kept of a factor, for each row of the other one
 _MOST_STEPS = 10  # that a correction of the length may count for
 
 
@@ -80,9 +81,14 @@ def unit_length(m: int, n: int) -> float:
     return math.sqrt(min(m, n) * max(1.0, m / n))
 
 
-def kept_pairs(side: int, rank: int, full_up_to: int) -> int:
-    """Eigenpairs kept of a factor of ``side`` rows: all up to ``full_up_to``, none at rank 0."""
-    return side if rank and side <= full_up_to else min(rank, side)
+def kept_pairs(side: int, other: int, rank: int, full_up_to: int) -> int:
+    """Eigenpairs kept of a factor of ``side`` rows: all up to ``full_up_to``, none at rank 0.
+
+    At most eight times as many as the ``other`` side has rows, so that eigenvectors and images
+    together hold no more than sixteen numbers for each of the layer's.
+    """
+    pairs = side if rank and side <= full_up_to else min(rank, side)
+    return min(pairs, _MOST_PAIRS * other)
 
 
 def first_length(horizon: int | None) -> float:
@@ -105,14 +111,15 @@ def least_log_length(lr: float | Tensor) -> float | Tensor:
 
 
 def first_state(gradient: Tensor, pairs: tuple[int, int], length: float) -> LayerState:
-    """State of one layer before its first gradient [M, N] is taken in.
+    """State of a layer, or of a stack of them, before its first gradient [..., M, N] is taken in.
 
     ``pairs`` are those kept of L and of R; ``length`` is in units of :func:`unit_length`.
     """
     left = factors.first_block(gradient, pairs[0])
     right = factors.first_block(gradient.mT, pairs[1])
-    left_zeros = gradient.new_zeros(left.basis.shape[-1])
-    right_zeros = gradient.new_zeros(right.basis.shape[-1])
+    stack = gradient.shape[:-2]
+    left_zeros = gradient.new_zeros(*stack, left.basis.shape[-1])
+    right_zeros = gradient.new_zeros(*stack, right.basis.shape[-1])
     return LayerState(
         momentum=torch.zeros_like(gradient),
         left=left.basis,
@@ -123,8 +130,8 @@ def first_state(gradient: Tensor, pairs: tuple[int, int], length: float) -> Laye
         right_image=right.image,
         right_values=right_zeros,
         right_gains=right_zeros.clone(),
-        trace=gradient.new_zeros(()),
-        log_length=gradient.new_full((), math.log(length)),
+        trace=gradient.new_zeros(stack),
+        log_length=gradient.new_full(stack, math.log(length)),
     )
 
 

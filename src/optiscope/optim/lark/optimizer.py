@@ -21,13 +21,20 @@ from optiscope.optim.lark.batching import (
     vectors_by_type,
 )
 from optiscope.optim.lark.gradients import GradientScreen, LiveGradient, dense_gradients
-from optiscope.optim.lark.layer_log import LayerLog, describe_layer
+from optiscope.optim.lark.layer_log import LayerLog, describe_layers
 from optiscope.optim.lark.matrix_step import first_length
+from optiscope.optim.lark.reading import matrix_shape
 from optiscope.optim.lark.saved_state import check_state, restored_states
 from optiscope.optim.lark.schedule import Plan, last_renewal, plan_step
 from optiscope.optim.lark.settings import LarkSettings, check_parameter, read_settings
 from optiscope.optim.lark.vector_step import first_vector_state, vector_directions, vector_length
-from optiscope.optim.lark.weights import draw_average, exact_weights, move, swap_average
+from optiscope.optim.lark.weights import (
+    begin_average,
+    draw_average,
+    exact_weights,
+    move,
+    swap_average,
+)
 
 __all__ = ["Lark"]
 
@@ -44,14 +51,15 @@ def _uncompiled(function: _Function) -> _Function:
 class Lark(Optimizer):
     """Normalized momentum, whitened by low-rank factors of each layer's gradients on both sides.
 
-    A weight of two or more dimensions is read as a matrix (outputs by inputs, kernels flattened).
-    Its momentum M becomes the direction f(L) M f(R), where L and R are the running second moments
-    E[G G'] and E[G' G] of its gradient, of which the ``rank`` leading eigenpairs and the mean of
-    the rest are kept, and f(A) = (A / rest)^-power. The step has a length of its own, in units of
-    an orthogonal matrix's step, that the layer finds itself: it grows while fresh gradients still
-    agree with the momentum and shrinks once they oppose it. Vectors and scalars take Adam's step
-    at a length tied to the matrices'. Scaling the loss changes nothing. The whole step of a matrix
-    is :func:`optiscope.optim.lark.matrix_step.update`.
+    A weight of two or more dimensions is read as a matrix (outputs by inputs, kernels flattened;
+    of more, see ``read_as``). Its momentum M becomes the direction f(L) M f(R), where L and R are
+    the running second moments E[G G'] and E[G' G] of its gradient, of which the ``rank`` leading
+    eigenpairs and the mean of the rest are kept, and f(A) = (A / rest)^-power. The step has a
+    length of its own, in units of an orthogonal matrix's step, that the layer finds itself: it
+    grows while fresh gradients still agree with the momentum and shrinks once they oppose it.
+    Vectors and scalars take Adam's step at a length tied to the matrices'. Scaling the loss
+    changes nothing. The whole step of a matrix is
+    :func:`optiscope.optim.lark.matrix_step.update`.
 
     With ``total_steps`` the steps shrink linearly to zero over that many steps. Without it they do
     not, and the weights to use are an average of those visited: call ``eval()`` before evaluating
@@ -75,15 +83,25 @@ class Lark(Optimizer):
             steps in which it has a gradient.
         growth: most by which a step's length changes for each step since it was last renewed, of
             which ten count at most, as a logarithm.
+        read_as: of weights of three dimensions and more: ``"kernel"``, outputs (the first
+            dimension) by the rest; ``"stack"``, of matrices in the last two dimensions (experts);
+            ``"auto"`` tells by the shape, see :mod:`optiscope.optim.lark.reading`.
 
     A step with a gradient that is not finite changes nothing but the count of steps, and warns (on
     a GPU when ``get_log``, ``eval`` or ``state_dict`` is next called, so as not to wait); ten in a
     row end training on a CPU with a FloatingPointError. A parameter whose gradient is exactly zero
-    is left as it is. Sparse gradients are made dense.
+    is left as it is, and so (but for decay) are rows and columns of a matrix in which no gradient
+    has been other than zero. A step without any gradient other than zero does not count. Sparse
+    gradients are made dense.
+
+    Memory: the momentum, and at most 16 more numbers for each of a layer's, often one or two: 2 k
+    (M + N) with k = min(rank, side, 8 times the other side). Without ``total_steps`` one more for
+    the average, and in bfloat16 or float16 one for the precise weights.
 
     Raises:
-        ValueError: a setting out of its range.
-        TypeError: sharded (DTensor) or complex parameters.
+        ValueError: a setting out of its range, or a key of torch's optimizers that Lark does not
+            honor, such as ``maximize``, here or in a group whenever it was written.
+        TypeError: sharded (DTensor, flat) or complex parameters.
     """
 
     def __init__(
@@ -102,6 +120,7 @@ class Lark(Optimizer):
         gather_every: int = 2,
         renew_every: int = 10,
         growth: float = 0.07,
+        read_as: str = "auto",
     ) -> None:
         if total_steps is not None and horizon is not None:
             raise ValueError(
@@ -122,6 +141,7 @@ class Lark(Optimizer):
                 "gather_every": gather_every,
                 "renew_every": renew_every,
                 "growth": growth,
+                "read_as": read_as,
             }
         )
         super().__init__(
@@ -198,14 +218,18 @@ class Lark(Optimizer):
 
     def _update(self, gradients: dict[Tensor, Tensor]) -> None:
         """Move the matrices, each at its own length, then the vectors at a share of theirs."""
-        screened, taken = self._screen.screen(gradients)
+        at_rest = all(_is_zero(group["lr"]) for group in self.param_groups)
+        screened, taken, moves = self._screen.screen(gradients, ask=at_rest)
+        if not moves:
+            self._begin(screened)
+            return
         plans = [self._plan(group, taken) for group in self.param_groups]
         lengths: list[Tensor] = []
         for group, plan in zip(self.param_groups, plans, strict=True):
             for equal in equal_layers(group["params"], screened, self.state, plan.settings):
                 lengths += self._move_matrices(equal, plan)
         for group, plan in zip(self.param_groups, plans, strict=True):
-            for vectors in vectors_by_type(group["params"], screened):
+            for vectors in vectors_by_type(group["params"], screened, plan.settings):
                 self._move_vectors(vectors, plan, lengths)
         for group, plan in zip(self.param_groups, plans, strict=True):
             for p in group["params"]:
@@ -232,12 +256,17 @@ class Lark(Optimizer):
     def _move_matrices(self, equal: EqualLayers, plan: Plan) -> list[Tensor]:
         """Move matrices of equal shape; returns the logarithms of their lengths."""
         layers, settings = equal.layers, plan.settings
-        states = [self._matrix_state(p, gradient, settings) for p, gradient in layers]
-        flat = [gradient.value.flatten(1) for _, gradient in layers]
+        parts = [g.as_matrix(matrix_shape(p.shape, settings.read_as)) for p, g in layers]
+        states = [
+            self._matrix_state(p, gradient, settings)
+            for (p, _), (gradient, _) in zip(layers, parts, strict=True)
+        ]
+        for state in states:
+            state["step"] += 1
         single = len(layers) == 1
-        gradients = flat[0] if single else torch.stack(flat)
-        live = layers[0][1].live if single else torch.stack([g.live for _, g in layers])
-        state, directions, scales = matrix_step.update(
+        gradients = parts[0][0] if single else torch.stack([gradient for gradient, _ in parts])
+        live = parts[0][1] if single else torch.stack([weight for _, weight in parts])
+        moved, directions, scales = matrix_step.update(
             self._stacks.stack(states),
             gradients,
             settings,
@@ -246,29 +275,43 @@ class Lark(Optimizer):
             live=live,
             out=self._space(gradients),
         )
-        self._stacks.unstack(state, states)
+        self._stacks.unstack(moved, states)
         scales = scales * plan.factor
         decays = live * plan.decay if settings.weight_decay else None
         for i, (p, _) in enumerate(layers):
             here: Any = () if single else i
             decay = None if decays is None else decays[here]
             move(p, self.state[p], directions[here], scales[here], decay, plan.share)
-        return [state["log_length"] for state in states]
+        return [state["log_length"].mean() for state in states]
 
     def _matrix_state(
-        self, p: Tensor, gradient: LiveGradient, settings: LarkSettings
+        self, p: Tensor, gradient: Tensor, settings: LarkSettings
     ) -> dict[str, Tensor]:
-        """State of a matrix, begun with its first gradient; counts the gradient."""
+        """State of a matrix, begun with its first gradient, in the matrix's shape."""
         state: dict[str, Tensor] = self.state[p]
-        if not state:
-            first = matrix_step.first_state(
-                gradient.value.flatten(1),
-                pairs_of(p, state, settings),
-                first_length(settings.total_steps),
-            )
+        if not seen(state):
+            pairs, length = pairs_of(p, {}, settings), first_length(settings.total_steps)
+            first = matrix_step.first_state(gradient, pairs, length)
             state.update(vars(first), step=torch.tensor(0.0, dtype=torch.float32, device="cpu"))
-        state["step"] += 1
         return state
+
+    def _begin(self, gradients: dict[Tensor, LiveGradient]) -> None:
+        """Make the states of parameters whose gradient is zero, as yet without a step.
+
+        By a step of zero gradients torch's distributed checkpoints ask for the states' shapes.
+        """
+        for group in self.param_groups:
+            settings = self._settings_of(group)
+            for p in group["params"]:
+                if p not in gradients:
+                    continue
+                shape, gradient = matrix_shape(p.shape, settings.read_as), gradients[p].value
+                if shape:
+                    self._matrix_state(p, gradient.reshape(shape), settings)
+                elif not self.state[p]:
+                    self.state[p].update(first_vector_state(gradient))
+                if settings.total_steps is None:
+                    begin_average(p, self.state[p])
 
     def _space(self, like: Tensor) -> Tensor:
         """Memory of a tensor's shape that lasts until the next call."""
@@ -369,10 +412,15 @@ class Lark(Optimizer):
             names, every = group.get("param_names"), self._settings_of(group).renew_every
             for inner, p in enumerate(group["params"]):
                 state = self.state.get(p, {})
-                if "momentum" in state:
+                if seen(state):
                     name = names[inner] if names else str(place)
                     newest = seen(state) - 1
                     age = newest - last_renewal(newest, every)
-                    logs.append(describe_layer(name, tuple(p.shape), state, age))
+                    logs += describe_layers(name, tuple(p.shape), state, age)
                 place += 1
         return logs
+
+
+def _is_zero(lr: float | Tensor) -> bool:
+    """Whether a factor is zero, without waiting for a device; True where that is not known."""
+    return lr.device.type != "cpu" or not bool(lr) if isinstance(lr, Tensor) else lr == 0

@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optiscope.optim.lark.settings import missing_settings
+from optiscope.optim.lark.reading import matrix_shape
+from optiscope.optim.lark.settings import missing_settings, read_settings
 
 __all__ = ["check_state", "restored_states"]
 
 
 def check_state(state_dict: Mapping[str, Any], params: Sequence[Tensor]) -> None:
-    """Raise ValueError, one line, where a saved state is not one of Lark on such parameters."""
+    """Raise ValueError, one line, where a saved state is not one of Lark on such parameters.
+
+    Its settings are checked too, so that a refused state leaves no trace.
+    """
     groups = state_dict["param_groups"]
     for group in groups:
         missing = missing_settings(group)
@@ -24,11 +28,12 @@ def check_state(state_dict: Mapping[str, Any], params: Sequence[Tensor]) -> None
                 f"expected the state of a Lark, got a group without {', '.join(missing)}: load "
                 "it into the class of optimizer that saved it"
             )
-    places = [place for group in groups for place in group["params"]]
-    for place, p in zip(places, params, strict=False):  # their numbers are torch's to compare
+        read_settings(group)
+    places = [(place, group) for group in groups for place in group["params"]]
+    for (place, group), p in zip(places, params, strict=False):  # their numbers are torch's
         state = state_dict["state"].get(place, {})
         tensor = state.get("momentum", state.get("mean"))
-        shape = (p.shape[0], p.numel() // p.shape[0]) if p.ndim > 1 and p.numel() else p.shape
+        shape = matrix_shape(p.shape, group.get("read_as", "auto")) or tuple(p.shape)
         if state and (tensor is None or tensor.shape != torch.Size(shape)):
             got = "no momentum" if tensor is None else f"momentum of shape {list(tensor.shape)}"
             raise ValueError(

@@ -12,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optiscope.errors import shorten
+from optiscope.optim.foreign_keys import refuse_foreign_keys
+from optiscope.optim.lark.reading import READINGS
+
 __all__ = ["LarkSettings", "check_parameter", "read_settings"]
 
 
@@ -34,6 +38,7 @@ class LarkSettings:
     gather_every: int
     renew_every: int
     growth: float
+    read_as: str
 
     def __post_init__(self) -> None:
         lr = self.lr
@@ -71,15 +76,27 @@ class LarkSettings:
                 f"got {total!r}: pass epochs * len(loader)"
             )
 
+        if self.read_as not in READINGS:
+            raise ValueError(
+                f"read_as must be one of {', '.join(READINGS)}, got {shorten(self.read_as)}"
+            )
+
     @property
     def forget(self) -> float:
         """Weight in the factors of a gradient that is gathered."""
         return 1 - (1 - 1 / self.memory) ** self.gather_every
 
     def agrees_with(self, group: Mapping[str, Any]) -> bool:
-        """Whether a group holds just these settings, under both names where there are two."""
+        """Whether a group holds just these settings, under both names where there are two.
+
+        Raises:
+            ValueError: it has a key of torch's optimizers that Lark does not honor.
+        """
         names = (*SETTING_NAMES, "horizon")
-        return all(_same(group.get(name), self.as_group[name]) for name in names)
+        if not all(_same(group.get(name), self.as_group[name]) for name in names):
+            return False
+        refuse_foreign_keys("Lark", group, SETTING_NAMES, _ADVICE)
+        return True
 
     @cached_property
     def as_group(self) -> dict[str, Any]:
@@ -91,6 +108,14 @@ class LarkSettings:
 
 
 SETTING_NAMES = tuple(field.name for field in fields(LarkSettings))
+_LATER = {"read_as": "auto"}  # what states do not hold that were saved before there was the setting
+_ADVICE = {
+    "nesterov": ((None, True), "the lookahead is always taken; leave it out"),
+    "dampening": ((None,), "momentum is a running average; leave it out"),
+    "decoupled_weight_decay": ((None, True), "decay is always decoupled; leave it out"),
+    "betas": ((None,), "set momentum (0.95) and memory (100 steps), or leave it out"),
+    "eps": ((None,), "no step depends on the gradient's scale; leave it out"),
+}
 
 
 def read_settings(group: Mapping[str, Any], before: LarkSettings | None = None) -> LarkSettings:
@@ -103,9 +128,11 @@ def read_settings(group: Mapping[str, Any], before: LarkSettings | None = None) 
         before: what the group was last read as, by which a change of either name is seen.
 
     Raises:
-        ValueError: a setting is out of its range; the message is one line.
+        ValueError: a setting is out of its range, or one of torch's that Lark does not honor;
+            the message is one line.
     """
-    values = {name: _plain(group.get(name)) for name in SETTING_NAMES}
+    refuse_foreign_keys("Lark", group, SETTING_NAMES, _ADVICE)
+    values = {name: _plain(group.get(name, _LATER.get(name))) for name in SETTING_NAMES}
     total = values["total_steps"]
     if "horizon" in group and total == (None if before is None else before.total_steps):
         values["total_steps"] = _plain(group["horizon"])
@@ -114,12 +141,17 @@ def read_settings(group: Mapping[str, Any], before: LarkSettings | None = None) 
 
 def missing_settings(group: Mapping[str, Any]) -> list[str]:
     """Names of settings that a saved group does not hold, in either spelling."""
-    missing = [name for name in SETTING_NAMES if name not in group]
+    missing = [name for name in SETTING_NAMES if name not in group and name not in _LATER]
     return [name for name in missing if name != "total_steps" or "horizon" not in group]
 
 
 def check_parameter(parameter: Tensor) -> None:
     """Raise TypeError, one line, where a parameter is sharded or not real."""
+    if getattr(parameter, "_is_flat_param", False) or getattr(parameter, "_fsdp_flattened", False):
+        raise TypeError(
+            "expected whole parameters, got a flat shard of several (FullyShardedDataParallel): "
+            "Lark's factors need a layer's whole gradient; use DistributedDataParallel"
+        )
     if hasattr(parameter, "device_mesh"):
         raise TypeError(
             "expected whole parameters, got a sharded one (DTensor): Lark's factors need a "

@@ -10,7 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["LOW_PRECISION", "draw_average", "exact_weights", "move", "swap_average"]
+__all__ = [
+    "LOW_PRECISION",
+    "begin_average",
+    "draw_average",
+    "exact_weights",
+    "move",
+    "swap_average",
+]
 
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
@@ -44,25 +51,40 @@ def move(
     Args:
         p: a parameter.
         state: its state, which holds its copies.
-        direction: of as many entries as p.
-        scale: a scalar.
-        decay: share of p's entries that the step takes away, a scalar; None for none.
+        direction: of as many entries as p, [M, N] or of a stack [S, M, N], which is changed.
+        scale: a scalar [], or [S].
+        decay: share of p's entries that the step takes away, [] or [S]; None for none.
         share: weight of the newest weights in their average; None where none is kept.
     """
     weights = exact_weights(p, state)
     if share is None:
         state.pop("average", None)  # of the time before the number of steps was known
-    elif "average" not in state:
-        state["average"] = weights.detach().to(
-            torch.promote_types(p.dtype, torch.float32), copy=True
-        )
+    else:
+        begin_average(p, state)
     if decay is not None:
-        weights.mul_(1 - decay)
-    weights.addcmul_(direction.view_as(p), -scale)
+        weights.mul_(1 - _spread(decay, direction, p))
+    if scale.ndim:
+        weights.sub_(direction.mul_(scale[:, None, None]).view_as(p))
+    else:
+        weights.addcmul_(direction.view_as(p), -scale)
     if weights is not p:
         p.copy_(weights)
     if share is not None:
         draw_average(state, weights, share)
+
+
+def _spread(values: Tensor, direction: Tensor, p: Tensor) -> Tensor:
+    """A scalar as it is; one number for each matrix of a stack [S] as one for each entry of p."""
+    if not values.ndim:
+        return values
+    return values[:, None, None].expand_as(direction).reshape(p.shape)
+
+
+def begin_average(p: Tensor, state: dict[str, Tensor]) -> None:
+    """The average of a parameter that has none yet: its weights now."""
+    if "average" not in state:
+        dtype = torch.promote_types(p.dtype, torch.float32)
+        state["average"] = exact_weights(p, state).detach().to(dtype, copy=True)
 
 
 def draw_average(state: dict[str, Tensor], weights: Tensor, share: float | Tensor) -> None:
