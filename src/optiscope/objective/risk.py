@@ -194,6 +194,7 @@ class EmpiricalRisk:
         self._operators: dict[str, RiskOperator] = {}
         self._reduction: str = _declared(loss) if reduction == "auto" else reduction
         self._samples: int | None = None
+        self._batch_count, self._weight = 0, 0.0
         if self._reduction == "auto":
             self._reduction = "mean"
             self._refuse_a_sum()
@@ -230,9 +231,20 @@ class EmpiricalRisk:
     @property
     def samples(self) -> int:
         """Number of samples n."""
-        if self._samples is None:
-            self._samples = sum(batch.samples for batch in self._batches.replay(0))
-        return self._samples
+        self._read_sizes()
+        return self._samples or 0
+
+    @property
+    def batch_count(self) -> int:
+        """Number of batches with samples that count."""
+        self._read_sizes()
+        return self._batch_count
+
+    @property
+    def weight(self) -> float:
+        """Sum of the batches' weights: the samples, unless they count differently."""
+        self._read_sizes()
+        return self._weight
 
     def flatten(self, state_dict: Mapping[str, Tensor]) -> Tensor:
         """theta [N] of tensors by name, such as ``model.state_dict()``; other names are ignored.
@@ -408,7 +420,7 @@ class EmpiricalRisk:
         """
         floats = {p.dtype for p in leaves.parameters.values()}
         dtype = floats.pop() if len(floats) == 1 else None
-        samples, index = 0, 0
+        samples, count, total, index = 0, 0, 0.0, 0
         for index, raw in enumerate(self._batches.replay(shift, fresh=fresh), start=1):
             with torch.inference_mode(False):
                 batch = raw.to(self.device, dtype)
@@ -416,10 +428,11 @@ class EmpiricalRisk:
             samples += batch.samples
             if weight == 0:
                 continue
+            count, total = count + 1, total + weight
             yield _BatchLoss(self, leaves, batch, index, weight)
         if not index:
             raise RiskError("expected at least one batch, got none")
-        self._samples = samples
+        self._samples, self._batch_count, self._weight = samples, count, total
 
     @contextmanager
     def guards(self) -> Iterator[None]:
@@ -464,6 +477,12 @@ class EmpiricalRisk:
         )
 
     # Behind the scenes
+
+    def _read_sizes(self) -> None:
+        """Count samples and batches, unless a pass over them has done so."""
+        if self._samples is None:
+            for _ in self.passes(self.leaves(self.point())):
+                pass
 
     def _scalar(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=self.dtype, device=self.device)
@@ -580,7 +599,8 @@ class EmpiricalRisk:
         for each in shifted.passes(leaves, shift, fresh=True):
             total += each.weight * float(each.loss())
             weights += each.weight
-        self._samples = shifted._samples
+        self._samples, self._weight = shifted._samples, shifted._weight
+        self._batch_count = shifted._batch_count
         return total / weights
 
 

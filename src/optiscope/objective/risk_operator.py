@@ -339,6 +339,19 @@ class RiskOperator:
                 product = graph.product(v)
             yield graph.weight, product
 
+    def grouped_products(self, v: Tensor, groups: int) -> Iterator[tuple[float, Tensor]]:
+        """Share and mean product of up to ``groups`` runs of batches; the shares sum to 1."""
+        count, total = self.risk.batch_count, self.risk.weight
+        done = 0
+        share, mean = 0.0, torch.zeros(self.size, dtype=self.dtype, device=self.device)
+        for index, (weight, product) in enumerate(self.batch_products(v), start=1):
+            mean.add_(product, alpha=weight)
+            share += weight
+            if index * groups // count > done or index == count:
+                done = index * groups // count
+                yield share / total, mean.div_(share)
+                share, mean = 0.0, torch.zeros_like(mean)
+
     @contextmanager
     def _differentiating(self) -> Iterator[None]:
         try:
