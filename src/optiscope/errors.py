@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dis
+import re
 from typing import ClassVar
 
-__all__ = ["ExitCode", "OptiscopeError", "is_ctrl_c", "shorten"]
+__all__ = ["ExitCode", "OptiscopeError", "is_ctrl_c", "one_line", "shorten"]
 
 
 class ExitCode:
@@ -29,6 +30,10 @@ class OptiscopeError(Exception):
     exit_code: ClassVar[int] = ExitCode.USAGE
     """Exit status of `optiscope` when this error ends it."""
 
+    def __str__(self) -> str:
+        """The message on one line, with long quotations cut."""
+        return one_line(super().__str__())
+
 
 def shorten(value: object, limit: int = 80) -> str:
     """``repr(value)`` on one line, cut in the middle to at most ``limit`` characters."""
@@ -36,10 +41,34 @@ def shorten(value: object, limit: int = 80) -> str:
         text = repr(value)
     except Exception as error:
         text = f"<{type(value).__name__} without repr: {type(error).__name__}>"
+    return _cut(" ".join(text.split()) if "\n" in text else text, limit)
+
+
+def one_line(text: str) -> str:
+    """A message on one line that every terminal can show.
+
+    White space becomes single blanks, what cannot be printed is written as an escape, quotations
+    are cut to 80 characters, words to 400 and the whole to 2,000.
+    """
+    text = " ".join(text.split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    if len(text) > 80:
+        text = _QUOTED.sub(lambda quoted: _cut(quoted[0], 80), text)
+        text = _LONG_WORD.sub(lambda word: _cut(word[0], 400), text)
+    return _cut(text, 2000)
+
+
+def _cut(text: str, limit: int) -> str:
+    """``text`` with its middle left out where it is longer than ``limit`` characters."""
     if len(text) <= limit:
         return text
     head = (limit - 3) // 2
     return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"
+
+
+_QUOTED = re.compile(r"(?<!\w)'[^']{79,}'")
+_LONG_WORD = re.compile(r"\S{401,}")
 
 
 def is_ctrl_c(error: BaseException) -> bool:

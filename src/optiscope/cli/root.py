@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from optiscope.cli.current_folder import allow_current_folder, forbid_current_folder
-from optiscope.errors import ExitCode, OptiscopeError
+from optiscope.errors import ExitCode, OptiscopeError, one_line
 
 __all__ = ["ExitCode", "main", "root"]
 
@@ -118,6 +118,6 @@ def main(args: list[str] | None = None) -> None:
 
 def _one_line(error: click.ClickException) -> str:
     """What click has to say, with the help to ask for."""
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = one_line(error.format_message()).rstrip(".")
     context = getattr(error, "ctx", None)
     return message if context is None else f"{message}; see `{context.command_path} --help`"

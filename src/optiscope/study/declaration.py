@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from collections.abc import Iterator
 from importlib import resources
@@ -19,7 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
-from optiscope.errors import OptiscopeError
+from optiscope.errors import OptiscopeError, shorten
 from optiscope.hints import did_you_mean
 from optiscope.study.toml_lines import line_of
 
@@ -32,8 +33,22 @@ __all__ = [
     "shipped_studies",
 ]
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Sampler = Literal["random", "grid", "qmc", "tpe"]
+
+
+DEEPEST = 32
+"""Lists and tables within each other."""
+LARGEST_FILE = 2**22
+"""Bytes of a study's file."""
+MOST_TRIALS = 100_000
+"""Trials of one tuning, and seeds: more is a slip, or an attack."""
+MOST_THREADS = 1024
+"""More make torch fail without words."""
+MOST_POINTS = 10_000
+"""Points of a grid along one hyperparameter."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MOST_TRIALS)]
 
 
 class StudyError(OptiscopeError, ValueError):
@@ -50,7 +65,7 @@ class RangeTable(_Table):
     low: float
     high: float
     log: bool = True
-    points: Annotated[int, Field(ge=2)] | None = None
+    points: Annotated[int, Field(ge=2, le=MOST_POINTS)] | None = None
 
 
 class ChoiceTable(_Table):
@@ -92,7 +107,7 @@ def _schedule_of_all(value: Any) -> Any:
 
 Schedule = Annotated[dict[str, Any], BeforeValidator(_schedule_of_all)]
 OwnSchedule = Annotated[dict[str, Any] | Literal["none"], BeforeValidator(_schedule)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 CountPerProblem = Annotated[
     Annotated[Count, Tag("a number")] | Annotated[dict[str, Count], Tag("a table")],
     Discriminator(_breadth),
@@ -104,8 +119,8 @@ class TuningTable(_Table):
     """How hyperparameters are chosen: sampler, trials per problem, seeds, and by which figure."""
 
     sampler: Sampler = "random"
-    budget: Annotated[int, Field(ge=1)] = 8
-    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default_factory=lambda: [0])
+    budget: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 8
+    seeds: Seeds = Field(default_factory=lambda: [0])
     select: str = "valid_loss"
     epochs: int | None = None
 
@@ -122,7 +137,7 @@ class AlgorithmTable(_Table):
     fixed: dict[str, Any] = Field(default_factory=dict)
     space: dict[str, Dimension] | None = None
     sampler: Sampler | None = None
-    budget: Annotated[int, Field(ge=1)] | None = None
+    budget: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
     schedule: OwnSchedule | None = None
     clip: dict[str, float] | None = None
     early_stopping: dict[str, Any] | None = None
@@ -147,7 +162,7 @@ class Declaration(_Table):
     question: str
     problems: Annotated[list[str], Field(min_length=1)]
     algorithms: Annotated[list[AlgorithmTable], Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Seeds
     epochs: CountPerProblem | None = None
     batch_size: CountPerProblem | None = None
     tuning: TuningTable = Field(default_factory=TuningTable)
@@ -158,7 +173,7 @@ class Declaration(_Table):
     goals: list[GoalTable] = Field(default_factory=list)
     equivalence_margin: Annotated[float, Field(gt=0)] | None = None
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
     device: Literal["cpu", "cuda"] = "cpu"
     max_seconds: Annotated[float, Field(gt=0)] | None = None
 
@@ -189,39 +204,69 @@ def read_declaration(source: str | Path) -> tuple[Declaration, str, str]:
             valid word.
     """
     text, origin = _text_of(source)
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"{origin}: not valid TOML: {error}") from None
-    _refuse_infinite(values, text, origin)
+    values = _parsed(text, origin)
     try:
         return Declaration.model_validate(values), text, origin
     except ValidationError as error:
         raise StudyError(_explain(error, text, origin)) from None
 
 
+def _parsed(text: str, origin: str) -> dict[str, Any]:
+    """Plain values of a TOML text; raises StudyError."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        where = message.rfind("(at ")  # the place is worth more than what is quoted before it
+        place = message[where:] if where >= 0 else ""
+        said = message[: where if where >= 0 else None].strip()
+        quoted = said if len(said) <= 120 else f"{said[:60]} ... {said[-40:]}"
+        raise StudyError(f"{origin}: not valid TOML: {quoted} {place}") from None
+    except RecursionError:
+        raise StudyError(f"{origin}: not valid TOML: nested too deeply") from None
+    except ValueError:
+        raise StudyError(f"{origin}: not valid TOML: an integer of thousands of digits") from None
+    _refuse_odd(values, text, origin)
+    return values
+
+
 def _text_of(source: str | Path) -> tuple[str, str]:
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):
         try:
-            return path.read_text(encoding="utf-8-sig"), path.name
-        except (OSError, UnicodeDecodeError) as error:
-            raise StudyError(f"cannot read {path}: {error}") from None
+            with path.open("rb") as stream:
+                content = stream.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE:
+                raise StudyError(f"{path}: expected a study, got more than {LARGEST_FILE:,} bytes")
+            return content.decode("utf-8-sig"), path.name
+        except UnicodeDecodeError as error:
+            raise StudyError(f"{path}: expected UTF-8, got another text or none: {error}") from None
+        except OSError as error:
+            raise StudyError(f"cannot read {path}: {error.strerror or error}") from None
     shipped = dict(_shipped())
     if str(source) in shipped:
         return shipped[str(source)], f"{source}.toml"
     hint = did_you_mean(source, shipped, otherwise=f"shipped studies: {', '.join(shipped)}")
-    raise StudyError(f"expected a TOML file or a shipped study, got {str(source)!r}: {hint}")
+    raise StudyError(f"expected a TOML file or a shipped study, got {shorten(str(source))}: {hint}")
 
 
-def _refuse_infinite(values: Any, text: str, origin: str, path: tuple[int | str, ...] = ()) -> None:
-    """TOML knows nan and inf; no setting of a study may be either."""
+def _refuse_odd(values: Any, text: str, origin: str, path: tuple[int | str, ...] = ()) -> None:
+    """TOML knows nan, inf and integers of any length; no setting of a study may be one."""
+    odd = ""
     if isinstance(values, float) and not math.isfinite(values):
-        where = f"{origin}, line {line_of(text, path)}"
-        raise StudyError(f"{where}: {path[-1]} must be a finite number, got {values}")
+        odd = f"must be a finite number, got {values}"
+    elif isinstance(values, int) and abs(values) >= 2**63:
+        odd = f"must be an integer of 64 bits, got one of {len(str(abs(values)))} digits"
+    elif len(path) > DEEPEST:
+        odd = "is nested too deeply"
+    if odd:
+        line = line_of(text, path)
+        where = f"{origin}, line {line}" if line else origin
+        name = next((shorten(p)[1:-1] for p in reversed(path) if isinstance(p, str)), "a value")
+        raise StudyError(f"{where}: {name} {odd}")
     if isinstance(values, dict | list):
         for key, value in values.items() if isinstance(values, dict) else enumerate(values):
-            _refuse_infinite(value, text, origin, (*path, key))
+            _refuse_odd(value, text, origin, (*path, key))
 
 
 def _explain(error: ValidationError, text: str, origin: str) -> str:
@@ -231,14 +276,14 @@ def _explain(error: ValidationError, text: str, origin: str) -> str:
     path = tuple(p for p in first["loc"] if p not in FORMS)
     line = line_of(text, path)
     where = f"{origin}, line {line}" if line else origin
-    name = ".".join(str(p) for p in path)
+    name = shorten(".".join(str(p) for p in path))[1:-1]
     kind = first["type"]
     if kind == "extra_forbidden":
         words = list(ChoiceTable.model_fields) if "a choice" in first["loc"] else _words_at(path)
-        return f"{where}: unknown word {path[-1]!r}; {did_you_mean(path[-1], words)}"
+        return f"{where}: unknown word {shorten(path[-1])}; {did_you_mean(path[-1], words)}"
     if kind == "missing":
         return f"{where}: {name} is missing"
-    message = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}"
+    message = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {shorten(first['input'])}"
     if kind == "literal_error":
         allowed = str(first.get("ctx", {}).get("expected")).split("'")[1::2]
         hint = did_you_mean(first["input"], allowed, otherwise="")

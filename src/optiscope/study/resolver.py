@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from optiscope import problems
+from optiscope.errors import shorten
 from optiscope.hints import did_you_mean
 from optiscope.optim import registry
 from optiscope.optim.spec import Choice, Range
 from optiscope.problems import Problem
 from optiscope.problems.initialisation import check_rule, drawable_layers
 from optiscope.study.declaration import (
+    MOST_TRIALS,
     AlgorithmTable,
     ChoiceTable,
     Declaration,
@@ -99,7 +101,7 @@ class _Resolver:
 
     @staticmethod
     def _unknown(kind: str, word: str, known: Sequence[str]) -> str:
-        return f"unknown {kind} {word!r}; {did_you_mean(word, known)}"
+        return f"unknown {kind} {shorten(word)}; {did_you_mean(word, known)}"
 
     def _check_horizons(self) -> None:
         why = (
@@ -130,7 +132,8 @@ class _Resolver:
     def _check_unique(self, path: tuple[str | int, ...], words: Sequence[Any], kind: str) -> None:
         for i, word in enumerate(words):
             if word in words[:i]:
-                self._fail((*path, i), f"{kind} {word!r} stands twice; each must be different")
+                twice = f"{kind} {shorten(word)} stands twice"
+                self._fail((*path, i), f"{twice}; each must be different")
 
     def _problem(self, index: int, name: str) -> Problem:
         try:
@@ -211,6 +214,8 @@ class _Resolver:
         ranges = [d for d in space.values() if isinstance(d, Range)]
         size = 1
         for name, dimension in space.items():
+            if size > MOST_TRIALS:
+                break
             if isinstance(dimension, Choice):
                 size *= len(dimension.values)
             elif dimension.points:
@@ -222,6 +227,9 @@ class _Resolver:
                     (*path, "space", name),
                     f"a grid over several hyperparameters needs 'points' for {name!r}",
                 )
+        if size > MOST_TRIALS:
+            many = f"the grid has more than {MOST_TRIALS:,} points"
+            self._fail((*path, "space"), f"{many}: take fewer")
         return size
 
     def _schedule(self, table: AlgorithmTable) -> Mapping[str, Any] | None:
