@@ -20,10 +20,11 @@ import torch
 from deadly_problem import DEATHS_VARIABLE, allow_deaths
 from small_studies import SMALL, TRIALS, Inline, declared, essence
 
-from optiscope.records import Run, RunStore, Status, StudyFolder
+from optiscope.executors import Dispatch, WorkerError
+from optiscope.executors.dispatch import MAX_DEATHS
+from optiscope.records import Run, RunStore, Status, Trial
 from optiscope.study import Event, run_study
 from optiscope.study import runner as runner_module
-from optiscope.study.runner import DEATHS_ALONE, WorkerError
 from optiscope.train import TrialError
 
 
@@ -87,20 +88,56 @@ def test_a_worker_that_is_killed_is_replaced(kills: int, deaths: Path, tmp_path:
     assert essence(tmp_path / "out") == essence(tmp_path / "undisturbed")
 
 
-def test_only_what_can_have_begun_is_suspected(tmp_path: Path, undisturbed: Path) -> None:
-    """Two workers and five submitted trials, of which the first was recorded before the death."""
-    kept = StudyFolder(tmp_path / "out")
-    runner = runner_module._Runner(declared(tmp_path), kept, None, lambda event: None)
-    for pair in runner.pairs:
-        runner._advance(pair)
-    submitted = [runner.ready.popleft() for _ in range(5)]
-    recorded = RunStore(undisturbed / "runs").read(submitted[0][1].hash)
-    assert isinstance(recorded, Run)
-    kept.store.write(recorded)
-    runner._requeue({Future(): one for one in submitted}, 2)
-    hashes = [trial.hash for _, trial in submitted]
-    assert runner.suspects == set(hashes[1:3])
-    assert [trial.hash for _, trial in runner.ready][:5] == hashes
+def trials(count: int) -> list[Trial]:
+    return [Trial("digits_logreg", 1, "sgd", {"lr": 0.1}, seed, 1, 128) for seed in range(count)]
+
+
+def finished(trial: Trial) -> Run:
+    return Run.unstarted(trial, Status.FINISHED, "done")
+
+
+def test_only_what_can_have_begun_is_suspected() -> None:
+    """Two workers and four submitted trials, of which the first was recorded before the death."""
+    ran: list[int] = []
+    recorded: dict[str, Run] = {}
+
+    class Dying(ProcessPoolExecutor):
+        """Its first worker dies once four trials are submitted."""
+
+        submitted = 0
+
+        def __init__(self) -> None:
+            pass
+
+        def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+            future: Future[Any] = Future()
+            Dying.submitted += 1
+            if Dying.submitted < 4:
+                return future
+            if Dying.submitted == 4:
+                future.set_exception(BrokenExecutor("a worker died"))
+                recorded[jobs[0].hash] = finished(jobs[0])
+                return future
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+        def terminate(self) -> None: ...
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None: ...
+
+    def task(one: list[Trial]) -> None:
+        ran.extend(trial.seed for trial in one)
+        suspects.append([h for h, losses in dispatch._losses.items() if losses.suspect])
+        recorded.update((trial.hash, finished(trial)) for trial in one)
+
+    suspects: list[list[str]] = []
+    jobs = trials(4)
+    dispatch = Dispatch(Dying, task, lambda t: recorded.get(t.hash), workers=2)
+    for job in jobs:
+        dispatch.submit([job])
+    assert {trial.seed for trial, _ in dispatch.outcomes()} == {0, 1, 2, 3}
+    assert ran == [1, 2, 3]
+    assert suspects[0] == [jobs[1].hash, jobs[2].hash]
 
 
 def test_a_trial_that_always_kills_its_process_is_recorded_and_the_others_finish(
@@ -114,11 +151,11 @@ def test_a_trial_that_always_kills_its_process_is_recorded_and_the_others_finish
         assert isinstance(run, Run)
         if entry.problem == "deadly":
             assert run.status is Status.CRASHED
-            assert run.reason.startswith(f"its process was killed {DEATHS_ALONE} times")
+            assert run.reason.startswith(f"its process was killed {MAX_DEATHS} times")
         else:
             assert run.status is Status.FINISHED
-    trials = sum(entry.problem == "deadly" for entry in folder.ledger())
-    assert 200 - len(list(deaths.iterdir())) <= trials * (DEATHS_ALONE + 2)
+    count = sum(entry.problem == "deadly" for entry in folder.ledger())
+    assert 200 - len(list(deaths.iterdir())) <= count * (MAX_DEATHS + 2)
 
 
 def test_a_problem_at_an_import_path_keeps_its_path_in_the_record(

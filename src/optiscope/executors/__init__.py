@@ -1,5 +1,6 @@
-"""Anything with the contract of ``concurrent.futures``: here, a process pool."""
+"""Anything with the contract of ``concurrent.futures``, and how trials go through it."""
 
+from optiscope.executors.dispatch import Dispatch, WorkerError
 from optiscope.executors.process_pool import available_cores, process_pool
 
-__all__ = ["available_cores", "process_pool"]
+__all__ = ["Dispatch", "WorkerError", "available_cores", "process_pool"]

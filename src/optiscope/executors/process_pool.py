@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["available_cores", "process_pool"]
+from optiscope.executors.apart import allow_children, follow_parent
 
-PARENT_CHECK_SECONDS = 1.0
+__all__ = ["WorkerPool", "available_cores", "process_pool"]
+
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Microseconds of all cores in a period of microseconds, or the word max (Linux, cgroup v2)."""
 
@@ -33,18 +32,34 @@ def available_cores() -> int:
         return cores
 
 
-def process_pool(workers: int) -> ProcessPoolExecutor:
+class WorkerPool(ProcessPoolExecutor):
+    """A pool of fresh processes that can be left at once.
+
+    Its workers only fork: each trial has a child to itself where the system can (Linux).
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(
+            workers,
+            mp_context=_FreshContext(),
+            initializer=_start_worker,
+            initargs=(os.getpid(),),
+        )
+
+    def terminate(self) -> None:
+        """End workers and what they are doing; nobody waits for it."""
+        for process in list((self._processes or {}).values()):
+            process.terminate()
+        self.shutdown(wait=False, cancel_futures=True)
+
+
+def process_pool(workers: int) -> WorkerPool:
     """Executor of ``workers`` fresh processes for functions of importable modules.
 
     Workers leave Ctrl-C to the parent, and end when the parent is gone, however it went. They do
     not run the parent's script, which therefore needs no ``if __name__ == "__main__":``.
     """
-    return ProcessPoolExecutor(
-        workers,
-        mp_context=_FreshContext(),
-        initializer=_start_worker,
-        initargs=(os.getpid(),),
-    )
+    return WorkerPool(workers)
 
 
 class _FreshProcess(SpawnProcess):
@@ -66,11 +81,5 @@ class _FreshContext(SpawnContext):
 
 def _start_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-
-
-def _follow(parent: int) -> None:
-    """End this process once it has been handed to another parent."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK_SECONDS)
-    os._exit(1)
+    follow_parent(parent)
+    allow_children()

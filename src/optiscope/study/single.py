@@ -18,9 +18,10 @@ from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
 from optiscope.records import Run, RunStore, Status, StoreError, Trial
 from optiscope.study.source_digest import in_a_file, source_digest
+from optiscope.study.work import usable
 from optiscope.train import Progress, run_trial
 from optiscope.train.evaluation import check_watched
-from optiscope.train.isolation import isolated, unlike_arithmetic
+from optiscope.train.isolation import isolated
 from optiscope.train.schedule import anneals_twice, check_schedule
 from optiscope.train.step import check_clip
 from optiscope.train.stopping import EarlyStopping
@@ -213,13 +214,8 @@ def _recorded(
     store: RunStore, trial: Trial, retry_crashed: bool, notify: Callable[[str], None]
 ) -> Run | None:
     """The run of a trial that need not run again."""
-    found = store.outcome(trial.hash, notify)
+    found = usable(store, trial, notify)
     if found is None:
-        return None
-    unlike = unlike_arithmetic(found.environment) if found.imported is None else None
-    if unlike is not None:
-        aside = store.set_aside(trial.hash, even_good=True)
-        notify(f"{unlike}: moved to {aside}, the trial runs again")
         return None
     crashed = found.status is Status.CRASHED
     if crashed and retry_crashed:

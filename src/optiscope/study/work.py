@@ -2,44 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from optiscope.executors.apart import children_allowed, run_apart
+from optiscope.monitor.instrument import Instrument, StartView
 from optiscope.records import DamagedRecord, Run, RunStore, Status, Trial
 
-__all__ = ["record_trials"]
+__all__ = ["record_trials", "usable"]
+
+KILL_AFTER_SECONDS = 15.0  # that a step hangs in code that no exception can reach
+
+
+def usable(
+    store: RunStore, trial: Trial, say: Callable[[str], None], *, metrics: bool = True
+) -> Run | None:
+    """The recorded run of a trial that need not be trained again.
+
+    One that is damaged or was made with other arithmetic is set aside, which ``say`` is told of in
+    a line.
+    """
+    from optiscope.train.isolation import unlike_arithmetic
+
+    run = store.outcome(trial.hash, say, metrics=metrics)
+    if run is None or run.imported is not None:
+        return run
+    unlike = unlike_arithmetic(run.environment)
+    if unlike is None:
+        return run
+    aside = store.set_aside(trial.hash, even_good=True)
+    say(f"the run of {trial.hash} was {unlike}: moved to {aside}, the trial runs again")
+    return None
 
 
 def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -> None:
     """Run trials of one problem and store each record as soon as it is there.
 
     A trial that is already recorded is not run again. A run that was interrupted leaves no
-    record: it has not said anything about its algorithm.
+    record: it has not said anything about its algorithm. In a worker of our own pool each trial
+    has a process to itself.
 
     Raises:
         MissingData: the data set is not at hand.
         StoreError: the store cannot be written.
+        ChildDied: a trial's own process ended without a word.
+        ChildHung: a trial's own process had to be killed when its time was up.
     """
-    # Imported here so that a parent that only plans and waits does not need torch's memory.
+    # Imported here so that a parent that only plans and waits does not need torch's memory; and
+    # before any child is forked, which then need not do it again.
+    from optiscope import problems  # noqa: F401
+    from optiscope.optim import registry  # noqa: F401
+    from optiscope.train.device import prepare_process
+    from optiscope.train.loop import patience
+
+    prepare_process()
+    if not children_allowed():
+        _record(trials, store, data_dir)
+        return
+    for trial in trials:
+        limit = patience(trial)
+        run_apart(
+            partial(_record, [trial], store, data_dir),
+            seconds=None if limit is None else limit + KILL_AFTER_SECONDS,
+        )
+
+
+def _record(
+    trials: Sequence[Trial],
+    store: Path,
+    data_dir: Path | None,
+    begun: Callable[[], None] | None = None,
+) -> None:
     from optiscope import problems
     from optiscope.optim import registry
     from optiscope.train import run_trials
-    from optiscope.train.device import prepare_process
     from optiscope.train.isolation import isolated
 
-    prepare_process()
     runs = RunStore(store)
-    kept = {trial.hash: runs.read(trial.hash, metrics=False) for trial in trials}
-    missing = [trial for trial in trials if not _said_something(kept[trial.hash])]
+    recorded = {trial.hash: runs.read(trial.hash, metrics=False) for trial in trials}
+    missing = [trial for trial in trials if not _said_something(recorded[trial.hash])]
     if not missing:
         return
     with isolated(imports=True):
         problem = problems.get(missing[0].problem)
         factories = [registry.bind(t.optimizer, t.hyperparameters) for t in missing]
-    for run in run_trials(missing, problem, factories, data_dir=data_dir):
+    watching = [] if begun is None else [_Beginning(begun)]
+    for run in run_trials(missing, problem, factories, data_dir=data_dir, instruments=watching):
         if run.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         runs.write(run)
+
+
+class _Beginning(Instrument):
+    """Tells when a trial's time begins."""
+
+    def __init__(self, begun: Callable[[], None]) -> None:
+        self._begun = begun
+
+    def on_start(self, view: StartView) -> None:
+        """The model and the data are there."""
+        self._begun()
 
 
 def _said_something(found: Run | DamagedRecord | None) -> bool:

@@ -495,5 +495,5 @@ def _scale_rates(optimizer: Optimizer, declared: Sequence[ParamGroup]) -> None:
 def _in_words(error: BaseException) -> str:
     """An unexpected error in one line, with the place it came from."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text} ({Path(where.filename).name}:{where.lineno})"
+    text = ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
+    return f"{text} ({Path(where.filename).name}:{where.lineno})"

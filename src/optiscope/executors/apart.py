@@ -1,0 +1,189 @@
+"""Running a task in a forked child, so that a death has a name and nothing outlives the task.
+
+A worker that only ever forks has used no threads and no device of its own: its children start in
+milliseconds from what it has imported. What a child does to itself, down to replaced functions and
+leaked memory, ends with it; when it dies, its parent lives and knows how.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import select
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+__all__ = [
+    "ChildDied",
+    "ChildHung",
+    "allow_children",
+    "children_allowed",
+    "follow_parent",
+    "run_apart",
+]
+
+POLL_SECONDS = 0.2
+PARENT_CHECK_SECONDS = 1.0
+MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+_exit = os._exit  # a task may replace the one in os
+_state = {"allowed": False}
+
+
+class ChildDied(Exception):
+    """A child ended without a word; the message says how: "was killed (SIGSEGV)"."""
+
+
+class ChildHung(Exception):
+    """A child did not end in its time and was killed."""
+
+
+def allow_children() -> None:
+    """Declare that this process only forks: from now on tasks may run in children of it."""
+    _state["allowed"] = sys.platform == "linux"
+
+
+def children_allowed() -> bool:
+    """Whether tasks of this process may run in children of it."""
+    return _state["allowed"]
+
+
+def run_apart(act: Callable[[Callable[[], None]], object], *, seconds: float | None = None) -> None:
+    """Run ``act`` in a child of this process.
+
+    Args:
+        act: is given a function to call when its time begins; what it returns is dropped.
+        seconds: after its time has begun, how long the child may live; None: as long as it will.
+
+    Raises:
+        ChildDied: it was killed, or ended the process by itself.
+        ChildHung: its time was up.
+        Exception: what ``act`` raised.
+    """
+    _flush()
+    reading, writing = os.pipe()
+    kills = _out_of_memory_kills()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the only one sleeps
+        child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _live(act, writing)
+    os.close(writing)
+    try:
+        said, status = _listen(child, reading, seconds)
+    except ChildHung:
+        raise
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+    finally:
+        os.close(reading)
+    message = said.removeprefix(b"\0")
+    if message.startswith(b"+"):
+        return
+    if message.startswith(b"-"):
+        raise _unpickled(message[1:])
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        raise ChildDied(f"ended by itself (exit status {code})")
+    name = signal.Signals(-code).name
+    if code == -signal.SIGKILL:
+        name += ": out of memory" if _out_of_memory_kills() > kills else ": out of memory?"
+    raise ChildDied(f"was killed ({name})")
+
+
+def _live(act: Callable[[Callable[[], None]], object], writing: int) -> NoReturn:
+    """What the child does; it never returns to what its parent was doing."""
+
+    def begin() -> None:
+        os.write(writing, b"\0")
+
+    status = 1
+    try:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        follow_parent(os.getppid())
+        try:
+            act(begin)
+            said = b"+"
+        except BaseException as error:
+            said = b"-" + _pickled(error)
+        _flush()
+        while said:
+            said = said[os.write(writing, said) :]
+        status = 0
+    finally:
+        _exit(status)
+
+
+def _listen(child: int, reading: int, seconds: float | None) -> tuple[bytes, int]:
+    """What a child says, and how it ended; kills it once its time is up."""
+    said, end = b"", None
+    while True:
+        ready, _, _ = select.select([reading], [], [], POLL_SECONDS)
+        piece = os.read(reading, 65536) if ready else b""
+        said += piece
+        if seconds is not None and end is None and said.startswith(b"\0"):
+            end = time.monotonic() + seconds
+        pid, status = os.waitpid(child, 0 if ready and not piece else os.WNOHANG)
+        if pid:
+            while select.select([reading], [], [], 0)[0] and (piece := os.read(reading, 65536)):
+                said += piece
+            return said, status
+        if end is not None and time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise ChildHung(f"did not end within {seconds:.0f} s")
+
+
+def _pickled(error: BaseException) -> bytes:
+    try:
+        content = pickle.dumps(error)
+        pickle.loads(content)
+        return content
+    except Exception:
+        return pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
+
+
+def _unpickled(content: bytes) -> BaseException:
+    error = pickle.loads(content)
+    return error if isinstance(error, BaseException) else RuntimeError(repr(error))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            continue
+
+
+def _out_of_memory_kills() -> int:
+    """Processes of this container that were killed for want of memory."""
+    try:
+        words = MEMORY_EVENTS.read_text().split()
+        return int(words[words.index("oom_kill") + 1])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def follow_parent(parent: int) -> None:
+    """Have this process end when ``parent`` does, however it went."""
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: int) -> None:
+    """End this process once it has been handed to another parent."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    _exit(1)

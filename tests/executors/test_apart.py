@@ -1,0 +1,72 @@
+"""A task in a child of its own: what it raises comes back, and how it died is known."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from optiscope.errors import OptiscopeError
+from optiscope.executors.apart import ChildDied, ChildHung, run_apart
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
+
+
+def test_what_a_child_does_stays_with_it() -> None:
+    marks: list[int] = []
+    run_apart(lambda begin: marks.append(os.getpid()))
+    assert marks == []
+
+
+def test_an_error_comes_back() -> None:
+    def fail(begin: Callable[[], None]) -> None:
+        begin()
+        raise OptiscopeError("no data")
+
+    with pytest.raises(OptiscopeError, match="no data"):
+        run_apart(fail)
+
+
+def test_an_error_that_cannot_travel_comes_back_in_words() -> None:
+    class Local(Exception):
+        pass
+
+    def fail(begin: Callable[[], None]) -> None:
+        raise Local("stuck here")
+
+    with pytest.raises(RuntimeError, match="Local: stuck here"):
+        run_apart(fail)
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda begin: os.kill(os.getpid(), signal.SIGSEGV), r"was killed \(SIGSEGV\)"),
+        (lambda begin: os.kill(os.getpid(), signal.SIGKILL), r"\(SIGKILL: out of memory\?\)"),
+        (lambda begin: os._exit(0), r"ended by itself \(exit status 0\)"),
+        (lambda begin: os._exit(3), r"ended by itself \(exit status 3\)"),
+    ],
+    ids=["segv", "kill", "exit 0", "exit 3"],
+)
+def test_a_death_has_a_name(act: Callable[[Callable[[], None]], object], words: str) -> None:
+    with pytest.raises(ChildDied, match=words):
+        run_apart(act)
+
+
+def test_a_child_whose_time_is_up_is_killed() -> None:
+    def hang(begin: Callable[[], None]) -> None:
+        begin()
+        time.sleep(600)
+
+    begun = time.monotonic()
+    with pytest.raises(ChildHung, match="did not end within 0 s"):
+        run_apart(hang, seconds=0.3)
+    assert time.monotonic() - begun < 30
+
+
+def test_time_begins_when_the_child_says_so() -> None:
+    run_apart(lambda begin: time.sleep(0.6), seconds=0.1)
