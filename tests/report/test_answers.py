@@ -51,7 +51,9 @@ def _answer(
 def test_a_certain_winner_with_its_lead_over_the_closest() -> None:
     found = _answer({"a": 0.80 + NOISE, "b": 0.90 + NOISE[::-1], "c": 0.85 + NOISE})
     assert (found.leader, found.certain) == ("b", True)
-    assert found.text.startswith("b wins with a mean test accuracy of 90.00 %: certainly better")
+    assert found.text.startswith(
+        "b wins with a mean test accuracy of 90.00 %: significantly better"
+    )
     assert "closest of them c: ahead by 5.00 points (95 % interval " in found.text
     assert found.standings["a"].word == "worse"
     assert found.standings["b"].word == "leader"
@@ -59,7 +61,7 @@ def test_a_certain_winner_with_its_lead_over_the_closest() -> None:
 
 def test_two_algorithms_name_the_loser() -> None:
     found = _answer({"a": 0.80 + NOISE, "b": 0.90 + NOISE[::-1]})
-    assert "certainly better than a by 10.00 points" in found.text
+    assert "significantly better than a by 10.00 points" in found.text
 
 
 def test_a_lower_loss_wins_and_its_lead_is_positive() -> None:

@@ -159,6 +159,7 @@ def study(
             "seeds": list(seeds),
             "equivalence_margin": None,
             "level": 0.05,
+            "assumption": "normal",  # so that five seeds decide
             "version": "0.1.0",
         }
         | declared

@@ -27,7 +27,9 @@ def test_questions_are_answered_as_asked(tmp_path: Path) -> None:
     flipped = claim("sgd worse than adam", folder)
     assert isinstance(flipped, Claim)
     assert (flipped.a, flipped.b) == ("SGD", "Adam")
-    assert flipped.comparison == paired_comparison(SGD, ADAM, higher_is_better=True)
+    assert flipped.comparison == paired_comparison(
+        SGD, ADAM, higher_is_better=True, assumption="normal"
+    )
     assert flipped.a_name.startswith("SGD(")
 
 

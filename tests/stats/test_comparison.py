@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from optiscope.stats.comparison import ComparisonError, Verdict, decide, paired_comparison
+from optiscope.stats.comparison import (
+    Comparison,
+    ComparisonError,
+    Verdict,
+    decide,
+    paired_comparison,
+)
 from optiscope.stats.many_comparisons import correct_for_many, step_down_levels
 
 NAN = math.nan
@@ -19,8 +27,13 @@ A = [0.910, 0.905, 0.921, 0.899, 0.915]
 B = [0.893, 0.899, 0.901, 0.890, 0.904]
 
 
-def test_without_divergence_it_is_scipys_paired_t_test() -> None:
-    found = paired_comparison(A, B, higher_is_better=True)
+def by_t(a: Sequence[float], b: Sequence[float], **arguments: Any) -> Comparison:
+    return paired_comparison(a, b, assumption="normal", **arguments)
+
+
+def test_where_differences_are_assumed_normal_it_is_scipys_paired_t_test() -> None:
+    found = by_t(A, B, higher_is_better=True)
+    assert found.assumes_normal
     expected = stats.ttest_rel(A, B)
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-12)
     assert found.interval == pytest.approx(tuple(expected.confidence_interval(0.95)), rel=1e-9)
@@ -33,12 +46,15 @@ def test_without_divergence_it_is_scipys_paired_t_test() -> None:
 
 
 def test_direction_follows_the_metric() -> None:
-    assert paired_comparison(A, B, higher_is_better=False).verdict is Verdict.WORSE
-    assert paired_comparison(B, A, higher_is_better=False).verdict is Verdict.BETTER
+    assert by_t(A, B, higher_is_better=False).verdict is Verdict.WORSE
+    assert by_t(B, A, higher_is_better=False).verdict is Verdict.BETTER
+    one, other = [0.9 + 0.01 * k for k in range(8)], [0.8 + 0.011 * k for k in range(8)]
+    assert paired_comparison(one, other, higher_is_better=False).verdict is Verdict.WORSE
+    assert paired_comparison(one, other, higher_is_better=True).verdict is Verdict.BETTER
 
 
 def test_equivalence_is_two_one_sided_t_tests() -> None:
-    found = paired_comparison(A, B, margin=0.03, higher_is_better=True)
+    found = by_t(A, B, margin=0.03, higher_is_better=True)
     d = np.subtract(A, B)
     one = stats.ttest_1samp(d, 0.03, alternative="less").pvalue
     other = stats.ttest_1samp(d, -0.03, alternative="greater").pvalue
@@ -46,7 +62,7 @@ def test_equivalence_is_two_one_sided_t_tests() -> None:
     # Shown to exist, and shown to be of no importance: the declared margin decides.
     assert found.p_value < 0.05
     assert found.verdict is Verdict.EQUIVALENT
-    assert paired_comparison(A, B, margin=0.013, higher_is_better=True).verdict is Verdict.BETTER
+    assert by_t(A, B, margin=0.013, higher_is_better=True).verdict is Verdict.BETTER
 
 
 @settings(deadline=None, max_examples=50)
@@ -111,6 +127,7 @@ def test_equal_differences_have_no_spread_to_trust() -> None:
         ({"a": [], "b": []}, "at least 2 pairs of seeds, got 0"),
         ({"a": [1.0, 2.0], "b": [2.0]}, "one value per seed for both"),
         ({"a": A, "b": B, "level": 1.0}, "level must lie between 0 and 1, got 1.0"),
+        ({"a": A, "b": B, "assumption": "none"}, "must be 'symmetric' or 'normal', got 'none'"),
         ({"a": A, "b": B, "margin": -0.1}, "margin must be positive, got -0.1"),
         ({"a": A, "b": B, "margin": NAN}, "margin must be positive, got nan"),
     ],
@@ -171,7 +188,7 @@ def test_corrected_intervals_exclude_zero_exactly_where_a_difference_is_found() 
 
 
 def test_decide_at_another_level_keeps_the_measurements() -> None:
-    found = paired_comparison(A, B, higher_is_better=True)
+    found = by_t(A, B, higher_is_better=True)
     strict = decide(found, 0.001)
     assert strict.p_value == found.p_value
     assert strict.verdict is Verdict.UNDECIDED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,9 +15,16 @@ __all__ = ["command"]
 @click.command("claim")
 @click.argument("question")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--assume",
+    type=click.Choice(["symmetric", "normal"]),
+    help="Assume this of differences between equal algorithms [default: as the study declares].",
+)
 @json_option
 @click.pass_context
-def command(ctx: click.Context, /, question: str, folder: Path, wants_json: bool) -> None:
+def command(
+    ctx: click.Context, /, question: str, folder: Path, assume: Any, wants_json: bool
+) -> None:
     """Answer QUESTION from the study in FOLDER, or say why it cannot and what study could.
 
     For example: optiscope claim "adam better than sgd on fmnist_2c2d at 80 epochs" runs/mine.
@@ -26,7 +34,7 @@ def command(ctx: click.Context, /, question: str, folder: Path, wants_json: bool
     from optiscope.records import StudyFolder
     from optiscope.stats.claims import Claim, claim
 
-    answer = claim(question, StudyFolder(folder))
+    answer = claim(question, StudyFolder(folder), assume=assume)
     if wants_json:
         click.echo(as_json(answer.to_dict()))
     elif isinstance(answer, Claim):

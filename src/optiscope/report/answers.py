@@ -90,9 +90,11 @@ def goal_text(found: GoalResult) -> str:
     if found.verdict in whys:
         return f"{text}: {whys[found.verdict]}."
     if math.isfinite(found.p_value):
-        low, high = (metric_text(end, found.metric) for end in found.interval)
-        share = significant(100 * (1 - found.level), 4)
-        text += f": {share} % interval {low} to {high}, p = {significant(found.p_value, 2)}"
+        text += f": p = {significant(found.p_value, 2)}, one-sided"
+        if math.isfinite(found.interval[0]):
+            low, high = (metric_text(end, found.metric) for end in found.interval)
+            share = significant(100 * (1 - 2 * found.level), 4)
+            text += f", {share} % interval {low} to {high}"
     if math.isfinite(found.epoch):
         text += f"; the mean is there after {significant(found.epoch)} epochs"
     return f"{text}."
@@ -137,13 +139,13 @@ def _answer(
         closest = min(won, key=lambda x: abs(comparisons[x].difference or math.inf))
         text = (
             f"{leader} wins with a mean test {metric} of {metric_text(leading.mean, metric)}: "
-            f"certainly better than {'all others' if len(won) > 1 else won[0]}"
+            f"significantly better than {'all others' if len(won) > 1 else won[0]}"
         )
         text += _closest(closest, comparisons[closest], metric, named=len(won) > 1)
         return Answer(problem, text + ".", leader, True, standings)
     parts = [head]
     if won:
-        parts.append(f"certainly better than {_named(won)}")
+        parts.append(f"significantly better than {_named(won)}")
     if groups[Verdict.EQUIVALENT]:
         margin = comparisons[groups[Verdict.EQUIVALENT][0]].margin or 0.0
         within = f"{spread_text(margin, metric)}{_unit(metric)}"
@@ -151,7 +153,7 @@ def _answer(
     if groups[Verdict.UNDECIDED]:
         parts.append(_undecided(groups[Verdict.UNDECIDED], comparisons))
     if groups[Verdict.WORSE]:
-        parts.append(f"yet certainly worse than {_listed(groups[Verdict.WORSE])}")
+        parts.append(f"yet significantly worse than {_listed(groups[Verdict.WORSE])}")
     if refused:
         names = _listed([s.label for s in refused])
         parts.append(f"not comparable with {names}: {refused[0].text.rstrip('.')}")
@@ -189,14 +191,29 @@ def _closest(other: str, c: Comparison, metric: str, *, named: bool) -> str:
 
 
 def _undecided(labels: Sequence[str], comparisons: dict[str, Comparison]) -> str:
-    needed = [comparisons[x].seeds_to_decide for x in labels]
-    text = f"undecided against {_named(labels)}"
-    known = [n for n in needed if n is not None]
-    if len(known) == len(labels):
-        few, many = min(known), max(known)
-        seeds = str(few) if few == many else f"{few} to {many}"
-        return f"{text} (about {seeds} seeds would decide)"
-    return f"{text} (for some, no number of seeds up to 1000 would decide so small an effect)"
+    """Comparisons without a verdict: for want of seeds, or because they are too close."""
+    by_reason: dict[str, list[str]] = {}
+    for label in labels:
+        by_reason.setdefault(str(comparisons[label].undecided_because), []).append(label)
+    parts = []
+    if few := by_reason.get("too few seeds"):
+        c = comparisons[few[0]]
+        fewest = max(comparisons[x].fewest_seeds for x in few)
+        ahead = [x for x in few if comparisons[x].wins == comparisons[x].pairs]
+        text = f"undecided against {_named(few)}: {c.pairs} seeds are too few to decide anything, "
+        text += f"at least {fewest} are needed"
+        if ahead:
+            text += f" (ahead of {_named(ahead)} on every seed)"
+        parts.append(text)
+    if more := by_reason.get("more seeds needed"):
+        needed = [n - comparisons[x].pairs for x in more if (n := comparisons[x].seeds_to_decide)]
+        fewest, most = min(needed), max(needed)
+        seeds = str(fewest) if fewest == most else f"{fewest} to {most}"
+        parts.append(f"undecided against {_named(more)} (about {seeds} more seeds would decide)")
+    if close := by_reason.get("too close"):
+        text = f"too close to tell from {_named(close)} (even 1000 seeds would not decide)"
+        parts.append(text)
+    return "; ".join(parts)
 
 
 def _named(labels: Sequence[str]) -> str:

@@ -8,11 +8,24 @@ from typing import Any
 
 from optiscope.records import StudyFolder, higher_is_better
 from optiscope.stats.claim_question import QuestionError, parse_question
-from optiscope.stats.comparison import SIGN_TEST, Comparison, Verdict, paired_comparison
+from optiscope.stats.comparison import (
+    FLIP_TEST,
+    SIGN_TEST,
+    Assumption,
+    Comparison,
+    Verdict,
+    paired_comparison,
+)
 from optiscope.stats.evidence import Evidence, read_evidence
 from optiscope.stats.many_comparisons import correct_for_many
 from optiscope.stats.naming import algorithm_name, counted, short_number
-from optiscope.stats.refusal import Refusal, refuse, refuse_horizon, refuse_metric
+from optiscope.stats.refusal import (
+    Refusal,
+    refuse,
+    refuse_family,
+    refuse_horizon,
+    refuse_metric,
+)
 from optiscope.stats.sequential import SequentialPlan, next_stage, sequential_comparison
 
 __all__ = ["Claim", "claim", "claims_from", "next_seed_count", "study_claims"]
@@ -83,16 +96,17 @@ class Claim:
             )
         parts = [f"{heads[c.verdict]}: {_effect(self.metric, c)}"]
         if sameness and c.verdict in (Verdict.EQUIVALENT, Verdict.UNDECIDED):
-            parts.append(f"two one-sided t tests, p = {_p(c.equivalence_p_value)}")
+            word = {FLIP_TEST: "sign-flip tests", SIGN_TEST: "sign tests"}.get(c.test, "t tests")
+            parts.append(f"two one-sided {word}, p = {_p(c.equivalence_p_value)}")
         else:
-            word = "exact sign test" if c.test == SIGN_TEST else "paired t test"
-            parts.append(f"{word}, p = {_p(c.p_value)}")
-        parts.append(f"{c.pairs} seeds, decided at level {_number(c.level)} ({self.correction})")
+            parts.append(f"{_TESTS.get(c.test, 'paired t test')}, p = {_p(c.p_value)}")
+        parts.append(f"{c.pairs} seeds, tested at level {_number(c.level)} ({self.correction})")
         if c.verdict is Verdict.UNDECIDED:
-            needed = c.seeds_to_decide
-            parts.append(f"about {needed} seeds would decide" if needed else "no number of seeds "
-                         "up to 1000 would decide an effect of this size")  # fmt: skip
-        return "; ".join(parts) + f". {self.a_name} against {self.b_name}."
+            parts.append(_what_would_decide(self, c))
+        promise = "Holds over seeds, for this test set and this tuning"
+        if c.assumes_normal:
+            promise += ", if differences between seeds are normally distributed"
+        return "; ".join(parts) + f". {self.a_name} against {self.b_name}. {promise}."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -130,18 +144,28 @@ def study_claims(folder: StudyFolder) -> list[Claim | Refusal]:
     return claims_from(read_evidence(folder))
 
 
-def claim(question: str, folder: StudyFolder) -> Claim | Refusal:
+def claim(
+    question: str, folder: StudyFolder, *, assume: Assumption | None = None
+) -> Claim | Refusal:
     """Answer to a question such as ``adam better than sgd on fmnist_2c2d at 80 epochs``.
 
     The answer is corrected as one of the study's whole family of comparisons, because any of
     them might have been asked about. A margin in the question takes the place of the declared
     one: the interval behind equivalence holds for every margin at once.
 
+    Args:
+        question: in words, see :func:`optiscope.stats.claim_question.parse_question`.
+        folder: the study.
+        assume: what to assume of differences between algorithms that perform alike, instead of
+            what the study declared; the answer says so.
+
     Raises:
         QuestionError: the question cannot be read, or names what the study does not hold.
         StoreError: the folder holds no study, or cannot be read.
     """
     evidence = read_evidence(folder)
+    if assume is not None:
+        evidence = replace(evidence, declaration={**evidence.declaration, "assumption": assume})
     asked = parse_question(question, labels=evidence.labels, problems=evidence.problems)
     problem, a, b = asked.problem, asked.a, asked.b
     if asked.epochs is not None and asked.epochs != evidence.declaration["epochs"][problem]:
@@ -157,13 +181,13 @@ def claim(question: str, folder: StudyFolder) -> Claim | Refusal:
             "no two optimizers are exactly equal: add a margin that does not matter, "
             f"such as '{a} equals {b} within 0.005'"
         )
-    answers = claims_from(evidence, {} if margin is None else {problem: margin})
+    answers = _corrected(evidence, {} if margin is None else {problem: margin})
     for answer in answers:
         if answer.problem == problem and {answer.a, answer.b} == {a, b}:
             if isinstance(answer, Refusal):
                 return answer
             return replace(answer if answer.a == a else _mirrored(answer), asserted=asked.verdict)
-    raise AssertionError("every two algorithms of a study have an answer on each of its problems")
+    return refuse_family(evidence, problem, a, b)
 
 
 def _measured(evidence: Evidence, problem: str) -> set[str]:
@@ -178,14 +202,27 @@ def claims_from(
     evidence: Evidence, margins: Mapping[str, float] | None = None
 ) -> list[Claim | Refusal]:
     """:func:`study_claims` of runs already read, with other margins for some problems."""
+    answers = _corrected(evidence, margins or {})
+    if evidence.compare != "leader":
+        return answers
+    leaders = {problem: evidence.leader(problem) for problem in evidence.problems}
+    return [x for x in answers if leaders[x.problem] in (None, x.a, x.b)]
+
+
+def _corrected(evidence: Evidence, margins: Mapping[str, float]) -> list[Claim | Refusal]:
+    """Every comparison of the family, corrected for all of them."""
     pairs = evidence.pairs
     level = float(evidence.declaration["level"])
     stages = evidence.stages
     # Stages are decided one by one, so that Holm's order of p-values is not known: Bonferroni.
-    plan = None if stages is None else SequentialPlan(stages, level / max(1, len(pairs)))
+    plan = (
+        None
+        if stages is None
+        else SequentialPlan(stages, level / max(1, len(pairs)), evidence.assumption)
+    )
     answers: list[Claim | Refusal] = []
     for problem, a, b in pairs:
-        margin = (margins or {}).get(problem, evidence.margin(problem))
+        margin = margins.get(problem, evidence.margin(problem))
         refusal = refuse(evidence, problem, a, b)
         answers.append(refusal or _claim(evidence, problem, a, b, level, margin, plan))
     claims = [answer for answer in answers if isinstance(answer, Claim)]
@@ -242,7 +279,14 @@ def _claim(
     metric = evidence.metric(problem)
     higher = higher_is_better(metric)
     if plan is None:
-        comparison = paired_comparison(x, y, level=level, margin=margin, higher_is_better=higher)
+        comparison = paired_comparison(
+            x,
+            y,
+            level=level,
+            margin=margin,
+            higher_is_better=higher,
+            assumption=evidence.assumption,
+        )
     else:
         comparison = sequential_comparison(x, y, plan, margin=margin, higher_is_better=higher)
     return Claim(
@@ -259,6 +303,23 @@ def _claim(
         correction="one comparison",
         stages=None if plan is None else plan.stages,
     )
+
+
+_TESTS = {SIGN_TEST: "exact sign test", FLIP_TEST: "sign-flip test"}
+
+
+def _what_would_decide(claim: Claim, c: Comparison) -> str:
+    """Whether a comparison is undecided for want of seeds, or too close; and who is ahead."""
+    needed, reason = c.seeds_to_decide, c.undecided_because
+    if reason == "too close":
+        return "too close: even 1000 seeds would not show a difference of this size"
+    leader = claim.a if c.wins > c.losses else claim.b
+    ahead = f"{leader} is ahead on {max(c.wins, c.losses)} of {c.pairs} seeds, "
+    ahead = "" if c.wins == c.losses else ahead
+    if reason == "too few seeds":
+        text = f"{ahead}too few to decide anything: at least {c.fewest_seeds} are needed"
+        return text + (f", about {needed} would do" if (needed or 0) > c.fewest_seeds else "")
+    return f"{ahead}about {(needed or c.pairs + 1) - c.pairs} more would decide"
 
 
 def _name(evidence: Evidence, problem: str, label: str) -> str:

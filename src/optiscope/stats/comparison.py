@@ -10,21 +10,44 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from optiscope.errors import OptiscopeError
-from optiscope.stats.power import first_deciding_sign_test, first_deciding_t_test
+from optiscope.errors import OptiscopeError, shorten
+from optiscope.stats import sign_flip
+from optiscope.stats.power import (
+    first_deciding_flip_test,
+    first_deciding_sign_test,
+    first_deciding_t_test,
+)
 
-__all__ = ["Comparison", "ComparisonError", "Verdict", "decide", "paired_comparison"]
+__all__ = [
+    "ASSUMPTIONS",
+    "Assumption",
+    "Comparison",
+    "ComparisonError",
+    "Verdict",
+    "decide",
+    "paired_comparison",
+]
 
+FLIP_TEST = "scipy.stats.permutation_test"
 T_TEST = "scipy.stats.ttest_rel"
 SIGN_TEST = "scipy.stats.binomtest"
 
 Array = NDArray[np.float64]
+Assumption = Literal["symmetric", "normal"]
+Reason = Literal["too few seeds", "more seeds needed", "too close"]
+
+ASSUMPTIONS: tuple[Assumption, ...] = ("symmetric", "normal")
+"""What is assumed of differences between algorithms that perform alike, the default first.
+
+``symmetric`` follows from performing alike: exchanging two such algorithms within a seed changes
+nothing. ``normal`` is more, and no number of seeds that anybody runs can check it.
+"""
 
 
 class ComparisonError(OptiscopeError, ValueError):
@@ -55,8 +78,9 @@ class Comparison:
         difference: mean of a - b in the metric's unit; None where a run diverged, because a
             diverged run has no value to average.
         deviation: standard deviation of the paired differences (ddof 1); None likewise.
-        interval: confidence interval of the difference at ``1 - level``; None likewise, and where
-            all differences are equal, so that their spread is unknown.
+        interval: of the centre of the differences at ``1 - level``: all values that the test does
+            not reject. None likewise, where all differences are equal, so that their spread is
+            unknown, and where there are too few pairs for the level, so that none is rejected.
         p_value: of the hypothesis that neither is better, two-sided.
         test: SciPy's name of the test behind ``p_value``.
         margin: differences up to this are of no importance; None where none was declared.
@@ -91,6 +115,30 @@ class Comparison:
         return len(self.differences)
 
     @property
+    def assumes_normal(self) -> bool:
+        """Whether the verdict rests on differences being normally distributed."""
+        return self.test == T_TEST
+
+    @property
+    def fewest_seeds(self) -> int:
+        """Fewest pairs with which this comparison's test can find a difference at its level."""
+        return 2 if self.assumes_normal else sign_flip.fewest_seeds(self.level)
+
+    @property
+    def undecided_because(self) -> Reason | None:
+        """Why there is no verdict; None where there is one.
+
+        ``too few seeds``: the test cannot decide with so few, whatever they show. ``too close``:
+        the difference measured so far is so small beside its spread that even a thousand seeds
+        would not show it. ``more seeds needed``: neither.
+        """
+        if self.verdict is not Verdict.UNDECIDED:
+            return None
+        if self.pairs < self.fewest_seeds:
+            return "too few seeds"
+        return "too close" if self.seeds_to_decide is None else "more seeds needed"
+
+    @property
     def rank_p_value(self) -> float | None:
         """P-value of Wilcoxon's signed-rank test: a check, which decides nothing.
 
@@ -117,10 +165,11 @@ class Comparison:
         """
         if self.verdict is not Verdict.UNDECIDED:
             return None
-        if self.test == T_TEST and self.difference is not None and self.deviation is not None:
+        if self.test != SIGN_TEST and self.difference is not None and self.deviation is not None:
             effect = self.difference / self.deviation
             margin = None if self.margin is None else self.margin / self.deviation
-            return first_deciding_t_test(effect, margin, self.level, above=self.pairs)
+            estimate = first_deciding_t_test if self.assumes_normal else first_deciding_flip_test
+            return estimate(effect, margin, self.level, above=self.pairs)
         win, loss = self.wins / self.pairs, self.losses / self.pairs
         return first_deciding_sign_test(win, loss, self.level, above=self.pairs)
 
@@ -150,6 +199,8 @@ class Comparison:
         plain["pairs"] = self.pairs
         plain["rank_p_value"] = self.rank_p_value
         plain["seeds_to_decide"] = self.seeds_to_decide
+        plain["fewest_seeds"] = self.fewest_seeds
+        plain["undecided_because"] = self.undecided_because
         plain["interval"] = None if self.interval is None else list(self.interval)
         return plain
 
@@ -161,14 +212,18 @@ def paired_comparison(
     level: float = 0.05,
     margin: float | None = None,
     higher_is_better: bool,
+    assumption: Assumption = "symmetric",
 ) -> Comparison:
     """Comparison of a with b from values paired by seed.
 
+    The sign-flip test decides, whose level holds for every symmetric distribution of differences
+    and which therefore decides nothing below six pairs at level 0.05; its interval is stated. With
+    ``assumption="normal"`` it is the paired t test.
+
     A value that is not finite stands for a diverged run: an outcome worse than every number, and
-    equal to another diverged run. Without one, the paired t test and its interval are used. With
-    one, no mean difference exists: the exact sign test counts the pairs won and lost, no interval
-    is stated, and equivalence is never found. The sign test also decides where all differences
-    are equal, because their spread is then unknown.
+    equal to another diverged run. With one, no mean difference exists: the exact sign test counts
+    the pairs won and lost, no interval is stated, and equivalence is never found. The sign test
+    also decides where all differences are equal, because their spread is then unknown.
 
     Args:
         a: [n] final values of the first algorithm, one per seed.
@@ -176,11 +231,17 @@ def paired_comparison(
         level: largest probability of a false verdict.
         margin: differences up to this are declared to be of no importance.
         higher_is_better: True for accuracies, False for losses.
+        assumption: about differences between algorithms that perform alike, see
+            :data:`ASSUMPTIONS`.
 
     Raises:
         ComparisonError: unequal lengths, fewer than two pairs, level or margin out of range.
     """
     x, y = _checked(a, b, level, margin)
+    if assumption not in ASSUMPTIONS:
+        raise ComparisonError(
+            f"assumption must be {' or '.join(map(repr, ASSUMPTIONS))}, got {shorten(assumption)}"
+        )
     failed_x, failed_y = ~np.isfinite(x), ~np.isfinite(y)
     wins, losses = _wins_and_losses(x, y, higher_is_better)
     comparison = Comparison(
@@ -203,7 +264,7 @@ def paired_comparison(
         higher_is_better=higher_is_better,
     )
     if not (failed_x.any() or failed_y.any()):
-        comparison = _measure(comparison, x, y)
+        comparison = _measure(comparison, x, y, assumption)
     if comparison.test == SIGN_TEST:
         comparison = replace(comparison, p_value=_sign_test(wins, losses))
     return decide(comparison, level)
@@ -220,11 +281,13 @@ def decide(comparison: Comparison, level: float) -> Comparison:
     if c.test == T_TEST and c.difference is not None and c.deviation is not None:
         half = float(special.stdtrit(c.pairs - 1, 1 - level / 2)) * c.deviation / math.sqrt(c.pairs)
         interval = (c.difference - half, c.difference + half)
+    elif c.test == FLIP_TEST:
+        interval = sign_flip.flip_interval(_finite(c.differences), level)
     if c.equivalence_p_value is not None and c.equivalence_p_value <= level:
         verdict = Verdict.EQUIVALENT
     elif c.p_value <= level:
         a_wins = c.wins > c.losses
-        if interval is not None and c.difference is not None:
+        if c.test != SIGN_TEST and c.difference is not None:
             a_wins = (c.difference > 0) == c.higher_is_better
         verdict = Verdict.BETTER if a_wins else Verdict.WORSE
     else:
@@ -263,7 +326,11 @@ def _sign_test(wins: int, losses: int) -> float:
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def _measure(comparison: Comparison, x: Array, y: Array) -> Comparison:
+def _finite(differences: Sequence[float | None]) -> list[float]:
+    return [v for v in differences if v is not None]
+
+
+def _measure(comparison: Comparison, x: Array, y: Array, assumption: Assumption) -> Comparison:
     """Fill in what exists where no run diverged."""
     d, margin = x - y, comparison.margin
     largest = float(np.abs(d).max())
@@ -278,6 +345,14 @@ def _measure(comparison: Comparison, x: Array, y: Array) -> Comparison:
         if margin is not None:
             filled = replace(filled, equivalence_p_value=0.5 ** len(d) if largest < margin else 1.0)
         return replace(filled, deviation=0.0)
+    if assumption == "symmetric":
+        differences = _finite(comparison.differences)
+        p_value = sign_flip.flip_p_value(differences)
+        filled = replace(filled, p_value=p_value, test=FLIP_TEST)
+        if margin is not None:
+            equal = sign_flip.equivalence_p_value(differences, margin)
+            filled = replace(filled, equivalence_p_value=equal)
+        return filled
     result = stats.ttest_rel(x, y)
     filled = replace(filled, p_value=float(result.pvalue), test=T_TEST)
     if margin is not None:

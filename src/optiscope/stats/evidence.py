@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from optiscope.records import DamagedRecord, Entry, Run, Status, StudyFolder
+from optiscope.records import DamagedRecord, Entry, Run, Status, StudyFolder, higher_is_better
 from optiscope.records.trial import canonical_json
+from optiscope.stats.comparison import Assumption
 
 __all__ = ["Evidence", "Part", "outcome", "read_evidence"]
 
@@ -53,9 +54,28 @@ class Evidence:
         return list(self.declaration["problems"])
 
     @property
+    def compare(self) -> str:
+        """Which comparisons the study makes: ``all``, with the ``baseline`` or the ``leader``."""
+        return str(self.declaration.get("compare") or "all")
+
+    @property
     def pairs(self) -> list[tuple[str, str, str]]:
-        """Every problem with every two algorithms: the family that is corrected together."""
-        return [(p, a, b) for p in self.problems for a, b in combinations(self.labels, 2)]
+        """Every problem with the two algorithms of each of its comparisons.
+
+        They are the family that is corrected together: every two algorithms, or each with the
+        baseline where the study declares ``compare = "baseline"``. Which algorithm leads is known
+        only afterwards, so that ``compare = "leader"`` is corrected for every two.
+        """
+        pairs = list(combinations(self.labels, 2))
+        if self.compare == "baseline":
+            baseline = str(self.declaration["reference"])
+            pairs = [pair for pair in pairs if baseline in pair]
+        return [(problem, a, b) for problem in self.problems for a, b in pairs]
+
+    @property
+    def assumption(self) -> Assumption:
+        """What the study assumes of differences between algorithms that perform alike."""
+        return "normal" if self.declaration.get("assumption") == "normal" else "symmetric"
 
     def algorithm(self, label: str) -> Mapping[str, Any]:
         """The declared algorithm of that label; raises KeyError."""
@@ -96,6 +116,20 @@ class Evidence:
         planned = [self.reporting.get((problem, label), {}) for label in (a, b)]
         seeds = [s for s in self.declaration["seeds"] if all(s in p for p in planned)]
         return seeds + sorted((planned[0].keys() & planned[1].keys()) - set(seeds))
+
+    def leader(self, problem: str) -> str | None:
+        """The algorithm with fewest failed runs and then the best mean; None without any run."""
+        best: tuple[tuple[int, float], str] | None = None
+        sign = -1 if higher_is_better(self.metric(problem)) else 1
+        for label in self.labels:
+            seeds = list(self.reporting.get((problem, label), {}))
+            values = self.values(problem, label, seeds) if seeds else []
+            finite = [v for v in values if math.isfinite(v)]
+            if finite:
+                mean = sign * sum(finite) / len(finite)
+                place = (len(values) - len(finite), mean)
+                best = min(best, (place, label)) if best is not None else (place, label)
+        return None if best is None else best[1]
 
     def values(self, problem: str, label: str, seeds: list[int]) -> list[float]:
         """Final test values of the recorded runs of these seeds; NaN where one failed."""

@@ -10,6 +10,7 @@ from scipy import special, stats
 
 __all__ = [
     "equivalence_power",
+    "first_deciding_flip_test",
     "first_deciding_sign_test",
     "first_deciding_t_test",
     "sign_test_power",
@@ -103,6 +104,51 @@ def first_deciding_t_test(
     # Both powers grow with n, so that the first number that is enough can be found by halving.
     position = bisect_left(numbers, True, key=enough)
     return numbers[position] if position < len(numbers) else None
+
+
+def flip_test_power(effect: float, pairs: int, level: float) -> float:
+    """Probability that the sign-flip test finds an effect, for normal differences; approximate.
+
+    With few pairs it decides only where (nearly) all differences have one sign, with many like the
+    t test: the probability of j or fewer differences of the other sign, j being as many as the
+    level allows, but no more than the t test's power.
+
+    Args:
+        effect: true mean difference in standard deviations of the paired differences.
+        pairs: number of pairs.
+        level: of the test.
+    """
+    allowed = level / 2 * 2.0**pairs  # choices of signs that may have as extreme a sum
+    if allowed < 1:
+        return 0.0
+    t_power = float(t_test_power(effect, np.array([pairs]), level)[0])
+    if allowed >= 2 * pairs:
+        return t_power
+    others = 0 if allowed < 2 else 1
+    same_sign = float(stats.binom.cdf(others, pairs, stats.norm.sf(abs(effect))))
+    return min(t_power, same_sign)
+
+
+def first_deciding_flip_test(
+    effect: float, margin: float | None, level: float, *, above: int
+) -> int | None:
+    """As :func:`first_deciding_t_test`, for the sign-flip test."""
+    found = first_deciding_t_test(effect, margin, level, above=above)
+    if found is None:
+        return None
+    inside = margin is not None and abs(effect) < margin
+    for n in range(found, MOST_SEEDS + 1):
+        if flip_test_power(effect, n, level) >= POWER:
+            return n
+        equivalent = (
+            inside
+            and margin is not None
+            and level * 2.0**n >= 1
+            and equivalence_power(effect, margin, np.array([n]), level)[0] >= POWER
+        )
+        if equivalent:
+            return n
+    return None
 
 
 def first_deciding_sign_test(win: float, loss: float, level: float, *, above: int) -> int | None:

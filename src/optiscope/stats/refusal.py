@@ -12,12 +12,13 @@ from typing import Any
 from optiscope.records import Run
 from optiscope.stats.evidence import Evidence, Part
 from optiscope.stats.naming import counted
+from optiscope.stats.sign_flip import fewest_seeds
 from optiscope.stats.study_toml import study_toml
 
-__all__ = ["Refusal", "refuse", "refuse_horizon", "refuse_metric"]
+__all__ = ["Refusal", "refuse", "refuse_family", "refuse_horizon", "refuse_metric"]
 
-FEWEST_SEEDS = 5
-"""Reporting seeds that a suggested study has at least."""
+FEWEST_SEEDS = 10
+"""Reporting seeds of a suggested study whose declared ones are too few to decide anything."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Refusal:
         b: label of the second.
         rule: that it breaks: ``imported``, ``test metric``, ``budget``, ``shared seeds``,
             ``problem version``, ``optimizer version``, ``horizon``, ``not paired``,
-            ``unfinished``, ``seeds`` or ``metric``.
+            ``unfinished``, ``seeds``, ``metric`` or ``family``.
         reason: what is not supported and why, in words.
         study_that_would_answer: text of a TOML file for ``optiscope bench``; None where this
             study itself will answer once it is finished.
@@ -76,6 +77,17 @@ def refuse_metric(evidence: Evidence, problem: str, a: str, b: str, metric: str)
     )
 
 
+def refuse_family(evidence: Evidence, problem: str, a: str, b: str) -> Refusal:
+    """Refusal of a comparison that the study did not declare to make."""
+    baseline = evidence.declaration["reference"]
+    return _Case(evidence, problem, a, b).refusal(
+        "family",
+        f"the study declared to compare with its baseline {baseline} only, and corrected for these "
+        f"comparisons: {a} against {b} was not among them",
+        compare="all",
+    )
+
+
 @dataclass(frozen=True)
 class _Case:
     """Two algorithms on one problem, with their trials and the refusals these can lead to."""
@@ -110,12 +122,15 @@ class _Case:
         epochs: int | None = None,
         metric: str | None = None,
         budget: int | None = None,
+        compare: str | None = None,
     ) -> Refusal:
         """A refusal whose study changes what is given, and mends whatever else would be refused."""
         declaration = self.evidence.declaration
         epochs = epochs or int(declaration["epochs"][self.problem])
         metric = metric or self.evidence.metric(self.problem)
         seeds = len(declaration["seeds"])
+        normal = self.evidence.assumption == "normal"
+        enough = seeds >= (2 if normal else fewest_seeds(float(declaration["level"])))
         budgets = set(self.budgets.values())
         study = study_toml(
             declaration,
@@ -126,8 +141,9 @@ class _Case:
             labels=[label for label in self.evidence.labels if label in self.labels],
             epochs=epochs,
             metric=metric,
-            seeds=self.fresh_seeds(seeds if seeds > 1 else FEWEST_SEEDS, unseen=rule == "metric"),
+            seeds=self.fresh_seeds(seeds if enough else FEWEST_SEEDS, unseen=rule == "metric"),
             budget=budget or (max(budgets) if len(budgets) > 1 else None),
+            compare=compare,
         )
         return Refusal(self.problem, self.a, self.b, rule, reason, study)
 

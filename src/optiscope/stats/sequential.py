@@ -6,14 +6,16 @@ Index legend: K stages; n_k pairs of seeds at stage k.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optiscope.stats.comparison import (
+    Assumption,
     Comparison,
     ComparisonError,
     Verdict,
     paired_comparison,
 )
+from optiscope.stats.sign_flip import fewest_seeds
 
 __all__ = ["SequentialPlan", "next_stage", "sequential_comparison", "stages"]
 
@@ -31,13 +33,18 @@ class SequentialPlan:
     shares, which is ``level``. For the same reason the intervals of all stages hold together at
     ``1 - level``, so that the one at which the rule stops does too.
 
+    A stage with too few seeds for its share, so that its test could not decide whatever they show,
+    leaves its share to the next one.
+
     Attributes:
         stages: [K] numbers of seeds n_1 < ... < n_K; the last is the cap.
         level: largest probability of a false verdict over all stages.
+        assumption: of the comparisons, see :data:`optiscope.stats.comparison.ASSUMPTIONS`.
     """
 
     stages: tuple[int, ...]
     level: float = 0.05
+    assumption: Assumption = "symmetric"
 
     def __post_init__(self) -> None:
         pairs = zip(self.stages, self.stages[1:], strict=False)
@@ -51,10 +58,15 @@ class SequentialPlan:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """[K] level of each stage; they sum to ``level``."""
+        """[K] level of each stage, 0 where it cannot decide; they sum to ``level`` at most."""
         before = (0, *self.stages[:-1])
-        cap = self.stages[-1]
-        return tuple(self.level * (n - m) / cap for n, m in zip(self.stages, before, strict=True))
+        shares, left = [], 0.0
+        for n, m in zip(self.stages, before, strict=True):
+            left += self.level * (n - m) / self.stages[-1]
+            can_decide = self.assumption == "normal" or n >= fewest_seeds(left)
+            shares.append(left if can_decide else 0.0)
+            left = 0.0 if can_decide else left
+        return tuple(shares)
 
 
 def stages(first: int = 5, cap: int = 30) -> tuple[int, ...]:
@@ -101,12 +113,22 @@ def sequential_comparison(
         raise ComparisonError(
             f"the first stage has {plan.stages[0]} seeds, got {len(a)}: run them before looking"
         )
-    for n, share in zip(plan.stages, plan.shares, strict=True):
+    shares = plan.shares
+    following = next((share for share in shares if share > 0), plan.level)
+    for n, share in zip(plan.stages, shares, strict=True):
         if n > len(a):
             break
         found = paired_comparison(
-            a[:n], b[:n], level=share, margin=margin, higher_is_better=higher_is_better
+            a[:n],
+            b[:n],
+            level=share or following,
+            margin=margin,
+            higher_is_better=higher_is_better,
+            assumption=plan.assumption,
         )
+        if not share:  # it spends nothing, and is stated at the level of the stage to come
+            found = replace(found, verdict=Verdict.UNDECIDED)
+        following = share or following
         if found.verdict is not Verdict.UNDECIDED:
             break
     return found

@@ -28,6 +28,7 @@ def study_toml(
     budget: int | None = None,
     seeds: Sequence[int] | None = None,
     metric: str | None = None,
+    compare: str | None = None,
 ) -> str:
     """A study of some algorithms on one problem, like a declared one but for what is given.
 
@@ -43,6 +44,7 @@ def study_toml(
         budget: for every tuned algorithm instead of its own.
         seeds: reporting seeds instead of the declared ones.
         metric: reported metric instead of the declared one.
+        compare: which comparisons it makes, instead of what was declared.
     """
     tuning = declaration["tuning"]
     select = _of_validation(str(tuning["select"]))
@@ -59,6 +61,8 @@ def study_toml(
         "metric": {problem: metric or declaration["metric"][problem]},
         "equivalence_margin": _margin(declaration.get("equivalence_margin"), problem),
         "level": declaration["level"],
+        "compare": compare or declaration.get("compare"),
+        "assumption": declaration.get("assumption"),
     }
     top |= {key: declaration.get(key) for key in ("threads", "device", "max_seconds")}
     lines = _lines(top)

@@ -173,6 +173,8 @@ class Declaration(_Table):
     goals: list[GoalTable] = Field(default_factory=list)
     equivalence_margin: Annotated[float, Field(gt=0)] | None = None
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    compare: Literal["all", "baseline", "leader"] | None = None
+    assumption: Literal["symmetric", "normal"] | None = None
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
     device: Literal["cpu", "cuda"] = "cpu"
     max_seconds: Annotated[float, Field(gt=0)] | None = None

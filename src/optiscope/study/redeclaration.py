@@ -74,6 +74,10 @@ def _changes(study: Study, declared: Mapping[str, Any]) -> Iterator[tuple[str, A
     for name in ("level", "equivalence_margin"):
         if declared[name] != now[name]:
             yield name, declared[name], now[name]
+    for name, default in (("compare", "all"), ("assumption", "symmetric")):
+        old = declared.get(name) or default
+        if old != now[name]:
+            yield name, old, now[name]
     old, new = declared["tuning"]["select"], now["tuning"]["select"]
     if old != new:
         yield "select", old, new

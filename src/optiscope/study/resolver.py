@@ -86,6 +86,8 @@ class _Resolver:
             reference=reference,
             equivalence_margin=d.equivalence_margin,
             level=d.level,
+            compare=d.compare or "all",
+            assumption=d.assumption or "symmetric",
             threads=d.threads,
             device=d.device,
             max_seconds=d.max_seconds,

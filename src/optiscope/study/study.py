@@ -75,6 +75,10 @@ class Study:
         reference: label of the algorithm others are compared with.
         equivalence_margin: difference below which two algorithms count as equal, or None.
         level: probability of a false claim that is accepted.
+        compare: which comparisons the study makes, and is corrected for: ``all``, every two
+            algorithms; ``baseline``, each with the reference; or ``leader``, each with the best.
+        assumption: of differences between algorithms that perform alike, ``symmetric`` or
+            ``normal``.
         threads, device, max_seconds: as in each trial.
         source: the TOML text it came from.
         paths: per problem, the name or import path by which the study names it.
@@ -103,6 +107,8 @@ class Study:
     paths: Mapping[str, str]
     goals: tuple[Mapping[str, Any], ...] = ()
     stages: tuple[int, ...] | None = None
+    compare: str = "all"
+    assumption: str = "symmetric"
 
     def with_stages(self, stages: Sequence[int]) -> Study:
         """The same study, to be decided at these numbers of seeds."""
@@ -163,6 +169,8 @@ class Study:
             "goals": [dict(goal) for goal in self.goals],
             "equivalence_margin": self.equivalence_margin,
             "level": self.level,
+            "compare": self.compare,
+            "assumption": self.assumption,
             "threads": self.threads,
             "device": self.device,
             "max_seconds": self.max_seconds,

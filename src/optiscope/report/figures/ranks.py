@@ -43,7 +43,8 @@ def rank_panels(
     none_left = bool(unrun) and unrun == {cost.problem for cost in costs}
     note = "There is no profile: on every problem an algorithm has not run yet. " * none_left + (
         "Rank by final value with each seed, mean over seeds and problems; failed runs come "
-        "last. Thick: middle 95 % of resampled seeds, too narrow with few seeds; thin: range "
+        "last. Thick: over resampled seeds, without the outer twentieth; it covers 73 % with three "
+        "seeds on one problem, 91 % with ten, and not 95 %. Thin: range "
         "when each problem is left out in turn."
     )
     return FigureGroup("all-ranks", "ranks", "Ranks", note, (panel,), keys)

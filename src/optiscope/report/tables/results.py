@@ -19,7 +19,7 @@ from optiscope.report.number_text import (
 )
 from optiscope.report.tables.data_table import Cell, DataTable, Row
 from optiscope.stats.claims import Claim
-from optiscope.stats.comparison import SIGN_TEST, Verdict
+from optiscope.stats.comparison import SIGN_TEST, T_TEST, Verdict
 from optiscope.stats.profiles import TargetCost
 from optiscope.stats.published import PublishedSetting
 from optiscope.stats.refusal import Refusal
@@ -89,7 +89,7 @@ def result_table(results: Sequence[Result], answer: Answer, looks: Mapping[str, 
         "algorithm",
         "#mean",
         "#sd",
-        "#95 % interval of the mean",
+        "#95 % interval of the mean, if normal",
         "#lowest to highest",
         "#seeds",
         "failed",
@@ -97,6 +97,13 @@ def result_table(results: Sequence[Result], answer: Answer, looks: Mapping[str, 
     if len(results) > 1:
         columns += [f"#lead of {answer.leader}" if answer.leader else "#lead", "beside the leader"]
     return DataTable(columns, rows)
+
+
+_TESTS = {SIGN_TEST: "sign test", T_TEST: "paired t"}
+_REMARKS = {
+    "too few seeds": "too few seeds to decide anything",
+    "too close": "too close: even 1000 seeds would not decide",
+}
 
 
 def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
@@ -111,13 +118,13 @@ def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
             c = found.comparison
             decided = c.verdict is not Verdict.UNDECIDED
             needed = None if decided else c.seeds_to_decide
-            remark = "" if decided or needed is not None else "more than 1000 seeds to decide"
+            remark = _REMARKS.get(c.undecided_because or "", "")
             cells += [
                 Cell(str(c.verdict), "best" if decided else "", found.sentence),
                 Cell(effect_text(c, found.metric)),
                 Cell(significant(c.p_value, 2)),
                 Cell(significant(c.level, 2)),
-                Cell("sign test" if c.test == SIGN_TEST else "paired t"),
+                Cell(_TESTS.get(c.test, "sign flip")),
                 Cell("–" if needed is None else str(needed)),
                 Cell(remark),
             ]
@@ -136,7 +143,8 @@ def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
     corrections = dict.fromkeys(f.correction for f in claims if isinstance(f, Claim))
     caption = (
         f"Paired by seed; corrected by {'; '.join(corrections)}. The level is that of each "
-        "comparison after correction, and the interval is stated at it."
+        "comparison after correction, and the interval is stated at it. Verdicts hold over seeds, "
+        "for this test set and this tuning."
     )
     return DataTable(columns, rows, caption if corrections else "")
 
