@@ -7,7 +7,7 @@ import pytest
 
 from optiscope.report.answers import Answer, answer, effect_text, lead_text
 from optiscope.stats.claims import Claim
-from optiscope.stats.comparison import paired_comparison
+from optiscope.stats.comparison import Assumption, paired_comparison
 from optiscope.stats.refusal import Refusal
 from optiscope.stats.summary import Result
 
@@ -33,7 +33,10 @@ def _result(label: str, values: np.ndarray, metric: str) -> Result:
 
 
 def _answer(
-    values: dict[str, np.ndarray], metric: str = "accuracy", margin: float | None = None
+    values: dict[str, np.ndarray],
+    metric: str = "accuracy",
+    margin: float | None = None,
+    assumption: Assumption = "normal",
 ) -> Answer:
     results = [_result(label, v, metric) for label, v in values.items()]
     claims = []
@@ -43,6 +46,7 @@ def _answer(
             values[b].tolist(),
             margin=margin,
             higher_is_better=metric != "loss",
+            assumption=assumption,
         )
         claims.append(Claim("p", metric, 10, a, b, a, b, comparison, 1, 0.05, "one comparison"))
     return answer("p", results, claims)
@@ -74,7 +78,20 @@ def test_undecided_says_how_many_seeds_would_decide() -> None:
     found = _answer({"a": 0.800 + NOISE, "b": 0.801 - NOISE})
     assert not found.certain
     assert "b has the best mean test accuracy, 80.10 %; undecided against a (about" in found.text
-    assert "seeds would decide)" in found.text
+    assert "more seeds would decide)" in found.text
+
+
+def test_too_few_seeds_and_too_close_are_different_words() -> None:
+    values = {"a": 0.80 + NOISE, "b": 0.90 + NOISE[::-1], "c": 0.85 + NOISE}
+    found = _answer(values, assumption="symmetric")
+    assert not found.certain
+    words = (
+        "undecided against a and c (5 seeds are too few to decide anything: at least 6 are needed"
+    )
+    assert f"{words}, ahead of a and c on every seed)" in found.text
+    even = np.tile([0.001, -0.001], 5)
+    close = _answer({"a": 0.8 + even + 1e-8, "b": np.full(10, 0.8)}, assumption="symmetric")
+    assert "undecided against b (too close: even 1000 seeds would not decide)" in close.text
 
 
 def test_within_the_margin_is_equal() -> None:

@@ -90,11 +90,10 @@ def goal_text(found: GoalResult) -> str:
     if found.verdict in whys:
         return f"{text}: {whys[found.verdict]}."
     if math.isfinite(found.p_value):
-        text += f": p = {significant(found.p_value, 2)}, one-sided"
-        if math.isfinite(found.interval[0]):
-            low, high = (metric_text(end, found.metric) for end in found.interval)
-            share = significant(100 * (1 - 2 * found.level), 4)
-            text += f", {share} % interval {low} to {high}"
+        low, high = (metric_text(end, found.metric) for end in found.interval)
+        share = significant(100 * (1 - found.level), 4)
+        text += f": {share} % interval {low} to {high}, p = {significant(found.p_value, 2)}"
+        text += " by Student's t, if values are normally distributed over seeds"
     if math.isfinite(found.epoch):
         text += f"; the mean is there after {significant(found.epoch)} epochs"
     return f"{text}."
@@ -192,28 +191,28 @@ def _closest(other: str, c: Comparison, metric: str, *, named: bool) -> str:
 
 def _undecided(labels: Sequence[str], comparisons: dict[str, Comparison]) -> str:
     """Comparisons without a verdict: for want of seeds, or because they are too close."""
-    by_reason: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for label in labels:
-        by_reason.setdefault(str(comparisons[label].undecided_because), []).append(label)
-    parts = []
-    if few := by_reason.get("too few seeds"):
-        c = comparisons[few[0]]
+        groups.setdefault(str(comparisons[label].undecided_because), []).append(label)
+    reasons = []
+    if few := groups.get("too few seeds"):
         fewest = max(comparisons[x].fewest_seeds for x in few)
+        text = f"{comparisons[few[0]].pairs} seeds are too few to decide anything"
+        text += f"{_beside(few, labels)}: at least {fewest} are needed"
         ahead = [x for x in few if comparisons[x].wins == comparisons[x].pairs]
-        text = f"undecided against {_named(few)}: {c.pairs} seeds are too few to decide anything, "
-        text += f"at least {fewest} are needed"
-        if ahead:
-            text += f" (ahead of {_named(ahead)} on every seed)"
-        parts.append(text)
-    if more := by_reason.get("more seeds needed"):
+        reasons.append(text + (f", ahead of {_named(ahead)} on every seed" if ahead else ""))
+    if more := groups.get("more seeds needed"):
         needed = [n - comparisons[x].pairs for x in more if (n := comparisons[x].seeds_to_decide)]
-        fewest, most = min(needed), max(needed)
-        seeds = str(fewest) if fewest == most else f"{fewest} to {most}"
-        parts.append(f"undecided against {_named(more)} (about {seeds} more seeds would decide)")
-    if close := by_reason.get("too close"):
-        text = f"too close to tell from {_named(close)} (even 1000 seeds would not decide)"
-        parts.append(text)
-    return "; ".join(parts)
+        low, high = min(needed), max(needed)
+        seeds = str(low) if low == high else f"{low} to {high}"
+        reasons.append(f"about {seeds} more seeds would decide{_beside(more, labels)}")
+    if close := groups.get("too close"):
+        reasons.append(f"too close{_beside(close, labels)}: even 1000 seeds would not decide")
+    return f"undecided against {_named(labels)} ({'; '.join(reasons)})"
+
+
+def _beside(some: Sequence[str], labels: Sequence[str]) -> str:
+    return "" if len(some) == len(labels) else f" against {_named(some)}"
 
 
 def _named(labels: Sequence[str]) -> str:

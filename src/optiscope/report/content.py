@@ -99,6 +99,7 @@ def assemble(
     tuned = {(t.problem, t.algorithm): t for t in tuning_summaries(tables)}
     targets = tuple(target_costs(tables, list(looks)))
     problems = []
+    every_pair = tables.evidence.compare == "all"  # else a shared letter would say too much
     for problem in tables.problems:
         mine = tuple(found[problem, label] for label in looks)
         cost = tuple(spent[problem, label] for label in looks if (problem, label) in spent)
@@ -118,7 +119,7 @@ def assemble(
                     if (found_edges := edges(tables.algorithm(label).space, of_label))
                 },
                 tried=points,
-                letters=_letters(problem, mine, shown),
+                letters=_letters(problem, mine, shown) if every_pair else {},
             )
         )
     return ReportContent(

@@ -1,9 +1,8 @@
 """Whether algorithms reach a figure known from elsewhere, such as a published mean.
 
-A goal is one number, taken as exact; each algorithm's seeds are held against it by the sign-flip
-test, or by Student's t where the study assumes normal values. That an algorithm reaches a goal is
-claimed where its centre is shown to lie beyond it, that it misses it where on the other side: one
-of the two at most can be false, so that each is tested at the whole level, one-sided.
+A goal is one number, taken as exact; each algorithm's seeds are held against it by Student's t.
+Nothing but an assumption says how seeds lie about a number from elsewhere, so that the test's is
+stated: final values are normally distributed over seeds.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from scipy import stats
 
 from optiscope.records import higher_is_better
 from optiscope.stats.curves import curve
-from optiscope.stats.sign_flip import flip_interval, flip_p_value
 from optiscope.stats.study_table import NO_OUTCOME, StudyTables
 from optiscope.stats.summary import Result
 
@@ -52,12 +50,10 @@ class GoalResult:
         algorithm: label.
         metric: that it is a figure of.
         mean: of the algorithm's final values; NaN without any.
-        interval: of the mean at twice the corrected level, so that each end is a bound at it; NaN
-            where there are too few seeds for one.
+        interval: of the mean, at the corrected level.
         level: probability of a false verdict, Bonferroni over all goals, algorithms and, of a study
             that adds seeds until it is decided, stages.
-        p_value: one-sided, of the hypothesis that the centre lies on the other side of the goal
-            than the mean does; NaN below two seeds.
+        p_value: two-sided, of the hypothesis that the mean is the goal; NaN below two seeds.
         verdict: ``reached`` or ``missed`` where the interval leaves the goal out, else
             ``undecided``; ``failed`` where a run failed, ``unfinished`` where one is still to come.
         epoch: first at which the mean over seeds was there; infinite where it never was or curves
@@ -98,21 +94,14 @@ def _compare(tables: StudyTables, goal: Goal, result: Result, level: float) -> G
     values = np.array(list(result.values.values()))
     p_value, interval = math.nan, (math.nan, math.nan)
     if len(values) > 1 and np.ptp(values) > 0:
-        if tables.evidence.assumption == "normal":
-            test = stats.ttest_1samp(values, goal.value)
-            p_value = float(test.pvalue) / 2
-            bounds = test.confidence_interval(1 - 2 * level)
-            interval = (float(bounds.low), float(bounds.high))
-        else:
-            differences = [float(v) for v in values - goal.value]
-            p_value = flip_p_value(differences) / 2
-            centre = flip_interval(differences, 2 * level)
-            if centre is not None:
-                interval = (goal.value + centre[0], goal.value + centre[1])
+        test = stats.ttest_1samp(values, goal.value)
+        p_value = float(test.pvalue)
+        found = test.confidence_interval(1 - level)
+        interval = (float(found.low), float(found.high))
     verdict: _Verdict = "undecided"
     if not result.all_complete:
         verdict = "unfinished" if set(result.failed) <= {*NO_OUTCOME} else "failed"
-    elif p_value <= level:
+    elif p_value < level:
         above = result.mean > goal.value
         verdict = "reached" if above == higher_is_better(result.metric) else "missed"
     epoch = math.inf
