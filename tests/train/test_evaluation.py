@@ -75,8 +75,7 @@ def test_a_model_that_writes_into_its_input_does_not_change_the_data() -> None:
 @pytest.mark.parametrize(
     ("what", "changed"),
     [
-        ("loss", {"loss": nn.functional.cross_entropy}),
-        ("loss", {"loss": lambda outputs, targets: outputs.square()}),
+        ("loss", {"loss": lambda outputs, targets: outputs.square().flatten()[:5]}),
         ("accuracy", {"metric": Metric("accuracy", lambda o, t: (o.argmax(1) == t).sum(), True)}),
     ],
 )

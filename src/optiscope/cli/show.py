@@ -131,7 +131,8 @@ def _walks(
     if problem.parameters != 2:
         raise ValueError(
             f"--trajectory needs a problem with 2 parameters, got {problem.name} with "
-            f"{problem.parameters:,}: choose another, such as textbook_saddle"
+            f"{'another number' if problem.parameters is None else f'{problem.parameters:,}'}: "
+            "choose another, such as textbook_saddle"
         )
     return paths(problem, optimizers, steps, clip)
 

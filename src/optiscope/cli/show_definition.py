@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from optiscope.cli.function_words import meaning_of, name_of
 from optiscope.data import DATASETS, MissingData
@@ -72,7 +73,7 @@ def definition(problem: Problem, splits: Splits | None, missing: str) -> dict[st
         "model": {
             "made_by": name_of(made),
             "meaning": meaning_of(made),
-            "parameters": problem.parameters,
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "frozen": sum(p.numel() for p in model.parameters() if not p.requires_grad),
             "layers": [dataclasses.asdict(row) for row in model_summary(model, inputs)],
         },
@@ -119,14 +120,31 @@ def _data_of(problem: Problem, splits: Splits | None, missing: str) -> dict[str,
             "validation": len(splits.valid),
             "test": len(splits.test),
         },
-        "input_shape": list(batch.inputs.shape[1:]),
-        "input_type": str(batch.inputs.dtype).removeprefix("torch."),
-        "target_shape": list(batch.targets.shape[1:]),
-        "target_type": str(batch.targets.dtype).removeprefix("torch."),
+        "input_shape": _shape_of(batch.inputs),
+        "input_type": _type_of(batch.inputs),
+        "target_shape": _shape_of(batch.targets),
+        "target_type": _type_of(batch.targets),
         "augmentation": name_of(splits.augment) if splits.augment else None,
         "classes": _balance(problem, splits),
     }
     return found
+
+
+def _shape_of(tree: Any) -> Any:
+    """Shape of one sample, for each tensor of a pytree."""
+    if isinstance(tree, torch.Tensor):
+        return list(tree.shape[1:])
+    return tree_map(lambda t: list(t.shape[1:]) if isinstance(t, torch.Tensor) else None, tree)
+
+
+def _type_of(tree: Any) -> Any:
+    """Type of the numbers, for each tensor of a pytree."""
+
+    def word(leaf: Any) -> str:
+        is_tensor = isinstance(leaf, torch.Tensor)
+        return str(leaf.dtype).removeprefix("torch.") if is_tensor else type(leaf).__name__
+
+    return tree_map(word, tree)
 
 
 def _balance(problem: Problem, splits: Splits) -> list[dict[str, Any]] | None:

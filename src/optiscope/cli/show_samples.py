@@ -58,11 +58,16 @@ def image_figure(problem: Problem, splits: Splits) -> Figure:
     chosen = _varied(splits, IN_FIGURE)
     if not _are_images(chosen):
         raise ValueError(
-            f"--figure draws images, got samples of shape {tuple(chosen.inputs.shape[1:])}: add "
+            f"--figure draws images, got samples of shape {_shape_words(chosen)}: add "
             "--spread, or --trajectory for a problem with two parameters"
         )
     images, labels = _arrays(problem, splits, chosen)
     return sample_figure(problem.name, images, labels)
+
+
+def _shape_words(batch: Batch) -> str:
+    inputs = batch.inputs
+    return str(tuple(inputs.shape[1:])) if isinstance(inputs, torch.Tensor) else "several tensors"
 
 
 def _varied(splits: Splits, count: int) -> Batch:
@@ -80,6 +85,8 @@ def _varied(splits: Splits, count: int) -> Batch:
 
 
 def _are_images(batch: Batch) -> bool:
+    if not isinstance(batch.inputs, torch.Tensor):
+        return False
     shape = batch.inputs.shape
     return len(shape) == 4 and shape[1] in (1, 3) and batch.inputs.is_floating_point()
 

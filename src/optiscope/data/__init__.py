@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from optiscope.data.load import load_text as load_text
     from optiscope.data.samples import Augment as Augment
     from optiscope.data.samples import Batch as Batch
+    from optiscope.data.samples import DatasetSamples as DatasetSamples
     from optiscope.data.samples import Samples as Samples
+    from optiscope.data.samples import SamplesError as SamplesError
     from optiscope.data.samples import Splits as Splits
     from optiscope.data.samples import TensorSamples as TensorSamples
     from optiscope.data.samples import TextWindows as TextWindows
+    from optiscope.data.samples import as_samples as as_samples
     from optiscope.data.splits import fixed_split as fixed_split
 
 __getattr__, __dir__, __all__ = lazy.attach(
@@ -74,10 +77,13 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "samples": (
             "Augment",
             "Batch",
+            "DatasetSamples",
             "Samples",
+            "SamplesError",
             "Splits",
             "TensorSamples",
             "TextWindows",
+            "as_samples",
         ),
         "splits": ("fixed_split",),
     },

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from optiscope.data.samples import Splits
+from optiscope.data.samples import Batch, Splits
+from optiscope.errors import shorten
+from optiscope.hints import did_you_mean
 from optiscope.problems.baseline import Baseline
+from optiscope.records.run import FALLING, higher_is_better
 
-__all__ = ["Baseline", "Metric", "ParamGroup", "Problem", "all_parameters", "l2_on_weights"]
+__all__ = [
+    "METRICS",
+    "Baseline",
+    "Metric",
+    "ParamGroup",
+    "Problem",
+    "all_parameters",
+    "l2_on_weights",
+    "logits_of",
+    "own_loss",
+]
 
 ParamGroup = dict[str, Any]
 """``params`` (list of parameters), and optionally ``l2`` (coefficient of 0.5·‖w‖² in the
@@ -40,12 +53,125 @@ class Metric:
     def __post_init__(self) -> None:
         if self.name == "loss":
             raise ValueError("a metric needs a name of its own, got 'loss': that of the loss")
-        if self.higher_is_better == self.name.endswith("loss"):
+        if self.higher_is_better != higher_is_better(self.name):
             should = "rise" if self.higher_is_better else "fall"
             raise ValueError(
-                f"metric {self.name!r} should {should}, but its name says otherwise: "
-                "names of figures that should fall end in 'loss', and no others do"
+                f"metric {self.name!r} should {should}, but its name says otherwise: names of "
+                f"figures that should fall end in {', '.join(map(repr, FALLING))}, and no others do"
             )
+
+    @classmethod
+    def of(cls, metric: Metric | str | Callable[[Any, Any], Tensor]) -> Metric:
+        """A metric by name, or a function ``metric(outputs, targets)`` -> values [B].
+
+        A function's own name says whether it should fall: see ``optiscope.records.run.FALLING``.
+
+        Raises:
+            ValueError: no metric has that name, or the function has none.
+        """
+        if isinstance(metric, Metric):
+            return metric
+        if isinstance(metric, str):
+            if metric not in METRICS:
+                raise ValueError(f"unknown metric {metric!r}: {did_you_mean(metric, METRICS)}")
+            return cls(metric, METRICS[metric], higher_is_better(metric))
+        name = getattr(metric, "__name__", "")
+        if not name.isidentifier():
+            raise ValueError(
+                "expected a metric's name or a function with a name, got "
+                f"{shorten(metric)}: use Metric(name, function, higher_is_better)"
+            )
+        return cls(name, metric, higher_is_better(name))
+
+
+def _over_rest(values: Tensor) -> Tensor:
+    """Mean over all dimensions but the first: [B, ...] -> [B]."""
+    return values if values.ndim < 2 else values.flatten(1).mean(1)
+
+
+def _class_dimension(outputs: Any, targets: Tensor) -> tuple[Tensor, int]:
+    """Logits, and where their classes stand: second for [B, K, ...], last for [B, T, K]."""
+    logits = logits_of(outputs)
+    at_second = logits.ndim > 1 and logits.shape[0] == targets.shape[0]
+    at_second = at_second and logits.shape[2:] == targets.shape[1:]
+    return logits, 1 if at_second else -1
+
+
+def _accuracy(outputs: Any, targets: Tensor) -> Tensor:
+    logits, dimension = _class_dimension(outputs, targets)
+    return _over_rest((logits.argmax(dimension) == targets).to(logits.dtype))
+
+
+def _top5_accuracy(outputs: Any, targets: Tensor) -> Tensor:
+    logits, dimension = _class_dimension(outputs, targets)
+    best = logits.topk(min(5, logits.shape[dimension]), dimension).indices
+    hits = (best == targets.unsqueeze(dimension)).any(dimension)
+    return _over_rest(hits.to(logits.dtype))
+
+
+def _mse(outputs: Any, targets: Tensor) -> Tensor:
+    return _over_rest((_of_shape(outputs, targets) - targets).square())
+
+
+def _mae(outputs: Any, targets: Tensor) -> Tensor:
+    return _over_rest((_of_shape(outputs, targets) - targets).abs())
+
+
+def _of_shape(outputs: Any, targets: Tensor) -> Tensor:
+    values = logits_of(outputs)
+    if values.shape != targets.shape:
+        raise ValueError(
+            f"expected outputs of the targets' shape {tuple(targets.shape)}, got "
+            f"{tuple(values.shape)}: a difference of the two would broadcast"
+        )
+    return values
+
+
+METRICS: Mapping[str, Callable[[Any, Any], Tensor]] = {
+    "accuracy": _accuracy,
+    "top5_accuracy": _top5_accuracy,
+    "mse": _mse,
+    "mae": _mae,
+}
+"""Metrics by name, each [B]: classes in the second dimension, or in the last of sequences."""
+
+
+def logits_of(outputs: Any) -> Tensor:
+    """The tensor to judge: the outputs, or their ``logits`` where they hold several things."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, Mapping):
+        found = outputs.get("logits")
+    else:
+        found = getattr(outputs, "logits", None)
+    if isinstance(found, Tensor):
+        return found
+    raise ValueError(
+        f"expected a tensor or outputs with 'logits', got {type(outputs).__name__}: give a "
+        "function of (outputs, targets) as the metric"
+    )
+
+
+def own_loss(outputs: Any, targets: Any) -> Tensor:
+    """The loss that a model computed itself: ``outputs.loss``, ``outputs["loss"]``, or the first
+    of a tuple; the targets were among its inputs.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(outputs, Mapping):
+        found = outputs.get("loss")
+    elif isinstance(outputs, tuple):
+        found = outputs[0] if outputs else None
+    else:
+        found = getattr(outputs, "loss", None)
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            "a problem without a loss needs a model that returns its own, as outputs.loss: got "
+            f"{type(outputs).__name__}; give the problem a loss or a training_loss, or the data "
+            "set's batches 'labels'"
+        )
+    return found
 
 
 def all_parameters(model: nn.Module) -> list[ParamGroup]:
@@ -69,55 +195,107 @@ def l2_on_weights(coefficient: float) -> Callable[[nn.Module], list[ParamGroup]]
     return groups
 
 
+def _no_model() -> Callable[[], nn.Module]:
+    raise ValueError("a problem needs make_model, a function that builds its model")
+
+
+def _no_data() -> Callable[[Any], Splits]:
+    raise ValueError("a problem needs data, a function of data_dir that returns its Splits")
+
+
 @dataclass(frozen=True)
 class Problem:
     """A model, its loss, its data with fixed splits, a batch size and a horizon in epochs.
 
+    Name, model, loss and data are needed; the rest has defaults that suit a private problem.
+
     Attributes:
-        name: word by which studies name it.
+        name: word by which studies name it; a problem at an import path may leave it out.
         make_model: builds the model with freshly drawn weights from torch's global generator.
-        loss: ``loss(outputs, targets)`` -> per-sample losses [B]; the objective is their mean.
+        loss: ``loss(outputs, targets)`` -> per-sample losses [B], losses [B, ...] of which the mean
+            over a sample is taken, or the batch's mean []; the objective is the mean over samples.
+            By default the model computes its own: it is called with the batch's inputs, by name
+            where these are a dictionary, and returns outputs with a ``loss``.
         data: ``data(data_dir)`` -> splits, the same in every call; ``data_dir`` is None for
             "look where the user's settings say".
         batch_size: samples per training step; an incomplete last batch of an epoch is dropped.
         epochs: horizon.
-        metric: what accuracy is for a classifier; None where only the loss is meaningful.
-        param_groups: parameter groups of a model, for regularization and per-layer settings.
-        dataset: the data's name in ``optiscope data list``.
-        parameters: number of trainable parameters, checked by a test.
+        metric: what accuracy is for a classifier; None where only the loss is meaningful. A name
+            of ``METRICS`` or a function of (outputs, targets) is made a `Metric`.
+        dataset: the data's name in ``optiscope data list``; empty for data of one's own.
+        parameters: number of trainable parameters, checked by `ProblemConformance`; None where it
+            is not stated.
         source: where architecture and setting come from.
         licence: licence of the data.
+        param_groups: parameter groups of a model, for regularization and per-layer settings.
         version: raised whenever a change alters results; part of every trial's hash.
         first_loss: mean loss at initialisation, where it can be derived (else None).
         baselines: published tuned results.
         notes: differences from the source, in words.
+        tags: words to list it by.
+        training_loss: ``training_loss(model, batch)`` -> losses as for ``loss``: replaces the
+            forward pass and the loss in training, and in evaluation where no ``loss`` is given.
+
+    Raises:
+        ValueError: a value that cannot be.
     """
 
-    name: str
-    make_model: Callable[[], nn.Module]
-    loss: Callable[[Any, Tensor], Tensor]
-    data: Callable[[Any], Splits]
-    batch_size: int
-    epochs: int
-    metric: Metric | None
-    dataset: str
-    parameters: int
-    source: str
-    licence: str
+    name: str = ""
+    make_model: Callable[[], nn.Module] = field(default_factory=_no_model)
+    loss: Callable[[Any, Any], Tensor] = own_loss
+    data: Callable[[Any], Splits] = field(default_factory=_no_data)
+    batch_size: int = 32
+    epochs: int = 10
+    metric: Metric | None = None
+    dataset: str = ""
+    parameters: int | None = None
+    source: str = ""
+    licence: str = ""
     param_groups: Callable[[nn.Module], list[ParamGroup]] = all_parameters
     version: int = 1
     first_loss: float | None = None
     baselines: Sequence[Baseline] = ()
     notes: str = ""
     tags: Iterable[str] = field(default=())
+    training_loss: Callable[[nn.Module, Batch], Tensor] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("make_model", "data"):
+            if not callable(getattr(self, name)):
+                raise ValueError(
+                    f"{name} of problem {self.name!r} must be a function, got "
+                    f"{shorten(getattr(self, name))}"
+                )
         for name in ("batch_size", "epochs", "parameters"):
             value = getattr(self, name)
+            if name == "parameters" and value is None:
+                continue
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
                     f"{name} of problem {self.name!r} must be a positive integer, got {value!r}"
                 )
+        if self.metric is not None:
+            object.__setattr__(self, "metric", Metric.of(self.metric))
+        declared: Any = self.loss
+        if declared is None:  # says what the default says
+            object.__setattr__(self, "loss", own_loss)
+        if getattr(self.loss, "reduction", "mean") == "sum":
+            raise ValueError(
+                f"loss of problem {self.name!r} must be a mean or one value per sample, got "
+                "reduction='sum': use 'none' or 'mean'"
+            )
+
+    def outputs(self, model: nn.Module, inputs: Any) -> Any:
+        """What the model makes of a batch's inputs."""
+        if self.loss is own_loss and isinstance(inputs, Mapping):
+            return model(**inputs)
+        return model(inputs)
+
+    def losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Losses of a training batch: [B], or the batch's mean []."""
+        if self.training_loss is not None:
+            return self.training_loss(model, batch)
+        return self.loss(self.outputs(model, batch.inputs), batch.targets)
 
 
 def regularization(groups: Sequence[ParamGroup]) -> Tensor | None:

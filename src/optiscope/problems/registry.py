@@ -6,9 +6,10 @@ torch is imported only when a problem is made, so that listing stays fast.
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optiscope.errors import OptiscopeError, is_ctrl_c
+from optiscope.errors import OptiscopeError, is_ctrl_c, shorten
 from optiscope.hints import did_you_mean
 from optiscope.problems.catalogue import ENTRIES, Entry
 
@@ -37,11 +38,22 @@ def get(name: str) -> Problem:
 
     Args:
         name: one of `names`, or ``my_package.my_module:my_problem``, where ``my_problem`` is a
-            `Problem` or a function without arguments that returns one.
+            `Problem` or a function without arguments that returns one. ``@5000`` after either
+            leaves that many training samples, the same ones in every trial.
 
     Raises:
         UnknownProblemError: nothing of that name; the message names the nearest ones.
     """
+    whole, at, count = name.rpartition("@")
+    if at and whole:
+        if not count.isascii() or not count.isdigit() or not 0 < len(count) < 16 or int(count) < 1:
+            raise UnknownProblemError(
+                f"expected a number of training samples after @ in {shorten(name)}, got "
+                f"{shorten(count)}"
+            )
+        from optiscope.problems.subset import with_fewer_samples
+
+        return with_fewer_samples(get(whole), int(count))
     if ":" in name:
         return _imported(name)
     for entry in ENTRIES:
@@ -92,7 +104,7 @@ def _imported(path: str) -> Problem:
             f"expected {path!r} to be an optiscope.problems.Problem or a function that returns "
             f"one, got {type(found).__name__}: see docs/problems.md"
         )
-    return found
+    return found if found.name else replace(found, name=attribute)
 
 
 def _from_there(path: str, expected: str, error: BaseException) -> str:

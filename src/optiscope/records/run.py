@@ -159,9 +159,13 @@ class Run:
         )
 
 
+FALLING = ("loss", "error", "mae", "mse", "perplexity")
+"""Ends of the names of figures that should fall; all others should rise."""
+
+
 def higher_is_better(metric: str) -> bool:
-    """Whether a larger value is better: False for what ends in ``loss``, whatever the split."""
-    return not metric.endswith("loss")
+    """Whether a larger value is better: False for what ends in a word of ``FALLING``."""
+    return not metric.endswith(FALLING)
 
 
 def summarise(metrics: Sequence[Measurement]) -> tuple[dict[str, float], dict[str, float]]:

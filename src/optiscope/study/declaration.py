@@ -155,12 +155,27 @@ class GoalTable(_Table):
     meaning: Annotated[str, Field(min_length=1)]
 
 
+def _problem_word(value: Any) -> Any:
+    """``{name = "mnist_mlp", train = 5000}`` as ``mnist_mlp@5000``; a string as it is."""
+    if not isinstance(value, dict):
+        return value
+    table = SubsetTable.model_validate(value)
+    return f"{table.name}@{table.train}"
+
+
+class SubsetTable(_Table):
+    """``{name = "mnist_mlp", train = 5000}``: a problem with fewer training samples."""
+
+    name: str
+    train: Annotated[int, Field(ge=1)]
+
+
 class Declaration(_Table):
     """A study as its author wrote it."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     question: str
-    problems: Annotated[list[str], Field(min_length=1)]
+    problems: Annotated[list[Annotated[str, BeforeValidator(_problem_word)]], Field(min_length=1)]
     algorithms: Annotated[list[AlgorithmTable], Field(min_length=1)]
     seeds: Seeds
     epochs: CountPerProblem | None = None

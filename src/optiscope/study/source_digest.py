@@ -37,7 +37,7 @@ def source_digest(path: str) -> str | None:
     """
     if ":" not in path:
         return None
-    module_name, _, attribute = path.partition(":")
+    module_name, _, attribute = path.partition("@")[0].partition(":")
     found = getattr(importlib.import_module(module_name), attribute, None)
     if path not in _DIGESTS or _DIGESTS[path][0] is not found:  # the latter: loaded anew
         _DIGESTS[path] = (found, _digest(module_name, attribute, found))
@@ -46,7 +46,7 @@ def source_digest(path: str) -> str | None:
 
 def in_a_file(path: str) -> bool:
     """Whether what an import path names is defined in a file of its module's own."""
-    module_name, _, attribute = path.partition(":")
+    module_name, _, attribute = path.partition("@")[0].partition(":")
     module = sys.modules.get(module_name)
     return getattr(module, "__file__", None) is not None and "<locals>" not in attribute
 
@@ -75,7 +75,7 @@ def digests_on_disk(path: str) -> frozenset[str]:
     Returns:
         Empty where :func:`source_digest` gives None, or the file is not found.
     """
-    module_name, colon, attribute = path.partition(":")
+    module_name, colon, attribute = path.partition("@")[0].partition(":")
     if not colon:
         return frozenset()
     digests: set[str] = set()

@@ -7,6 +7,7 @@ import re
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,13 +99,16 @@ def flushes_denormals() -> bool:
     return bool(smallest * 0.5 == 0)
 
 
-def in_fast_layout(inputs: Tensor) -> Tensor:
+def in_fast_layout(inputs: Any) -> Any:
     """``inputs``, images [B, C, H, W] on the CPU with the channels last in memory.
 
     Torch's convolutions keep the layout of their input, so that this alone puts a whole network
-    into the one that its CPU kernels like; values and shapes are the same. Other inputs, and those
-    on a GPU, where single precision prefers the usual order, come back as they are.
+    into the one that its CPU kernels like; values and shapes are the same. Other inputs, also
+    several at once, and those on a GPU, where single precision prefers the usual order, come back
+    as they are.
     """
-    if inputs.dim() != 4 or inputs.device.type != "cpu" or not inputs.is_floating_point():
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4:
+        return inputs
+    if inputs.device.type != "cpu" or not inputs.is_floating_point():
         return inputs
     return inputs.to(memory_format=torch.channels_last)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optiscope.data.samples import Samples, TensorSamples
+from optiscope.data.samples import Batch, Samples, TensorSamples
 from optiscope.hints import did_you_mean
-from optiscope.problems.problem import Problem
+from optiscope.problems.problem import Problem, own_loss
 from optiscope.train.device import in_fast_layout
 
 __all__ = ["check_watched", "evaluate", "validation_figures"]
@@ -29,43 +29,80 @@ def evaluate(
     regularization term.
 
     Raises:
-        ValueError: the problem's loss or metric is not one value per sample.
+        ValueError: the problem's loss is neither a mean nor one value per sample, or its metric
+            is not one value per sample.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     totals = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
     if problem.metric is not None:
         totals[problem.metric.name] = torch.zeros((), dtype=torch.float64, device=device)
-    for inputs, targets in _batches(samples, device):
-        outputs, count = model(in_fast_layout(inputs)), len(inputs)
-        losses = problem.loss(outputs, targets)
-        totals["loss"] += _of_each(losses, count, f"the loss of {problem.name}").sum()
+    for count, batch in _batches(samples, device):
+        losses, outputs = _evaluated(problem, model, batch)
+        what = f"the loss of {problem.name}"
+        if losses.ndim == 0:
+            _refuse_sum(problem, outputs, batch, losses, what)
+            totals["loss"] += count * losses.double()
+        else:
+            totals["loss"] += _of_each(losses, count, what).sum()
         if problem.metric is not None:
-            name, values = problem.metric.name, problem.metric.compute(outputs, targets)
-            totals[name] += _of_each(values, count, f"the {name} of {problem.name}").sum()
+            name, values = problem.metric.name, problem.metric.compute(outputs, batch.targets)
+            what = f"the {name} of {problem.name}"
+            totals[name] += _of_each(values, count, what).sum()
     for module, training in modes:
         module.training = training
     return {name: total.item() / len(samples) for name, total in totals.items()}
 
 
+def _evaluated(problem: Problem, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
+    """Losses of a batch, [B, ...] or [], and outputs where there is a metric to judge them."""
+    if problem.loss is own_loss and problem.training_loss is not None:
+        losses = problem.training_loss(model, batch)
+        judged = problem.metric is not None
+        return losses, problem.outputs(model, batch.inputs) if judged else None
+    outputs = problem.outputs(model, batch.inputs)
+    return problem.loss(outputs, batch.targets), outputs
+
+
+def _refuse_sum(problem: Problem, outputs: Any, batch: Batch, loss: Tensor, what: str) -> None:
+    """Refuse a scalar that doubles when every sample is given twice: a sum is no mean.
+
+    Raises:
+        ValueError: it does.
+    """
+    if problem.loss is own_loss or not all(
+        isinstance(t, Tensor) and t.ndim for t in (outputs, batch.targets)
+    ):
+        return
+    twice = problem.loss(torch.cat([outputs] * 2), torch.cat([batch.targets] * 2))
+    if loss.abs() > 0 and bool((twice - 2 * loss).abs() < 0.1 * loss.abs()):
+        raise ValueError(
+            f"{what} must be a mean or one value per sample, got a sum over the batch: use "
+            "reduction='none' or 'mean'"
+        )
+
+
 def _of_each(values: Tensor, count: int, what: str) -> Tensor:
-    """``values`` [B] in float64, one for each of ``count`` samples."""
-    if values.shape != (count,):
+    """``values`` [B, ...] in float64, meaned over all but the first dimension: [B]."""
+    if values.ndim == 0 or len(values) != count:
         raise ValueError(
             f"{what} must be one value per sample, shape ({count},), got {tuple(values.shape)}: "
-            "use reduction='none' and take the mean over all other dimensions"
+            "use reduction='none'"
         )
-    return values.double()
+    return values.double() if values.ndim == 1 else values.double().flatten(1).mean(1)
 
 
-def _batches(samples: Samples, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """All samples in order, as copies: a model may write into its input."""
-    if isinstance(samples, TensorSamples):
+def _batches(samples: Samples, device: torch.device) -> Iterator[tuple[int, Batch]]:
+    """All samples in order, each batch with its size; as copies: a model may write into them."""
+    simple = isinstance(samples, TensorSamples) and isinstance(samples.inputs, Tensor)
+    if isinstance(samples, TensorSamples) and simple and isinstance(samples.targets, Tensor):
         inputs, targets = (t.split(EVALUATION_BATCH) for t in (samples.inputs, samples.targets))
-        yield from ((x.clone(), y.clone()) for x, y in zip(inputs, targets, strict=True))
+        for x, y in zip(inputs, targets, strict=True):
+            yield len(x), Batch(in_fast_layout(x.clone()), y.clone())
         return
     for indices in torch.arange(len(samples), device=device).split(EVALUATION_BATCH):
-        yield samples.select(indices)
+        batch = samples.select(indices)
+        yield len(indices), Batch(in_fast_layout(batch.inputs), batch.targets)
 
 
 def validation_figures(problem: Problem) -> list[str]:

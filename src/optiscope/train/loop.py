@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optiscope.data.samples import Batch, Splits
+from optiscope.data.samples import Batch, Splits, batches
 from optiscope.errors import OptiscopeError
 from optiscope.monitor.instrument import (
     EndRun,
@@ -362,9 +362,9 @@ class Training:
         """One pass over the training data, or its first ``at_most`` steps; raises EndRun."""
         size = self.trial.batch_size
         order = torch.randperm(len(self.splits.train), generator=self.random.order)
-        batches = order[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)[:at_most]
-        for indices in batches.to(self.device):
-            inputs, targets = self.splits.train.select(indices)
+        steps = order[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)[:at_most]
+        train, workers = self.splits.train, self.random.augmentation
+        for inputs, targets in batches(train, steps.to(self.device), workers):
             if self.splits.augment is not None:
                 inputs = self.splits.augment(inputs, self.random.augmentation)
             batch = Batch(in_fast_layout(inputs), targets)

@@ -64,7 +64,7 @@ class TrainingStep:
             if self.closure_driven:
                 self.clock.mark("optimizer")
             self.optimizer.zero_grad()
-            loss = self.problem.loss(self.model(batch.inputs), batch.targets).mean()
+            loss = self.problem.losses(self.model, batch).mean()
             penalty = regularization(self.groups)
             objective = loss if penalty is None else loss + penalty
             objective.backward()
