@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from optiscope import lazy
 
 if TYPE_CHECKING:
+    from optiscope.doctor.check import check as check
     from optiscope.doctor.finding import Finding as Finding
     from optiscope.doctor.watching import Watch as Watch
     from optiscope.doctor.watching import watch as watch
@@ -38,6 +39,7 @@ _public_name, __dir__, __all__ = lazy.attach(
         "optiscope.doctor.finding": ("Finding",),
         "optiscope.doctor.watching": ("Watch", "watch"),
         "optiscope.objective.risk": ("EmpiricalRisk",),
+        "optiscope.doctor.check": ("check",),
         "optiscope.optim": (
             "AdaptiveSGD",
             "Lark",

@@ -17,6 +17,7 @@ __all__ = ["ExitCode", "main", "root"]
 COMMANDS = {
     "list": ("listing", "List problems, optimizers or studies."),
     "show": ("show", "Show a problem: definition, samples, layers, signals at the start."),
+    "check": ("check", "Check model, loss, optimizer and data before training."),
     "run": ("single", "Train one problem with one optimizer and print what happened."),
     "bench": ("bench", "Run a study: tune, train on fresh seeds, write the report."),
     "status": ("status", "Show how far a study is."),
@@ -35,7 +36,8 @@ EPILOG = """\b
 Exit status:
   0    done
   1    the run diverged, crashed or timed out (optiscope run), worker processes cannot start,
-       a check failed (data verify), or a claim is not supported
+       a check failed (data verify), findings of severity error (check), or a claim is not
+       supported
   2    wrong usage: an unknown name, a bad value, a study that cannot be run as declared
   3    a data set is missing, damaged or cannot be downloaded
   4    a folder cannot be written or read

@@ -1,0 +1,264 @@
+"""Check a model, a loss and data before training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optiscope.doctor.checks import (
+    augmented,
+    forward,
+    parameters,
+    pipeline,
+    samples,
+    splits,
+    training,
+)
+from optiscope.doctor.context import Check, Context, Picture, Skipped
+from optiscope.doctor.finding import SEVERITIES, Finding
+from optiscope.doctor.probe import Probe
+from optiscope.doctor.unchanged import unchanged
+from optiscope.doctor.user_data import DataMisuse, splits_from
+
+__all__ = ["CHECKS", "CheckReport", "Outcome", "check"]
+
+CHECKS: Mapping[str, Check] = MappingProxyType(
+    {
+        "parameters and optimizer": parameters.ownership,
+        "modes": forward.modes,
+        "inputs": samples.inputs,
+        "first batch": forward.first_batch,
+        "samples mix": forward.mixing,
+        "gradients": parameters.gradients,
+        "class balance": samples.class_balance,
+        "same preprocessing": samples.same_preprocessing,
+        "order": pipeline.order,
+        "worker seeds": pipeline.worker_seeds,
+        "overfit a batch": training.overfit,
+        "labels and neighbors": samples.labels_and_neighbors,
+        "augmentation": augmented.augmentation,
+        "overlap of splits": splits.overlap,
+        "speed of data": pipeline.speed,
+    }
+)
+"""Checks by name, in the order they run: the cheap and certain ones first."""
+
+ORDER = ("ownership", "inputs", "labels", "overlap", "augmentation", "loss_form", "modes")
+"""Families whose findings come first among those of one severity: causes before symptoms."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one check: how long it took, or why it was left out."""
+
+    check: str
+    findings: int
+    seconds: float
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found. True where nothing is of severity error.
+
+    ``findings`` are in order: errors first, causes before what they explain. ``outcomes`` has a row
+    per check, ``measured`` the numbers, ``pictures`` what a person should look at.
+    """
+
+    findings: tuple[Finding, ...]
+    outcomes: tuple[Outcome, ...]
+    measured: Mapping[str, float]
+    pictures: tuple[Picture, ...] = field(repr=False)
+    seconds: float
+
+    def __bool__(self) -> bool:
+        return all(f.severity != "error" for f in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without the pictures."""
+        return {
+            "clean": bool(self),
+            "findings": [f.to_dict() for f in self.findings],
+            "checks": [
+                {
+                    "check": o.check,
+                    "findings": o.findings,
+                    "seconds": round(o.seconds, 3),
+                    "skipped": o.skipped,
+                }
+                for o in self.outcomes
+            ],
+            "measured": dict(self.measured),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def table(self) -> str:
+        """The findings and the checks as text."""
+        lines = [self.verdict(), ""]
+        for f in self.findings:
+            place = f" [{', '.join(f.where[:3])}]" if f.where else ""
+            lines.append(f"{f.severity:<8} {f.rule}{place}")
+            lines.append(f"         {f.sentence}")
+            if f.remedy:
+                lines.append(f"         -> {f.remedy}")
+            if f.explained_by:
+                lines.append(f"         (explained by {f.explained_by})")
+        if self.findings:
+            lines.append("")
+        width = max((len(o.check) for o in self.outcomes), default=0)
+        for o in self.outcomes:
+            words = o.skipped and f"left out: {o.skipped}"
+            words = words or (f"{o.findings} found" if o.findings else "clean")
+            lines.append(f"{o.check:<{width}}  {o.seconds:6.2f} s  {words}")
+        return "\n".join(lines)
+
+    def verdict(self) -> str:
+        """One line."""
+        counts = {s: sum(f.severity == s for f in self.findings) for s in reversed(SEVERITIES)}
+        words = [f"{n} {s}{'s' if n != 1 else ''}" for s, n in counts.items() if n]
+        found = ", ".join(words) or "nothing found"
+        made = sum(not o.skipped for o in self.outcomes)
+        return f"{found} ({made} of {len(self.outcomes)} checks made, {self.seconds:.1f} s)"
+
+    __str__ = table
+
+    def _repr_html_(self) -> str:
+        from optiscope.doctor.check_page import body
+
+        return body(self)
+
+    def page(self, path: str | Path) -> Path:
+        """Write one self-contained page and return its path."""
+        from optiscope.doctor.check_page import page
+
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page(self), encoding="utf-8")
+        return target
+
+
+def check(
+    model: nn.Module,
+    loss: Callable[..., Any],
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    train: Any,
+    valid: Any = None,
+    test: Any = None,
+    augment: Callable[..., Any] | None = None,
+    seconds: float = 30.0,
+    seed: int = 0,
+) -> CheckReport:
+    """Look for faults in model, loss, optimizer and data before training.
+
+    Nothing is changed: model, optimizer, data and generators are as before, also after an error.
+
+    Args:
+        model: maps a batch of inputs to what ``loss`` takes first.
+        loss: called as ``loss(output, targets)``; a module or a function.
+        optimizer: if built already.
+        train: a pair (inputs [N, ...], targets [N, ...]) of tensors or arrays, a torch ``Dataset``
+            or ``DataLoader`` of such pairs, a list of batches, samples of this package, or its
+            ``Splits`` (then ``valid``, ``test`` and ``augment`` come from there).
+        valid: validation data, likewise.
+        test: test data, likewise.
+        augment: random transformation of training inputs: of a batch or of one sample, with or
+            without a ``torch.Generator`` as second argument.
+        seconds: about how long it may take.
+        seed: of everything drawn here.
+
+    Raises:
+        DataMisuse: an argument is of a kind that cannot be checked.
+    """
+    if not isinstance(model, nn.Module):
+        raise DataMisuse(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if not callable(loss):
+        raise DataMisuse(f"loss: expected a function or module, got {type(loss).__name__}")
+    lazy = [n for n, p in model.named_parameters() if isinstance(p, nn.UninitializedParameter)]
+    if lazy:
+        raise DataMisuse(f"{lazy[0]} has no shape yet: run the model on one batch, then check it")
+    if augment is None and all(hasattr(train, n) for n in ("train", "valid", "test")):
+        augment = getattr(train, "augment", None)
+    data = splits_from(train, valid, test)
+    start = time.perf_counter()
+    holders = [s.loader for s in data.values()] + [s.dataset for s in data.values()]
+    with unchanged(model, loss, train, valid, test, augment, *holders):
+        torch.manual_seed(seed)
+        context = Context(Probe(model, loss), loss, optimizer, data, augment, seconds, seed)
+        findings, outcomes = _run(context)
+    report = CheckReport(
+        tuple(_ordered(findings)),
+        tuple(outcomes),
+        MappingProxyType(dict(context.measured)),
+        tuple(context.pictures),
+        time.perf_counter() - start,
+    )
+    return report
+
+
+def _run(context: Context) -> tuple[list[Finding], list[Outcome]]:
+    findings: list[Finding] = []
+    outcomes: list[Outcome] = []
+    broken = False
+    for name, run in CHECKS.items():
+        began = time.perf_counter()
+        if broken and name in ("samples mix", "gradients", "overfit a batch", "speed of data"):
+            outcomes.append(Outcome(name, 0, 0.0, "the first batch does not go through"))
+            continue
+        if context.left <= 0 and name in ("augmentation", "speed of data"):
+            outcomes.append(Outcome(name, 0, 0.0, "no time was left: pass seconds="))
+            continue
+        try:
+            found = run(context)
+        except Skipped as reason:
+            outcomes.append(Outcome(name, 0, time.perf_counter() - began, str(reason)))
+            continue
+        except DataMisuse:
+            raise
+        except Exception as error:  # a check that fails says so and spoils no other
+            words = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            outcomes.append(Outcome(name, 0, time.perf_counter() - began, words))
+            continue
+        if name == "first batch":
+            broken = any(f.rule in ("forward_fails", "loss_fails") for f in found)
+            _pictures(context)
+        findings += found
+        outcomes.append(Outcome(name, len(found), time.perf_counter() - began))
+    return findings, outcomes
+
+
+def _pictures(context: Context) -> None:
+    """The first training samples as the network gets them, with their targets."""
+    inputs, targets = context.few(12)
+    if not isinstance(inputs, Tensor):
+        return
+    captions = [""] * len(inputs)
+    if isinstance(targets, Tensor) and targets.ndim == 1:
+        captions = [f"target {t:.4g}" for t in targets.tolist()]
+    context.show("Samples as the network gets them", list(inputs), captions)
+
+
+def _ordered(findings: list[Finding]) -> list[Finding]:
+    """Errors first; among equals causes first; symptoms name their cause."""
+    present = {f.rule: f for f in findings}
+    explained = {}
+    for finding in findings:
+        for symptom in finding.explains:
+            if symptom in present and symptom not in explained:
+                explained[symptom] = finding.rule
+    findings = [
+        replace(f, explained_by=explained[f.rule]) if f.rule in explained else f for f in findings
+    ]
+
+    def key(finding: Finding) -> tuple[int, bool, int]:
+        family = ORDER.index(finding.family) if finding.family in ORDER else len(ORDER)
+        return -SEVERITIES.index(finding.severity), finding.explained_by is not None, family
+
+    return sorted(findings, key=key)

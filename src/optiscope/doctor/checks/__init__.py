@@ -1,0 +1,1 @@
+"""Checks before training, a family in each file."""
