@@ -167,34 +167,38 @@ def near_overlap(
         return None
     generator = torch.Generator().manual_seed(seed)
     references, places = _distinct(references, most_references, generator)
+    if is_image(queries) and queries.ndim == 3:
+        queries, references = queries[:, None], references[:, None]
     known = _Known(references)
+    ways = (False, True) if is_image(queries) else (False,)
     began = time.process_time()
-    trial = min(64, len(references))
-    _scores(references[:trial], known, known.known, references)
-    each = (
-        (time.process_time() - began) / trial / torch.get_num_threads()
-    )  # the baselines together cost as much again
-    most_queries = max(250, min(most_queries, int(seconds / (2 * each))))
+    trial = min(32, len(references))
+    for aligned in ways:
+        _scores(references[:trial], known, known.known, references, aligned=aligned)
+    each = (time.process_time() - began) / trial / torch.get_num_threads()
+    most_queries = max(250, min(most_queries, int(seconds / (2 * each))))  # baselines cost as much
     chosen = torch.randperm(len(queries), generator=generator)[:most_queries]
-    picked = queries[chosen]
-    scores, nearest_place, kind = _scores(picked, known, known.known, references)
     own = torch.randperm(len(references), generator=generator)[: most_queries // 2]
-    baseline, _, _ = _scores(references[own], known, known.known, references, own)
-    baselines = [baseline]
     inside, _ = _distinct(queries, most_references, generator)
-    if len(inside) >= 3 * NEIGHBOR:
-        mine = torch.randperm(len(inside), generator=generator)[: most_queries // 2]
-        within, _, _ = _scores(inside[mine], known, known.of(inside), inside, mine)
-        baselines.append(within)
-    best: tuple[float, float, float, float] | None = None
-    for limit in LIMITS:
-        hits = int((scores < limit).sum())
-        rate = min(_chance(b, limit) for b in baselines)
-        z = float(norm.isf(max(binom.sf(hits - 1, len(scores), rate), 1e-300))) if hits else 0.0
-        if best is None or z > best[0]:
-            best = (z, hits / len(scores), rate, limit)
+    mine = torch.randperm(len(inside), generator=generator)[: most_queries // 2]
+    best: tuple[float, float, float, float, tuple[Tensor, Tensor, Tensor]] | None = None
+    for aligned in ways:
+        result = _scores(queries[chosen], known, known.known, references, aligned=aligned)
+        baselines = [
+            _scores(references[own], known, known.known, references, own, aligned=aligned)[0]
+        ]
+        if len(inside) >= 3 * NEIGHBOR:
+            within = known.of(inside)
+            baselines.append(_scores(inside[mine], known, within, inside, mine, aligned=aligned)[0])
+        for limit in LIMITS:
+            hits = int((result[0] < limit).sum())
+            rate = min(_chance(b, limit) for b in baselines)
+            tail = max(float(binom.sf(hits - 1, len(chosen), rate)), 1e-300)
+            z = float(norm.isf(tail)) if hits else 0.0
+            if best is None or z > best[0]:
+                best = (z, hits / len(chosen), rate, limit, result)
     assert best is not None
-    z, share, rate, limit = best
+    z, share, rate, limit, (scores, nearest_place, kind) = best
     hit = (scores < limit).nonzero().flatten()
     hit = hit[scores[hit].argsort()][:12]
     pairs = torch.stack([chosen[hit], places[nearest_place[hit]]], 1)
@@ -278,9 +282,12 @@ def _scores(
     features: dict[bool, Tensor],
     references: Tensor,
     drop: Tensor | None = None,
+    *,
+    aligned: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Score, place of the nearest reference and kind of variant for each query [q].
 
+    Scores are of features, which damp noise, or of images ``aligned`` by their best shift.
     ``drop`` [q] are places of the queries among the references: not compared with themselves.
     """
     count = min(NEIGHBOR + 1, len(references))
@@ -290,8 +297,10 @@ def _scores(
     for number, spectral, changed in _variants(queries):
         asked = _spectrum(changed) if spectral else changed
         values, places = nearest(known.maps[spectral](asked), features[spectral], count)
-        if is_image(queries):
+        if aligned:
             values = _aligned(changed, references, places)
+        elif spectral:
+            continue
         if drop is not None:
             values = torch.where(places == drop[:, None], torch.inf, values)
         least = values.min(1)
@@ -323,16 +332,50 @@ def _aligned(images: Tensor, references: Tensor, places: Tensor) -> Tensor:
         a = torch.fft.rfft2(_blurred(some))[:, None]
         b = torch.fft.rfft2(_blurred(references[near.flatten()])).unflatten(0, near.shape)
         together = torch.fft.irfft2((a * b.conj()).sum(2), s=(height, width))
-        best = torch.where(allowed, together, -torch.inf).flatten(2).amax(2)
-        rows.append((2 - 2 * best).clamp_min(0).sqrt())
+        shift = torch.where(allowed, together, -torch.inf).flatten(2).argmax(2)
+        rows.append(_where_they_overlap(some, references, near, shift))
     return torch.cat(rows)
 
 
-def _blurred(images: Tensor) -> Tensor:
-    """Images [n, C, H, W] of mean 0 and norm 1, each pixel averaged with three neighbors."""
-    x = images.float() if images.ndim == 4 else images.float()[:, None]
+def _where_they_overlap(
+    images: Tensor, references: Tensor, places: Tensor, shift: Tensor
+) -> Tensor:
+    """Distances [q, k] over the pixels that an image and a reference share after a shift [q, k]."""
+    height, width = images.shape[-2:]
+    down, right = shift // width, shift % width
+    down = torch.where(down > height // 2, down - height, down)
+    right = torch.where(right > width // 2, right - width, right)
+    i = torch.arange(height) - down[..., None]
+    j = torch.arange(width) - right[..., None]
+    inside = ((i >= 0) & (i < height))[..., :, None] & ((j >= 0) & (j < width))[..., None, :]
+    x = _smooth(references)[places] if len(references) < 2048 else _smooth(references[places])
+    x = x.gather(-2, (i % height)[:, :, None, :, None].expand(*x.shape))
+    x = x.gather(-1, (j % width)[:, :, None, None, :].expand(*x.shape))
+    mask = inside[:, :, None].float()
+    a, b = (_standard(t, mask) for t in (_smooth(images)[:, None] * torch.ones_like(mask), x))
+    correlation = (a * b).flatten(2).sum(2)
+    return (2 - 2 * correlation).clamp_min(0).sqrt()
+
+
+def _standard(images: Tensor, mask: Tensor) -> Tensor:
+    """Images of mean 0 and norm 1 over the pixels of a mask."""
+    count = mask.flatten(2).sum(2) * images.shape[2]
+    mean = (images * mask).flatten(2).sum(2) / count
+    centered = (images - mean[:, :, None, None, None]) * mask
+    length: Tensor = centered.flatten(2).norm(dim=2).clamp_min(1e-9)
+    return centered / length[:, :, None, None, None]
+
+
+def _smooth(images: Tensor) -> Tensor:
+    """Images [..., C, H, W], each pixel averaged with three neighbors."""
+    x = images.float()
     x = (x + x.roll(1, -1)) / 2
-    x = (x + x.roll(1, -2)) / 2
+    return (x + x.roll(1, -2)) / 2
+
+
+def _blurred(images: Tensor) -> Tensor:
+    """Smooth images [n, C, H, W] of mean 0 and norm 1."""
+    x = _smooth(images)
     x = x - x.mean((1, 2, 3), keepdim=True)
     length: Tensor = x.flatten(1).norm(dim=1).clamp_min(1e-9)
     return x / length[:, None, None, None]
