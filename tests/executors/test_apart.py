@@ -45,12 +45,12 @@ def test_an_error_that_cannot_travel_comes_back_in_words() -> None:
 @pytest.mark.parametrize(
     ("act", "words"),
     [
-        (lambda begin: os.kill(os.getpid(), signal.SIGSEGV), r"was killed \(SIGSEGV\)"),
+        (lambda begin: os.kill(os.getpid(), signal.SIGXCPU), r"was killed \(SIGXCPU\)"),
         (lambda begin: os.kill(os.getpid(), signal.SIGKILL), r"\(SIGKILL: out of memory\?\)"),
         (lambda begin: os._exit(0), r"ended by itself \(exit status 0\)"),
         (lambda begin: os._exit(3), r"ended by itself \(exit status 3\)"),
     ],
-    ids=["segv", "kill", "exit 0", "exit 3"],
+    ids=["xcpu", "kill", "exit 0", "exit 3"],
 )
 def test_a_death_has_a_name(act: Callable[[Callable[[], None]], object], words: str) -> None:
     with pytest.raises(ChildDied, match=words):

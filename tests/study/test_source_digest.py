@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -195,3 +196,69 @@ def test_code_on_disk_has_the_digest_that_importing_it_gave(
     write(2)
     assert digests_on_disk(f"{name}:make")
     assert imported not in digests_on_disk(f"{name}:make")
+
+
+HELPERS = {
+    "from": ("from help_{n} import f", "f(lr)"),
+    "import": ("import help_{n}", "help_{n}.f(lr)"),
+    "as": ("import help_{n} as h", "h.f(lr)"),
+    "star": ("from help_{n} import *", "f(lr)"),
+    "guarded": ("try:\n    from help_{n} import f\nexcept ImportError:\n    f = None", "f(lr)"),
+    "inside": ("", "__import__('help_{n}').f(lr)"),
+    "by name": ("import importlib", "importlib.import_module('help_{n}').f(lr)"),
+    "package": ("from pack_{n} import f", "f(lr)"),
+    "module of a package": ("import pack_{n}.inner", "pack_{n}.inner.f(lr)"),
+    "name of a package": ("from pack_{n} import inner", "inner.f(lr)"),
+}
+
+
+@pytest.mark.parametrize(("line", "use"), HELPERS.values(), ids=HELPERS)
+def test_helper_modules_count(
+    line: str, use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def of(constant: str) -> str | None:
+        """Digest of an optimizer that uses a helper, which uses a helper with a constant."""
+        n = next(NUMBERS)
+        text = f"{line}\n{TEXT}".format(n=n).replace("scale(lr)", use.format(n=n))
+        (tmp_path / f"main_{n}.py").write_text(text)
+        inner, package = f"deep_{n}", tmp_path / f"pack_{n}"
+        (tmp_path / f"{inner}.py").write_text(f"SCALE = {constant}\n")
+        body = f"from {inner} import SCALE\n\n\ndef f(x):\n    return SCALE * x\n"
+        (tmp_path / f"help_{n}.py").write_text(body)
+        package.mkdir()
+        (package / "__init__.py").write_text("from .inner import f\n")
+        (package / "inner.py").write_text(body)
+        importlib.invalidate_caches()
+        digest = source_digest(f"main_{n}:Mine")
+        assert digest in digests_on_disk(f"main_{n}:Mine")
+        return digest
+
+    n = next(NUMBERS)
+    monkeypatch.setattr(f"{__name__}.NUMBERS", itertools.repeat(n))
+
+    def again(constant: str) -> str | None:
+        shutil.rmtree(tmp_path / f"pack_{n}", ignore_errors=True)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        for name in [m for m in sys.modules if m.rpartition("_")[2].split(".")[0] == str(n)]:
+            del sys.modules[name]
+        return of(constant)
+
+    assert again("1.0") == again("1.0")
+    assert again("1.0") != again("0.0")
+
+
+def test_a_helper_that_it_does_not_use_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for constant in (1, 2):
+        (tmp_path / "unused_helper.py").write_text(f"A = {constant}\n")
+        (tmp_path / "uses_none.py").write_text("from unused_helper import A\n" + TEXT)
+        sys.modules.pop("uses_none", None)
+        sys.modules.pop("unused_helper", None)
+        importlib.invalidate_caches()
+        digests.append(source_digest("uses_none:Mine"))
+    assert digests[0] == digests[1]

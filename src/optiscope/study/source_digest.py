@@ -11,22 +11,28 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from optiscope.study.module_file import module_file, source_text
 
 __all__ = ["digests_on_disk", "in_a_file", "source_digest"]
 
+MOST_HELPERS = 1000
+"""Modules of one's own that are read for one digest."""
+
+IMPORTERS = ("import_module", "__import__")
+
 MOST_REEXPORTS = 16
 """Modules through which a name is followed to where it is defined."""
 
 
 def source_digest(path: str) -> str | None:
-    """Digest of what an import path names, and of all it uses that is defined in the same file.
+    """Digest of what an import path names, of all it uses in the same file, and of its helpers.
 
-    So a trial of one's own optimizer or problem gets another hash when its code is edited, and runs
-    again; editing something else in the file changes nothing. Code in other files is not followed.
+    So a trial of your own optimizer or problem gets another hash when its code is edited, and runs
+    again. Of the file itself only what is used counts; of other modules of yours that it imports,
+    and that these import, all of the file does. What is installed is not followed.
 
     Args:
         path: ``my_package.my_module:thing``, which can be imported.
@@ -62,7 +68,9 @@ def _digest(module_name: str, attribute: str, found: Any) -> str | None:
     if file is None or _is_installed(module.__name__, Path(file)):
         return None
     parsed = _parsed(Path(file))
-    return None if parsed is None else _hashed("\n".join(_used(*parsed, attribute)))
+    if parsed is None:
+        return None
+    return _hashed(_used(*parsed, attribute) + _helpers(parsed[1], attribute, _package_of(module)))
 
 
 def digests_on_disk(path: str) -> frozenset[str]:
@@ -87,8 +95,10 @@ def digests_on_disk(path: str) -> frozenset[str]:
         if parsed is None:
             break
         text, statements = parsed
-        digests |= {_hashed(text), _hashed("\n".join(_used(text, statements, attribute)))}
         package = module_name if file.name == "__init__.py" else module_name.rpartition(".")[0]
+        of_all, of_used = (_helpers(statements, name, package) for name in ("", attribute))
+        used = _used(text, statements, attribute)
+        digests |= {_hashed(text + of_all), _hashed(used + of_used)}
         onward = _stands_for(statements, attribute, package)
         if onward is None:
             break
@@ -148,19 +158,31 @@ def _absolute(statement: ast.ImportFrom, package: str) -> str:
     return ".".join([*above, *filter(None, [module])])
 
 
-def _used(text: str, statements: list[ast.stmt], name: str) -> Iterator[str]:
+def _used(text: str, statements: list[ast.stmt], name: str) -> str:
     """Source of the statements of a module that define ``name`` and what it uses, in their order.
 
     All of the text where no statement defines the name.
     """
-    lines = text.split("\n")
+    places = _places(statements, name)
+    if places is None:
+        return text
+    lines, pieces = text.split("\n"), []
+    for place in places:
+        statement = statements[place]
+        decorators = getattr(statement, "decorator_list", [])
+        first = min([statement.lineno, *(node.lineno for node in decorators)])
+        pieces.append("\n".join(lines[first - 1 : statement.end_lineno]))
+    return "\n".join(pieces)
+
+
+def _places(statements: list[ast.stmt], name: str) -> list[int] | None:
+    """Places of the statements that define ``name`` and what it uses; None where none does."""
     defined: dict[str, list[int]] = {}
     for place, statement in enumerate(statements):
         for one in _names(statement):
             defined.setdefault(one, []).append(place)
     if name not in defined:
-        yield text
-        return
+        return None
     wanted: set[int] = set()
     following = [name]
     while following:
@@ -168,11 +190,62 @@ def _used(text: str, statements: list[ast.stmt], name: str) -> Iterator[str]:
             wanted.add(place)
             nodes = ast.walk(statements[place])
             following += [node.id for node in nodes if isinstance(node, ast.Name)]
-    for place in sorted(wanted):
-        statement = statements[place]
-        decorators = getattr(statement, "decorator_list", [])
-        first = min([statement.lineno, *(node.lineno for node in decorators)])
-        yield "\n".join(lines[first - 1 : statement.end_lineno])
+    return sorted(wanted)
+
+
+def _package_of(module: ModuleType) -> str:
+    """The package from which a module's relative imports count."""
+    return module.__name__ if hasattr(module, "__path__") else module.__name__.rpartition(".")[0]
+
+
+def _helpers(statements: list[ast.stmt], name: str, package: str) -> str:
+    """Text of all modules that ``name`` in a module imports, and that these import; "" for none.
+
+    They are found and read, not imported.
+    """
+    places = _places(statements, name)
+    used = statements if places is None else [statements[place] for place in places]
+    stars = [s for s in statements if isinstance(s, ast.ImportFrom) and s.names[0].name == "*"]
+    texts: dict[str, str] = {}
+    following = list(_imports([*used, *stars], package))
+    search = [*sys.path, os.curdir]
+    while following and len(texts) < MOST_HELPERS:
+        module_name = following.pop()
+        if module_name in texts or not module_name:
+            continue
+        file = module_file(module_name, search)
+        if file is None or _is_installed(module_name, file):
+            continue
+        parsed = _parsed(file)
+        if parsed is None:
+            continue
+        texts[module_name] = parsed[0]
+        inside = module_name if file.name == "__init__.py" else module_name.rpartition(".")[0]
+        following += _imports(parsed[1], inside)
+    return "".join(f"\n# {name}\n{text}" for name, text in sorted(texts.items()))
+
+
+def _imports(statements: list[ast.stmt], package: str) -> Iterator[str]:
+    """Names of the modules that statements import, wherever in them, and of packages above."""
+    for node in (node for statement in statements for node in ast.walk(statement)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute(node, package)
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call) and _last_word(node.func) in IMPORTERS:
+            names = [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def _last_word(function: ast.expr) -> str:
+    """The last word of what is called: ``import_module`` of ``importlib.import_module``."""
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
 
 
 def _names(statement: ast.stmt) -> Iterator[str]:
