@@ -25,6 +25,7 @@ from optiscope.optim import registry
 from optiscope.records import RunStore, StudyFolder
 from optiscope.study import load_study
 from optiscope.study.runner import run_study
+from stats.small_study import study
 
 if TYPE_CHECKING:
     from conftest import Command
@@ -318,3 +319,20 @@ def test_status_tells_what_runs_again_after_an_edit(
     assert json.loads(optiscope("status", folder, "--json").out)["code_changed"] == {
         "edited_for_status:Mine": 1
     }
+
+
+def test_compact_packs_and_unpacks_a_study(optiscope: Command, tmp_path: Path) -> None:
+    folder = study(tmp_path / "a", {"A": (0.9, 0.8), "B": (0.7, 0.6)}, seeds=(1, 2)).path
+    commands = (("status",), ("claim", "A better than B on fmnist_2c2d"), ("report", "--json"))
+    before = [optiscope(*command, folder).out for command in commands]
+    page = (folder / "report.html").read_bytes()
+    assert optiscope("compact", folder).out == "12 runs packed, 12 in segments\n"
+    assert [p.name for p in (folder / "runs").iterdir()] == ["segments"]
+    assert [optiscope(*command, folder).out for command in commands] == before
+    assert (folder / "report.html").read_bytes() == page
+    shown = json.loads(optiscope("compact", folder, "--undo", "--json").out)
+    assert (shown["moved"], shown["packed"], shown["loose"]) == (12, 0, 12)
+    assert [optiscope(*command, folder).out for command in commands] == before
+    outcome = optiscope("compact", tmp_path / "nothing")
+    assert outcome.code == 4
+    assert "holds no runs" in outcome.err

@@ -26,9 +26,10 @@ COMMANDS = {
     "import": ("importing", "Put published results beside a study's own."),
     "reproduce": ("reproduce", "Repeat a published experiment beside its figures."),
     "time": ("time", "Measure what a training step costs with several optimizers."),
+    "compact": ("compact", "Pack the runs of a study into two files, or unpack them."),
     "data": ("data", "List, download and check data sets."),
 }
-READ_ONLY = frozenset({"status", "report", "claim", "import", "data"})
+READ_ONLY = frozenset({"status", "report", "claim", "import", "compact", "data"})
 """Commands that read folders, which may be anybody's, and train nothing: they import no code."""
 
 

@@ -1,5 +1,6 @@
 """The run record, its store, and the folder of a study."""
 
+from optiscope.records.compact import Packing, compact, unpack
 from optiscope.records.run import Measurement, Run, Seconds, Status, higher_is_better, summarise
 from optiscope.records.store import DamagedRecord, RunStore, StoreError
 from optiscope.records.study_folder import Entry, StudyFolder
@@ -10,6 +11,7 @@ __all__ = [
     "DamagedRecord",
     "Entry",
     "Measurement",
+    "Packing",
     "Run",
     "RunStore",
     "Seconds",
@@ -17,6 +19,8 @@ __all__ = [
     "StoreError",
     "StudyFolder",
     "Trial",
+    "compact",
     "higher_is_better",
     "summarise",
+    "unpack",
 ]

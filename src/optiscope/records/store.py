@@ -17,23 +17,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from optiscope.errors import ExitCode, OptiscopeError
+from optiscope.records.compact import unpack
+from optiscope.records.packed_store import FOLDER as SEGMENTS
+from optiscope.records.packed_store import PackedRecord, PackedStore, SegmentError
 from optiscope.records.record_file import RecordError, metrics_table, read_record
 from optiscope.records.record_file import digest_of as _digest
 from optiscope.records.run import Run, Status
+from optiscope.records.store_error import StoreError, explain
 
-__all__ = ["DamagedRecord", "RunStore", "StoreError", "write_json_atomically"]
+__all__ = ["DamagedRecord", "RunStore", "StoreError", "explain", "write_json_atomically"]
 
 ABANDONED_SECONDS = 3600.0  # a write takes milliseconds: a partial record this old has no writer
 
 UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 """Errors of the system, not of a record: nothing is known of the record then."""
-
-
-class StoreError(OptiscopeError):
-    """A folder cannot be written or read; the message says which and why."""
-
-    exit_code = ExitCode.STORE
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,18 @@ class DamagedRecord:
 
 
 class RunStore:
-    """Run records under ``root``, one folder per trial, named by the trial's hash.
+    """Run records under ``root``, one folder per trial, named by the trial's hash, or packed.
 
     A record is written into a hidden folder, synced to disk and renamed, so that it appears whole
     or not at all. ``run.json`` carries its own SHA-256 and that of ``metrics.parquet``: a
-    truncated or edited record reads as :class:`DamagedRecord`.
+    truncated or edited record reads as :class:`DamagedRecord`. Records in segments (see
+    ``optiscope.records.packed_store``) are read alike; of a record in both places, the folder
+    counts.
     """
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
+        self.packed = PackedStore(self.root / SEGMENTS)
 
     def check_writable(self) -> None:
         """Make the folder and write into it, to learn before a long run that it cannot be.
@@ -77,10 +77,16 @@ class RunStore:
 
     def hashes(self) -> list[str]:
         """Hashes of all records present, in alphabetical order."""
+        self.packed.refresh()
+        return sorted({*self.loose_hashes(), *self.packed.hashes()})
+
+    def loose_hashes(self) -> list[str]:
+        """Hashes of the records that have a folder each, in alphabetical order."""
         if not self.root.is_dir():
             return []
-        entries = (e for e in os.scandir(self.root) if e.is_dir() and not e.name.startswith("."))
-        return sorted(e.name for e in entries)
+        with os.scandir(self.root) as entries:
+            names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+        return sorted(name for name in names if name != SEGMENTS)
 
     def write(self, run: Run) -> Path:
         """Store a run and return its folder.
@@ -92,6 +98,10 @@ class RunStore:
             StoreError: the folder cannot be written (full disk, no permission).
         """
         target = self.path(run.trial.hash)
+        packed = self._read_packed(run.trial.hash, metrics=False, only_check=True)
+        good = isinstance(packed, Run) and packed.status is not Status.INTERRUPTED
+        if good and not os.path.lexists(target):
+            return target
         partial = self.root / f".partial-{run.trial.hash}-{uuid.uuid4().hex}"
         try:
             partial.mkdir(parents=True)
@@ -117,9 +127,47 @@ class RunStore:
             metrics: whether the run is to have its curves. Their file is checked against its digest
                 only if it is read; otherwise it is only seen to be there and to have its end.
         """
-        return self._read(self.path(trial_hash), trial_hash, metrics=metrics)
+        return self._find(trial_hash, metrics=metrics, only_check=False)
 
-    def _read(self, folder: Path, trial_hash: str, *, metrics: bool) -> Run | DamagedRecord | None:
+    def check(self, trial_hash: str) -> Run | DamagedRecord | None:
+        """As :meth:`read` without metrics, but their file is compared with its digest."""
+        return self._find(trial_hash, metrics=True, only_check=True)
+
+    def _find(
+        self, trial_hash: str, *, metrics: bool, only_check: bool
+    ) -> Run | DamagedRecord | None:
+        how = {"metrics": metrics, "only_check": only_check}
+        loose = self._read(self.path(trial_hash), trial_hash, **how)
+        if isinstance(loose, Run):
+            return loose
+        packed = self._read_packed(trial_hash, **how)
+        return packed if loose is None or isinstance(packed, Run) else loose
+
+    def _read_packed(
+        self, trial_hash: str, *, metrics: bool, only_check: bool
+    ) -> Run | DamagedRecord | None:
+        """The run of a packed record; where segments are damaged, any unknown record may be one."""
+        for last in (False, True):
+            try:
+                run_json = self.packed.run_bytes(trial_hash)
+                if run_json is None:
+                    break
+                read = (lambda: self.packed.metrics_bytes(trial_hash)) if metrics else None
+                return read_record(run_json, read, trial_hash, only_check=only_check)
+            except SegmentError as error:
+                if last:
+                    return DamagedRecord(error.path, str(error))
+            except RecordError as error:
+                return DamagedRecord(self.packed.folder / trial_hash, str(error))
+            except OSError as error:
+                raise StoreError(explain(error, self.root)) from error
+            self.packed.refresh(even_if_equal=True)  # packed again by another process
+        damaged = self.packed.damaged()
+        return DamagedRecord(damaged[0].path, str(damaged[0])) if damaged else None
+
+    def _read(
+        self, folder: Path, trial_hash: str, *, metrics: bool, only_check: bool = False
+    ) -> Run | DamagedRecord | None:
         if not os.path.lexists(folder):
             return None
         curves = folder / "metrics.parquet"
@@ -128,7 +176,7 @@ class RunStore:
             if not metrics and not _is_whole_parquet(curves):
                 return DamagedRecord(folder, "metrics.parquet was changed after it was written")
             read_curves = (lambda: _content(curves)) if metrics else None
-            return read_record(run_json, read_curves, trial_hash)
+            return read_record(run_json, read_curves, trial_hash, only_check=only_check)
         except RecordError as error:
             return DamagedRecord(folder, str(error))
         except FileNotFoundError as error:
@@ -143,9 +191,9 @@ class RunStore:
     ) -> Run | None:
         """The run of a trial that need not run again: neither damaged nor interrupted.
 
-        A damaged record is set aside, which ``say`` is told of in a line.
+        A damaged record, curves included, is set aside, which ``say`` is told of in a line.
         """
-        found = self.read(trial_hash, metrics=metrics)
+        found = self._find(trial_hash, metrics=True, only_check=not metrics)
         if isinstance(found, DamagedRecord):
             aside = self.set_aside(trial_hash)
             if aside is None:  # another process moved it, or replaced it with a good one
@@ -161,6 +209,8 @@ class RunStore:
             found = self.read(trial_hash, metrics=metrics)
             if found is not None:
                 yield found
+        for segment in self.packed.damaged():
+            yield DamagedRecord(segment.path, str(segment))
 
     def set_aside(self, trial_hash: str, *, even_good: bool = False) -> Path | None:
         """Move a damaged record into ``.damaged`` so that its trial can run again.
@@ -175,7 +225,9 @@ class RunStore:
             if not target.exists():
                 break
         try:
-            aside.mkdir(exist_ok=True)
+            aside.mkdir(parents=True, exist_ok=True)
+            if not os.path.lexists(self.path(trial_hash)) and not self._unpack(trial_hash, aside):
+                return None
             os.rename(self.path(trial_hash), target)
             if not even_good and self._give_back(target, trial_hash):
                 return None
@@ -184,6 +236,62 @@ class RunStore:
         except OSError as error:
             raise StoreError(explain(error, self.root)) from error
         return target
+
+    def loose(self, trial_hash: str) -> Run | DamagedRecord | None:
+        """As :meth:`check`, of a record that has a folder."""
+        return self._read(self.path(trial_hash), trial_hash, metrics=True, only_check=True)
+
+    def record_bytes(self, trial_hash: str, *, loose: bool) -> PackedRecord:
+        """The bytes of a record, in its folder or in a segment, checked against their digests.
+
+        Raises:
+            SegmentError: they do not fit.
+        """
+        if loose:
+            folder = self.path(trial_hash)
+            run, metrics = _content(folder / "run.json"), _content(folder / "metrics.parquet")
+        else:
+            run = self.packed.run_bytes(trial_hash) or b""
+            metrics = self.packed.metrics_bytes(trial_hash)
+        try:
+            read_record(run, lambda: metrics, trial_hash, only_check=True)
+        except RecordError as error:
+            raise SegmentError(self.path(trial_hash), str(error)) from None
+        return PackedRecord(trial_hash, run, metrics)
+
+    def restore(self, record: PackedRecord) -> None:
+        """Write the bytes of a record into its folder, whole or not at all; raises OSError."""
+        partial = self.root / f".partial-{record.trial_hash}-{uuid.uuid4().hex}"
+        try:
+            partial.mkdir(parents=True)
+            for name, content in (("run.json", record.run), ("metrics.parquet", record.metrics)):
+                (partial / name).write_bytes(content)
+                _sync(partial / name)
+            _rename(partial, self.path(record.trial_hash))
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def drop(self, record: PackedRecord) -> None:
+        """Remove the folder of a record, unless it holds other bytes by now; raises OSError."""
+        moved = self.root / f".partial-{record.trial_hash}-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path(record.trial_hash), moved)
+            if _content(moved / "run.json") != record.run:
+                _rename(moved, self.path(record.trial_hash))
+        shutil.rmtree(moved, ignore_errors=True)
+
+    def _unpack(self, trial_hash: str, aside: Path) -> bool:
+        """Give packed records their folders again, so that one of them can be moved.
+
+        Segments that are damaged are moved ``aside``. Returns whether the record has a folder now.
+        """
+        for segment in self.packed.damaged():
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(segment.path, aside / segment.path.name)
+        self.packed.refresh()
+        if trial_hash in self.packed.hashes():
+            unpack(self)
+        return os.path.lexists(self.path(trial_hash))
 
     def sweep(self) -> None:
         """Remove what interrupted writers left behind, once it is too old to be still written."""
@@ -273,15 +381,3 @@ def _sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def explain(error: OSError, folder: Path) -> str:
-    causes = {
-        errno.ENOSPC: "the disk is full: free some space and start again, nothing recorded is lost",
-        errno.EDQUOT: "the disk quota is used up: free some space and start again",
-        errno.EROFS: "the file system is read-only: choose another folder with --out",
-        errno.EACCES: "no permission: choose another folder with --out",
-        errno.EPERM: "no permission: choose another folder with --out",
-    }
-    cause = causes.get(error.errno or 0, error.strerror or str(error))
-    return f"cannot use {folder}: {cause}"
