@@ -25,6 +25,7 @@ COMMANDS = {
     "claim": ("claim", "Ask a study a question; it answers or refuses."),
     "import": ("importing", "Put published results beside a study's own."),
     "reproduce": ("reproduce", "Repeat a published experiment beside its figures."),
+    "watch": ("watch", "Run a training script and say what is wrong with it."),
     "time": ("time", "Measure what a training step costs with several optimizers."),
     "compact": ("compact", "Pack the runs of a study into two files, or unpack them."),
     "data": ("data", "List, download and check data sets."),

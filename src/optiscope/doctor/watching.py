@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -19,12 +20,19 @@ from optiscope.doctor.rule import Rule
 from optiscope.doctor.rules import RULES
 from optiscope.errors import OptiscopeError, shorten
 from optiscope.hints import did_you_mean
+from optiscope.monitor.budget import Budget
+from optiscope.monitor.events import Observer, WatchedStep
+from optiscope.monitor.measures import LEVELS, MEASURES, Histogram, chosen_measures
+from optiscope.monitor.series import Series
 from optiscope.monitor.session import Session, StopWatching, unwrap_optimizer
+from optiscope.report.cockpit.page import write_page
+from optiscope.report.cockpit.terminal import panel
 
 __all__ = ["FindingError", "FindingWarning", "Watch", "watch"]
 
 logger = logging.getLogger("optiscope")
 
+PAGE_SECONDS = 5.0
 OnFinding = Literal["warn", "log", "raise"] | Callable[[Finding], None]
 
 
@@ -46,6 +54,18 @@ class _WatchedLoss:
         return self.session.call_loss(self.function, args, kwargs)
 
 
+class _Recorder(Observer):
+    """Tells a watch of every step."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.name = "page"
+        self.watch = watch
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Pass it on."""
+        self.watch._after_step(view)
+
+
 class Watch:
     """A watched training loop: its findings so far, its page, and the way to stop watching."""
 
@@ -54,18 +74,29 @@ class Watch:
         session: Session,
         rules: Sequence[Rule],
         *,
-        expects: Sequence[str],
-        on_finding: OnFinding,
+        expects: Sequence[str] = (),
+        on_finding: OnFinding = "warn",
+        instruments: str | list[str] = "light",
+        budget: float = 0.05,
+        out: Path | None = None,
     ) -> None:
         self.session = session
-        self.seconds = time.perf_counter()
+        self.series = Series()
+        self.budget = Budget(budget, session.every)
+        self.out = out
+        self._started = time.perf_counter()
+        self._seconds = 0.0
+        self._written = 0.0
+        self._losses = 0
+        self._facts = _facts(session)
+        self.measures = chosen_measures(instruments, self.series, self.budget)
         self._expects = tuple(expects)
         self._on_finding = on_finding
         self._findings: dict[str, Finding] = {}
         self._closed = False
         for rule in rules:
             rule.sink = self._collect
-        session.observe(rules)
+        session.observe([_Recorder(self), *rules, *self.measures])
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -123,8 +154,73 @@ class Watch:
         """Stop watching: every hook is removed, the findings stay. A second call does nothing."""
         if not self._closed:
             self._closed = True
-            self.seconds = time.perf_counter() - self.seconds
+            self._seconds = time.perf_counter() - self._started
             self.session.close()
+            self._record_losses()
+            if self.out is not None:
+                self.page()
+
+    # -- what is shown
+
+    def data(self) -> dict[str, Any]:
+        """Everything that the page shows, as plain values."""
+        seconds = self._seconds or time.perf_counter() - self._started
+        spent = sum(self.budget.spent.values())
+        return {
+            "title": self.out.stem if self.out is not None and self.out.suffix else "Watch",
+            "state": "finished" if self._closed else "training",
+            "step": self.session.step,
+            "seconds": round(seconds, 1),
+            **self._facts,
+            "prior": None,
+            "findings": [_plain(f) for f in self.findings],
+            "series": self.series.to_dict(),
+            "histogram": next((m.latest for m in self.measures if isinstance(m, Histogram)), {}),
+            "costs": self.budget.table(),
+            "budget": f"Instruments took {spent:.2f} s, {spent / max(seconds, 1e-9):.1%} of the "
+            f"time; the budget is {self.budget.share:.0%}. Rules and hooks are not counted.",
+            "trouble": [
+                *(f"{m.name}: {m.trouble}" for m in self.measures if m.trouble),
+                *self.failures,
+            ],
+        }
+
+    def page(self, path: str | Path | None = None) -> Path:
+        """Write the page now and return its path.
+
+        Without a path it goes where ``out`` says (a folder gets ``watch.html``), else to
+        ``optiscope-watch.html`` in the current folder.
+        """
+        self._record_losses()
+        place = Path(path) if path is not None else self.out or Path("optiscope-watch.html")
+        if place.suffix != ".html":
+            place = place / "watch.html"
+        return write_page(place, self.data())
+
+    def print(self) -> None:
+        """Print verdict, findings and latest figures on the terminal."""
+        from rich.console import Console
+
+        self._record_losses()
+        Console().print(panel(self.data()))
+
+    def _record_losses(self) -> None:
+        values = self.session.loss_values
+        for step, value in values[self._losses :]:
+            self.series.add("loss", step, value)
+        self._losses = len(values)
+
+    def _after_step(self, view: WatchedStep) -> None:
+        """Record rate and losses; renew the page every few seconds."""
+        if view.index:
+            return
+        self.budget.step(view.number)
+        if view.look:
+            self.series.add("rate", view.number, view.rates[0])
+            self._record_losses()
+            if self.out is not None and time.perf_counter() - self._written > PAGE_SECONDS:
+                self.page()
+                self._written = time.perf_counter()
 
     def __enter__(self) -> Self:
         return self
@@ -163,6 +259,9 @@ def watch(
     ``model`` is what the loop calls (wrapped or not), ``optimizer`` one or several optimizers,
     ``loss`` the criterion (a module; for a function use ``loss_fn = watch.loss(loss_fn)``).
     ``horizon`` is the number of steps planned, ``every`` the interval of looks in steps.
+    ``instruments`` is "light" (norms, activations), "noise" (also alpha and the gradient tests),
+    "full" (also histogram and curvature) or names of instruments; together they take at most the
+    share ``budget`` of the time. ``out`` is where the page is kept up to date (a file or a folder).
     ``expects`` names rules whose findings are meant: they become notes. ``on_finding`` says what
     happens at a finding: a warning, a log line, an error, or a call of yours.
 
@@ -185,6 +284,19 @@ def watch(
             raise OptiscopeError(
                 f"expects names no rule {shorten(name)}; {did_you_mean(name, known)}"
             )
+    level: str | list[str]
+    if isinstance(instruments, str) and instruments in LEVELS:
+        level = instruments
+    else:
+        level = [instruments] if isinstance(instruments, str) else list(instruments)
+        for name in level:
+            if name not in MEASURES:
+                raise OptiscopeError(
+                    f"no instrument is called {shorten(name)}; "
+                    f"{did_you_mean(name, [*LEVELS, *MEASURES])}"
+                )
+    if not 0 <= budget <= 1:
+        raise OptiscopeError(f"budget is a share of the time in [0, 1], got {shorten(budget)}")
     session = Session(
         model,
         [unwrap_optimizer(o) for o in many],
@@ -194,8 +306,29 @@ def watch(
         horizon=horizon,
     )
     return Watch(
-        session, [rule() for rule in _chosen(rules)], expects=expected, on_finding=on_finding
+        session,
+        [rule() for rule in _chosen(rules)],
+        expects=expected,
+        on_finding=on_finding,
+        instruments=level,
+        budget=budget,
+        out=None if out is None else Path(out),
     )
+
+
+def _facts(session: Session) -> dict[str, str]:
+    model = session.model
+    count = sum(p.numel() for p in model.parameters())
+    optimizers = ", ".join(type(o).__name__ for o in session.optimizers)
+    return {"model": f"{type(model).__name__}, {count:,} parameters", "optimizer": optimizers}
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    """A finding for JSON: numbers that are not finite become None."""
+    values = finding.to_dict()
+    for key in ("measured", "threshold"):
+        values[key] = {k: v if math.isfinite(v) else None for k, v in values[key].items()}
+    return values
 
 
 def _chosen(rules: str | Iterable[str]) -> list[type[Rule]]:

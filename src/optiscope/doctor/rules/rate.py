@@ -153,7 +153,9 @@ class TooLarge(Rule):
         if view.look and view.number <= 3 and view.before:
             weights = sum(v * v for v in view.weight_norms.values()) ** 0.5
             change = sum(v * v for v in view.update_norms.values()) ** 0.5
-            if weights > 0:
+            count = sum(p.numel() for p in view.parameters)
+            # a share of the norm says nothing of weights that begin at zero
+            if weights > 0 and change > 0.05 * math.sqrt(count):
                 self.update = max(self.update or 0.0, change / weights)
         if not view.look or view.number < 20 or view.number > 2000:
             return
@@ -161,7 +163,7 @@ class TooLarge(Rule):
         finite = [v for v in values if math.isfinite(v)]
         if len(finite) < 15 or (self.guess is None and self.scale is None):
             return
-        first = sum(finite[:2]) / 2
+        first = min(finite[:2])
         recent = sum(finite[-10:]) / min(10, len(finite))
         if self.guess is not None:
             peak = max(finite[:40])

@@ -1,0 +1,87 @@
+"""``optiscope watch -- python train.py``: a script that knows nothing of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from optiscope.cli.watch import command
+
+SCRIPT = """
+import sys
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.Adam(model.parameters(), 1e-2)
+x = torch.randn(96, 6)
+y = (x[:, :3]).argmax(1)
+for step in range(30):
+    i = torch.randperm(96)[:16]
+    {clear}
+    loss = criterion(model(x[i]), y[i])
+    loss.backward()
+    optimizer.step()
+print(loss.item(), "sitecustomize" in sys.modules, sys.argv[1:])
+"""
+
+
+def watched(path: Path, *options: str) -> tuple[int, str]:
+    runner = CliRunner()
+    result = runner.invoke(
+        command, [*options, "--", sys.executable, str(path), "a", "--b"], standalone_mode=False
+    )
+    assert result.exception is None, result.exception
+    return result.return_value, result.output
+
+
+def test_a_broken_script_is_named_and_a_healthy_one_is_not(tmp_path: Path) -> None:
+    broken, healthy = tmp_path / "broken.py", tmp_path / "healthy.py"
+    broken.write_text(SCRIPT.format(clear="pass"))
+    healthy.write_text(SCRIPT.format(clear="optimizer.zero_grad()"))
+    code, output = watched(broken, "--json")
+    data = json.loads(output)
+    assert code == 1
+    assert data["exit_status"] == 0
+    (one,) = data["watches"]
+    assert [f["rule"] for f in one["findings"]] == ["gradient_not_cleared"]
+    assert one["step"] == 30
+    assert one["trouble"] == []
+    code, output = watched(healthy, "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert "Nothing wrong found" in output
+    assert len(list((tmp_path / "out").glob("*.html"))) == 1
+
+
+def test_the_script_prints_what_it_prints_without_a_watch(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(SCRIPT.format(clear="optimizer.zero_grad()"))
+    commands = {
+        "plain": [sys.executable, str(path), "x"],
+        "watched": [
+            sys.executable, "-c", "from optiscope.cli import main; main()", "watch", "--",
+            sys.executable, str(path), "x",
+        ],
+    }  # fmt: skip
+    printed = {
+        name: subprocess.run(
+            line, capture_output=True, text=True, check=True, env={**os.environ}
+        ).stdout.splitlines()[0]
+        for name, line in commands.items()
+    }
+    assert printed["plain"].split()[0] == printed["watched"].split()[0]
+    assert printed["plain"].split()[2] == printed["watched"].split()[2]
+
+
+def test_a_script_that_fails_keeps_its_status_and_one_without_torch_runs(tmp_path: Path) -> None:
+    path = tmp_path / "fails.py"
+    path.write_text("import sys; sys.exit(7)")
+    code, output = watched(path)
+    assert code == 7
+    assert "trained nothing" in output
