@@ -7,10 +7,39 @@ from typing import TYPE_CHECKING
 from optiscope import lazy
 
 if TYPE_CHECKING:
+    from optiscope.curvature.decomposition import GaussNewtonSplit as GaussNewtonSplit
+    from optiscope.curvature.decomposition import decompose as decompose
+    from optiscope.curvature.density import Density as Density
+    from optiscope.curvature.density import spectral_density as spectral_density
     from optiscope.curvature.eigenpairs import Eigenpairs as Eigenpairs
     from optiscope.curvature.eigenpairs import top_eigenpairs as top_eigenpairs
+    from optiscope.curvature.hutchinson import Estimate as Estimate
+    from optiscope.curvature.hutchinson import trace as trace
+    from optiscope.curvature.outliers import OutlierCount as OutlierCount
+    from optiscope.curvature.outliers import count_outliers as count_outliers
 
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
-    {"eigenpairs": ("Eigenpairs", "top_eigenpairs")},
+    {
+        "decomposition": (
+            "GaussNewtonSplit",
+            "decompose",
+        ),
+        "density": (
+            "Density",
+            "spectral_density",
+        ),
+        "eigenpairs": (
+            "Eigenpairs",
+            "top_eigenpairs",
+        ),
+        "hutchinson": (
+            "Estimate",
+            "trace",
+        ),
+        "outliers": (
+            "OutlierCount",
+            "count_outliers",
+        ),
+    },
 )

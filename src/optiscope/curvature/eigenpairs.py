@@ -71,6 +71,8 @@ class Eigenpairs:
         data_errors: [k], standard errors from the spread of u'Au over groups of samples: how much
             the value would vary with another sample of the same size at these weights. It does not
             cover held-out data. None for a matrix that has no samples, or a single batch of them.
+        group_values: [G, k], u'A_g u of each group of samples, or None.
+        shares: [G], of the groups.
         vectors: [k, N], orthonormal rows; None where they were not kept.
         multiplicity_checked: whether a fresh run on the complement found nothing that is missing.
         missed_above: a pair beyond this value would have been seen with probability 0.99; NaN
@@ -86,6 +88,8 @@ class Eigenpairs:
     residuals: Tensor
     converged: Tensor
     data_errors: Tensor | None
+    group_values: Tensor | None = field(repr=False)
+    shares: tuple[float, ...] = field(repr=False)
     vectors: Tensor | None = field(repr=False)
     multiplicity_checked: bool
     missed_above: float
@@ -371,7 +375,7 @@ class _Search:
             raise EigenpairsError("expected a matrix with at least one row and finite products")
         pairs = self._top(self.space.ritz())
         limit = self._limit()
-        errors = None
+        errors = quotients = None
         if self.space.group_projected:
             quotients = self.space.group_quotients(pairs.coefficients)
             errors = spread_error(quotients, self.space.shares, pairs.values).to(dtype)
@@ -380,6 +384,8 @@ class _Search:
             residuals=pairs.residuals.to(dtype),
             converged=(pairs.residuals <= limit) & self.verified,
             data_errors=errors,
+            group_values=quotients,
+            shares=tuple(self.space.shares),
             vectors=self.space.vectors(pairs.coefficients) if keep_vectors else None,
             multiplicity_checked=self.verified,
             missed_above=self.missed_above,
