@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from optiscope.cli.options import as_json, data_dir_option, json_option
+from optiscope.cli.options import as_json, data_dir_option, json_option, study_device_option
 from optiscope.cli.terminal import terminal, words
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ __all__ = ["command"]
 @click.option(
     "--retry-crashed",
     is_flag=True,
-    help="Run trials again that crashed, once what made them crash is mended.",
+    help="Re-run crashed trials (after fixing the cause).",
 )
+@study_device_option
 @data_dir_option
 @json_option
 def command(
@@ -51,6 +53,7 @@ def command(
     until_decided: bool,
     max_seeds: int,
     retry_crashed: bool,
+    device: str | None,
     data_dir: Path | None,
     wants_json: bool,
 ) -> None:
@@ -75,6 +78,8 @@ def command(
     from optiscope.study import Event, load_study, run_study
 
     declared = load_study(study)
+    if device is not None:
+        declared = replace(declared, device=device)
     folder = out or Path("runs") / declared.name
     if until_decided:
         declared = _in_stages(declared, max_seeds, folder)

@@ -10,13 +10,48 @@ from typing import Any
 
 import click
 
-__all__ = ["as_json", "data_dir_option", "json_option", "parse_rule", "parse_settings"]
+from optiscope.errors import shorten
+from optiscope.records.trial import DEVICE
+
+__all__ = [
+    "as_json",
+    "data_dir_option",
+    "device_option",
+    "json_option",
+    "parse_rule",
+    "parse_settings",
+    "study_device_option",
+]
 
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder with the data sets, in the layout of torchvision or of a data set hub "
     "[default: $OPTISCOPE_DATA_DIR, else the user's cache folder].",
+)
+DEVICE_WORDS = "cpu, cuda, cuda:1 (the second GPU), xpu or mps"
+
+
+def _device(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """The name of a device, or a usage error."""
+    if value is None or re.fullmatch(DEVICE, value):
+        return value
+    raise click.BadParameter(f"expected {DEVICE_WORDS}, got {shorten(value)}")
+
+
+device_option = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    metavar="DEVICE",
+    callback=_device,
+    help=f"Where to train: {DEVICE_WORDS}.",
+)
+study_device_option = click.option(
+    "--device",
+    metavar="DEVICE",
+    callback=_device,
+    help=f"Where to train, in place of the study's own device: {DEVICE_WORDS}.",
 )
 json_option = click.option("--json", "wants_json", is_flag=True, help="Print JSON for machines.")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from optiscope.cli.options import as_json, data_dir_option, json_option
+from optiscope.cli.options import as_json, data_dir_option, json_option, study_device_option
 from optiscope.cli.terminal import terminal, words
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ NAMES = (
     help="Folder of records and page [default: runs/reproduce/NAME].",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Trials at a time [default: by cores].")
+@study_device_option
 @data_dir_option
 @json_option
 def command(
@@ -48,6 +49,7 @@ def command(
     scale: Literal["small", "full"],
     out: Path | None,
     workers: int | None,
+    device: str | None,
     data_dir: Path | None,
     wants_json: bool,
 ) -> None:
@@ -89,7 +91,13 @@ def command(
                 bar.console.print(Text(event.message, style="yellow"))
 
         page, found = reproduce(
-            name, folder, scale=scale, workers=workers, data_dir=data_dir, on_event=show
+            name,
+            folder,
+            scale=scale,
+            workers=workers,
+            device=device,
+            data_dir=data_dir,
+            on_event=show,
         )
     verdicts = [verdict for section in found for verdict in section.conclusions]
     if wants_json:

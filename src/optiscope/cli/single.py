@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optiscope.cli.options import as_json, data_dir_option, json_option, parse_rule, parse_settings
+from optiscope.cli.options import (
+    as_json,
+    data_dir_option,
+    device_option,
+    json_option,
+    parse_rule,
+    parse_settings,
+)
 from optiscope.cli.terminal import terminal, words
 
 if TYPE_CHECKING:
@@ -71,13 +78,7 @@ class _RunCommand(click.Command):
     "[default: the problem's own].",
 )
 @click.option("--clip-norm", type=float, help="Clip the gradient's norm to this.")
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where to train.",
-)
+@device_option
 @click.option("--threads", type=click.IntRange(min=1), help="Torch's threads [default: all cores].")
 @click.option("--max-seconds", type=float, help="Stop after this many seconds.")
 @click.option(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
-from optiscope.cli.options import as_json, data_dir_option, json_option
+from optiscope.cli.options import as_json, data_dir_option, device_option, json_option
 from optiscope.cli.terminal import terminal
 
 __all__ = ["command"]
@@ -33,13 +33,7 @@ __all__ = ["command"]
     "--batch-size", type=click.IntRange(min=1), help="Samples per step [default: the problem's]."
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Torch's threads [default: all cores].")
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where to measure.",
-)
+@device_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -54,7 +48,7 @@ def command(
     steps: int | None,
     batch_size: int | None,
     threads: int | None,
-    device: Literal["cpu", "cuda"],
+    device: str,
     out: Path | None,
     data_dir: Path | None,
     wants_json: bool,

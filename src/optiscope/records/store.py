@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -372,6 +373,8 @@ def _sha256(path: Path) -> str:
 
 def _sync(path: Path) -> None:
     """Wait until a file or folder is on the disk; some file systems cannot say so of folders."""
+    if sys.platform == "win32" and path.is_dir():
+        return  # Windows opens no folders
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

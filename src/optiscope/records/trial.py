@@ -29,6 +29,10 @@ def canonical_json(value: Any) -> str:
     return json.dumps(_canonical(value), separators=(",", ":"), allow_nan=False)
 
 
+DEVICE = r"cpu|mps|(?:cuda|xpu)(?::\d{1,3})?"
+"""Pattern of the names of devices."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """A frozen value with a content hash.
@@ -48,7 +52,7 @@ class Trial:
         pruning: rule by which a trial of a tuning ends early, with the curves it is compared
             with (see ``optiscope.train.stopping``), or None.
         max_seconds: wall time after which the run stops with status ``timed_out``.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda``, ``xpu``, ``mps``, or one of several such as ``cuda:1``.
         threads: torch's intra-operation threads; their number changes the order of sums.
         optimizer_version: the optimizer's own version, or None if it has none.
         optimizer_code: digest of the code of an optimizer that has an import path and no version.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ def reproduce(
     *,
     scale: Scale = "small",
     workers: int | None = None,
+    device: str | None = None,
     data_dir: Path | None = None,
     on_event: Callable[[str, Event], None] = lambda study, event: None,
 ) -> Reproduction:
@@ -41,6 +43,7 @@ def reproduce(
         folder: where records and page go; a folder holds one scale.
         scale: ``full`` as published, or ``small``, for two cores.
         workers: trials at a time.
+        device: where to train; the studies' own by default.
         data_dir: where the data sets are.
         on_event: told of the study and every trial that is done.
 
@@ -54,6 +57,8 @@ def reproduce(
     sections: list[Section] = []
     for part in found.parts.get(scale, ()):
         study = part.load()
+        if device is not None:
+            study = replace(study, device=device)
         kept = run_study(
             study,
             target / part.name,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -30,7 +30,7 @@ def time_optimizers(
     repetitions: int,
     steps: int | None = None,
     batch_size: int | None = None,
-    device: Literal["cpu", "cuda"] = "cpu",
+    device: str = "cpu",
     threads: int | None = None,
     data_dir: Path | None = None,
     on_chunk: Callable[[], None] = lambda: None,

@@ -22,6 +22,7 @@ from pydantic import (
 
 from optiscope.errors import OptiscopeError, shorten
 from optiscope.hints import did_you_mean
+from optiscope.records.trial import DEVICE
 from optiscope.study.toml_lines import line_of
 
 __all__ = [
@@ -191,7 +192,7 @@ class Declaration(_Table):
     compare: Literal["all", "baseline", "leader"] | None = None
     assumption: Literal["symmetric", "normal"] | None = None
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Annotated[str, Field(pattern=f"^(?:{DEVICE})$")] = "cpu"
     max_seconds: Annotated[float, Field(gt=0)] | None = None
 
 

@@ -92,7 +92,7 @@ def run_study(
 
 def _workers(study: Study) -> int:
     """As many as the cores can serve, and one for a GPU, whose memory they would share."""
-    return 1 if study.device == "cuda" else max(1, available_cores() // study.threads)
+    return 1 if study.device != "cpu" else max(1, available_cores() // study.threads)
 
 
 def _warn_of_annealing(study: Study, on_event: Callable[[Event], None]) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from optiscope import problems
+from optiscope.errors import shorten
 from optiscope.monitor.instrument import Instrument
 from optiscope.optim import registry
 from optiscope.optim.registry import BadSettingsError
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
 from optiscope.records import Run, RunStore, Status, StoreError, Trial
+from optiscope.records.trial import DEVICE
 from optiscope.study.source_digest import in_a_file, source_digest
 from optiscope.study.work import usable
 from optiscope.train import Progress, run_trial
@@ -69,7 +72,7 @@ def run(
     early_stopping: Mapping[str, Any] | None = None,
     initialisation: Mapping[str, Any] | None = None,
     max_seconds: float | None = None,
-    device: Literal["cpu", "cuda"] = "cpu",
+    device: str = "cpu",
     threads: int | None = None,
     data_dir: Path | str | None = None,
     out: Path | str | None = None,
@@ -258,5 +261,7 @@ def _check_kinds(
     ):
         if table is not None and not isinstance(table, Mapping):
             raise ValueError(f"{name} must be a table such as {example}, got {table!r}")
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
+    if not isinstance(device, str) or not re.fullmatch(DEVICE, device):
+        raise ValueError(
+            f"device must be 'cpu', 'cuda', 'cuda:1', 'xpu' or 'mps', got {shorten(device)}"
+        )

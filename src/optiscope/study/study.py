@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any
 
 from optiscope.optim import registry
 from optiscope.optim.spec import Choice, Range
@@ -101,7 +101,7 @@ class Study:
     equivalence_margin: float | None
     level: float
     threads: int
-    device: Literal["cpu", "cuda"]
+    device: str
     max_seconds: float | None
     source: str
     paths: Mapping[str, str]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,6 +72,10 @@ def peak_memory_bytes(device: torch.device) -> int:
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
+        if sys.platform == "win32":
+            return 0  # not known
+        import resource
+
         scale = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
@@ -91,6 +94,26 @@ def prepare_process() -> None:
     """
     torch.set_flush_denormal(True)
     reuse_freed_memory()
+
+
+def backend(device: torch.device) -> Any:
+    """Torch's module for a kind of device: ``torch.cuda``, ``torch.xpu``, ``torch.mps``."""
+    return torch.get_device_module(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    kind = backend(device)
+    if device.type == "mps":
+        kind.synchronize()
+    else:
+        kind.synchronize(device)
+
+
+def device_name(device: torch.device) -> str:
+    """What the hardware calls itself, or the kind of device where it does not."""
+    name = getattr(backend(device), "get_device_name", None) if device.type != "cpu" else None
+    return str(name(device)) if name is not None else device.type
 
 
 def flushes_denormals() -> bool:

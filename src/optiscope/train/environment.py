@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from optiscope.train.device import flushes_denormals
+from optiscope.train.device import device_name, flushes_denormals
 
 __all__ = ["environment"]
 
@@ -63,7 +63,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(device),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),

@@ -30,7 +30,13 @@ from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.records import Measurement, Run, Status, Trial, summarise
 from optiscope.train.clock import PhaseClock
 from optiscope.train.deadline import TimeUp, deadline, raised_by_itself, sees_ctrl_c
-from optiscope.train.device import in_fast_layout, peak_memory_bytes, reset_peak_memory
+from optiscope.train.device import (
+    backend,
+    in_fast_layout,
+    peak_memory_bytes,
+    reset_peak_memory,
+    synchronize,
+)
 from optiscope.train.environment import environment
 from optiscope.train.evaluation import check_watched, evaluate
 from optiscope.train.isolation import isolated
@@ -103,8 +109,15 @@ def check_batch(batch_size: int, samples: int, problem: str) -> None:
 
 def check_device(device: torch.device) -> None:
     """Raise TrialError where a device is not there."""
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TrialError("device 'cuda' needs a GPU that torch can use, got none: use 'cpu'")
+    if device.type == "cpu":
+        return
+    if not backend(device).is_available():
+        raise TrialError(
+            f"device {str(device)!r} needs a GPU that torch can use, got none: use 'cpu'"
+        )
+    count = backend(device).device_count()
+    if device.index is not None and device.index >= count:
+        raise TrialError(f"device {str(device)!r} is not there: torch sees {count} of its kind")
 
 
 def run_trial(
@@ -363,7 +376,8 @@ class Training:
         size = self.trial.batch_size
         order = torch.randperm(len(self.splits.train), generator=self.random.order)
         steps = order[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)[:at_most]
-        train, workers = self.splits.train, self.random.augmentation
+        train = self.splits.train
+        workers = torch.Generator().manual_seed(self.random.noise ^ self.step)
         for inputs, targets in batches(train, steps.to(self.device), workers):
             if self.splits.augment is not None:
                 inputs = self.splits.augment(inputs, self.random.augmentation)
@@ -449,8 +463,8 @@ class Training:
 
     def _wait(self) -> None:
         """Wait for the device; what it still had to do was training."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            synchronize(self.device)
             self.clock.mark("forward_backward")
 
     def _check_time(self) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from optiscope.train.device import backend
+
 __all__ = ["Generators", "preserved_generators", "seed_global_generators"]
 
 
@@ -50,8 +52,8 @@ def seed_global_generators(seed: int, device: torch.device) -> None:
     millisecond, and memory that is never given back.
     """
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+    if device.type != "cpu":
+        backend(device).manual_seed(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)
 

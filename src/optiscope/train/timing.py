@@ -11,6 +11,7 @@ import torch
 from optiscope.problems.problem import Problem
 from optiscope.records import Seconds, Trial
 from optiscope.train.clock import PHASES
+from optiscope.train.device import synchronize
 from optiscope.train.isolation import isolated
 from optiscope.train.loop import OptimizerFactory, Training, check_device, load_splits
 
@@ -95,8 +96,8 @@ def _chunk(training: Training, position: int, repetition: int, steps: int | None
     before, seconds_before = (training.step, training.counts()), training.clock.seconds()
     training.clock.restart()
     training.train_epoch(steps)
-    if training.device.type == "cuda":
-        torch.cuda.synchronize(training.device)
+    if training.device.type != "cpu":
+        synchronize(training.device)
         training.clock.mark("forward_backward")
     after, seconds_after = (training.step, training.counts()), training.clock.seconds()
     zero = Seconds(0.0, 0.0)
