@@ -4,9 +4,10 @@ Reads the committed records of the shipped studies ``fidelity_mnist_logreg`` and
 ``fidelity_fmnist_2c2d`` and compares them with DeepOBS's tuned baselines. To make the records
 again (MNIST and Fashion-MNIST needed)::
 
-    optiscope bench fidelity_mnist_logreg --out benchmarks/records/fidelity_mnist_logreg
-    optiscope bench fidelity_fmnist_2c2d --out benchmarks/records/fidelity_fmnist_2c2d
-    python benchmarks/fidelity.py
+    cd benchmarks
+    optiscope bench studies/fidelity_mnist_logreg.toml --out records/fidelity_mnist_logreg
+    optiscope bench studies/fidelity_fmnist_2c2d.toml --out records/fidelity_fmnist_2c2d
+    python fidelity.py
 
 Exits with 1 where a figure is outside its bound.
 """

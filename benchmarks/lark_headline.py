@@ -1,6 +1,6 @@
 """Figure of Lark's headline: a few untuned epochs beside a hundred tuned and published ones.
 
-Reads the records of ``optiscope bench lark-headline`` and ``lark-headline-cifar10``, and the
+Reads the records of ``studies/lark-headline.toml`` and ``lark-headline-cifar10.toml``, and the
 published curves that come with the package.
 Run with ``python benchmarks/lark_headline.py --figure FILE``.
 """

@@ -2,7 +2,7 @@
 
 Validation accuracy against the factor on the best value, all annealed: Lark from the records of
 ``lark_ablations.py`` (three epochs of ``fmnist_2c2d``, six of ``cifar10_3c3d``), the baselines from
-the tuning runs of ``optiscope bench lark-baselines-conv`` (four) and ``lark-baselines-cifar10``
+the tuning runs of ``studies/lark-baselines-conv.toml`` (four) and ``lark-baselines-cifar10.toml``
 (six). Adam is left out: its line lies on AdamW's.
 Run with ``python benchmarks/lark_sensitivity.py --figure FILE``.
 """

@@ -95,10 +95,22 @@ def test_the_reference_is_the_first_algorithm_unless_declared(tmp_path: Path) ->
     assert loaded(tmp_path, TEXT.replace('reference = "mine"\n', "")).reference == "sgd"
 
 
-@pytest.mark.parametrize("name", list(shipped_studies()))
-def test_every_shipped_study_is_a_good_example(name: str) -> None:
+RESEARCH = Path(__file__).parents[2] / "benchmarks" / "studies"
+PUBLISHED = ("defects", "estimation", "initialisation", "parameter_groups", "phases_cifar10_3c3d",
+             "phases_fmnist_2c2d", "preconditioning_cifar10_3c3d", "preconditioning_fmnist_2c2d",
+             "sensitivity")  # fmt: skip
+STUDIES = [*shipped_studies(), *PUBLISHED, *map(str, sorted(RESEARCH.glob("*.toml")))]
+
+
+def test_only_studies_to_start_from_are_listed() -> None:
+    assert set(shipped_studies()) == {"quickstart", "fashion_quick"}
+    assert len(STUDIES) == 31
+
+
+@pytest.mark.parametrize("name", STUDIES, ids=lambda name: Path(name).stem)
+def test_every_study_that_comes_along_is_a_good_example(name: str) -> None:
     study = load_study(name)
-    assert study.name == name
+    assert study.name == Path(name).stem
     assert study.question.endswith("?")
     assert len(study.seeds) >= 3
 
@@ -117,6 +129,12 @@ def test_quickstart_is_what_its_issue_asks() -> None:
 def test_no_such_study(source: str) -> None:
     with pytest.raises(StudyError, match="quickstart"):
         load_study(source)
+
+
+def test_a_file_that_is_not_there_is_told_with_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "my_study.toml").write_text("")
+    with pytest.raises(StudyError, match=r"^no such file: .*mystudy.*; did you mean .*my_study"):
+        load_study(tmp_path / "mystudy.toml")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from optiscope.errors import OptiscopeError, shorten
-from optiscope.hints import did_you_mean
+from optiscope.hints import did_you_mean, nearest
 from optiscope.records.trial import DEVICE
 from optiscope.study.toml_lines import line_of
 
@@ -197,16 +197,14 @@ class Declaration(_Table):
 
 
 def shipped_studies() -> dict[str, str]:
-    """Names of the studies that come with the package, with their questions."""
-    found = {}
-    for name, text in _shipped():
-        found[name] = str(tomllib.loads(text)["question"])
-    return found
+    """Names of the studies to start from that come with the package, with their questions."""
+    return {name: str(tomllib.loads(text)["question"]) for name, text in _texts_in("shipped")}
 
 
-def _shipped() -> Iterator[tuple[str, str]]:
-    folder = resources.files("optiscope.study") / "shipped"
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+def _texts_in(folder: str) -> Iterator[tuple[str, str]]:
+    """Names and texts of the studies in a folder of the package."""
+    place = resources.files("optiscope.study").joinpath(*folder.split("/"))
+    for entry in sorted(place.iterdir(), key=lambda e: e.name):
         if entry.name.endswith(".toml"):
             yield entry.name.removesuffix(".toml"), entry.read_text(encoding="utf-8")
 
@@ -261,11 +259,25 @@ def _text_of(source: str | Path) -> tuple[str, str]:
             raise StudyError(f"{path}: expected UTF-8, got another text or none: {error}") from None
         except OSError as error:
             raise StudyError(f"cannot read {path}: {error.strerror or error}") from None
-    shipped = dict(_shipped())
-    if str(source) in shipped:
-        return shipped[str(source)], f"{source}.toml"
-    hint = did_you_mean(source, shipped, otherwise=f"shipped studies: {', '.join(shipped)}")
+    shipped = dict(_texts_in("shipped"))
+    known = shipped | dict(_texts_in("shipped/published"))  # those of `optiscope reproduce`
+    if str(source) in known:
+        return known[str(source)], f"{source}.toml"
+    names = f"shipped studies: {', '.join(shipped)}"
+    if path.suffix == ".toml" or path.parent != Path():
+        near = nearest(path.name, [entry.name for entry in _files_beside(path)])
+        hint = f"did you mean {path.with_name(near[0])}?" if near else names
+        raise StudyError(f"no such file: {shorten(str(source))}; {hint}")
+    hint = did_you_mean(source, known, otherwise=names)
     raise StudyError(f"expected a TOML file or a shipped study, got {shorten(str(source))}: {hint}")
+
+
+def _files_beside(path: Path) -> list[Path]:
+    """TOML files in the folder where ``path`` should be."""
+    try:
+        return sorted(path.parent.glob("*.toml"))
+    except OSError:
+        return []
 
 
 def _refuse_odd(values: Any, text: str, origin: str, path: tuple[int | str, ...] = ()) -> None:
