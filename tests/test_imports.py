@@ -139,3 +139,12 @@ def test_help_takes_less_than_three_tenths_of_a_second() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.3
+
+
+def test_the_map_names_what_is_there() -> None:
+    text = DESIGN.read_text()
+    table = text[text.index("## Where do I find") : text.index("## Contracts")]
+    paths = re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:/|\.py))`", table)
+    assert len(paths) > 20
+    missing = [path for path in paths if not (PACKAGE / path).exists()]
+    assert not missing
