@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from optiscope.records import Run, Status
+from optiscope.records import Run, Status, StoreError
 from optiscope.stats.claim_question import QuestionError
 from optiscope.stats.claims import Claim, claim, next_seed_count, study_claims
 from optiscope.stats.comparison import Verdict, paired_comparison
@@ -293,7 +293,7 @@ def test_a_damaged_record_is_no_outcome(tmp_path: Path) -> None:
 
 def test_labels_must_differ(tmp_path: Path) -> None:
     twice = [algorithm("Adam"), algorithm("Adam", space={"lr": {"choice": [0.1]}})]
-    with pytest.raises(ValueError, match="two algorithms are labelled 'Adam'"):
+    with pytest.raises(StoreError, match="two algorithms are labelled 'Adam'"):
         study_claims(study(tmp_path, TWO, algorithms=twice))
 
 
@@ -463,3 +463,40 @@ def test_the_budget_counts_different_settings(tmp_path: Path) -> None:
     assert (summary["Adam"].budget, summary["Adam"].proposals) == (2, 4)
     assert len(summary["Adam"].expected or ()) == 2
     assert (summary["SGD"].budget, summary["SGD"].proposals) == (4, 4)
+
+
+def test_an_algorithm_whose_every_run_crashed_did_not_run(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO | {"Boom": ADAM})
+    entries = [e for e in folder.ledger() if (e.algorithm, e.role) == ("Boom", "tuning")]
+    for entry in entries:
+        made = folder.store.read(entry.trial_hash)
+        assert isinstance(made, Run)
+        shutil.rmtree(folder.store.path(entry.trial_hash))
+        reason = "ValueError: boom in step (boom.py:93)"
+        folder.store.write(replace(made, status=Status.CRASHED, reason=reason))
+    folder.write_ledger(
+        [e for e in folder.ledger() if (e.algorithm, e.role) != ("Boom", "reporting")]
+    )
+    answers = {(x.a, x.b): x for x in study_claims(folder)}
+    for pair in (("Adam", "Boom"), ("SGD", "Boom")):
+        refusal = answers[pair]
+        assert isinstance(refusal, Refusal)
+        assert refusal.rule == "did not run"
+        assert "Boom did not run on fmnist_2c2d: all of its 4 tuning trials crashed" in (
+            refusal.reason
+        )
+        assert "boom in step (boom.py:93)" in refusal.reason
+    sound = answers["Adam", "SGD"]
+    assert isinstance(sound, Claim)
+    assert (sound.verdict, sound.family) == (Verdict.BETTER, 1)
+
+
+def test_a_label_may_be_asked_for_without_its_default_hyperparameters(tmp_path: Path) -> None:
+    label = "Lion (default hyperparameters)"
+    plain = algorithm(label, space={}, fixed={}, sampler="none", budget=0, tune="none")
+    folder = study(tmp_path, {"Adam": ADAM, label: SGD}, algorithms=[algorithm("Adam"), plain])
+    for question in ("adam better than lion", f"adam better than {label} on fmnist_2c2d"):
+        found = claim(question, folder)
+        assert isinstance(found, Claim)
+        assert found.supported
+        assert found.sentence.startswith(f"Adam is better than {label} on")

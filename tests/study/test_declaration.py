@@ -215,3 +215,105 @@ def test_a_schedule_in_a_word_is_told_its_form(
 def test_a_study_without_a_schedule_leaves_it_out(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="a study without a schedule leaves the word out"):
         loaded(tmp_path, TEXT.replace('{ name = "linear_decay" }', '"none"', 1))
+
+
+BARE = """\
+from torch.optim import SGD
+from optiscope.optim.spec import OptimizerSpec
+
+class Lion(SGD):
+    def __init__(self, params, lr=1e-4, betas=(0.9, 0.99)):
+        super().__init__(params, lr=lr)
+
+class Passing(Lion):
+    def __init__(self, params, *args, **kwargs):
+        super().__init__(params, *args, **kwargs)
+
+class Still(SGD):
+    def __init__(self, params):
+        super().__init__(params, lr=0.1)
+
+class NoRate(SGD):
+    def __init__(self, params, beta=0.9):
+        super().__init__(params, lr=0.1)
+
+SPEC = OptimizerSpec("lion", Lion)
+CHOSEN = OptimizerSpec("lion", Lion, defaults={"lr": 0.1, "betas": (0.9, 0.99)})
+"""
+
+
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, head: str = "") -> Study:
+    (tmp_path / "bare_optimizers.py").write_text(BARE)
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "study.toml"
+    file.write_text(
+        'name = "s"\nquestion = "?"\nproblems = ["digits_logreg"]\nseeds = [1, 2]\n'
+        f'{head}\n[[algorithms]]\noptimizer = "adam"\n[[algorithms]]\n{words}\n'
+    )
+    return load_study(file)
+
+
+@pytest.mark.parametrize("name", ["Lion", "Passing", "SPEC"])
+@pytest.mark.parametrize("more", ["", "fixed = { betas = [0.9, 0.95] }"])
+def test_an_optimizer_that_nobody_would_tune_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, more: str
+) -> None:
+    with pytest.raises(StudyError, match=r"line 9: .* hyperparameter lr and no space") as error:
+        bare(tmp_path, monkeypatch, f'optimizer = "bare_optimizers:{name}"\n{more}')
+    for way in ("space.lr = {", "fixed = { lr = VALUE }", 'tune = "none"'):
+        assert way in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'optimizer = "bare_optimizers:Lion"\nfixed = { lr = 0.1 }',
+        'optimizer = "bare_optimizers:Lion"\nspace.lr = { low = 1e-4, high = 1e-1 }',
+        'optimizer = "bare_optimizers:Still"',
+        'optimizer = "bare_optimizers:NoRate"\nfixed = { beta = 0.9 }',
+        'optimizer = "bare_optimizers:CHOSEN"',
+        'optimizer = "lark"',
+        'optimizer = "prodigy"',
+    ],
+)
+def test_ways_to_say_what_is_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    if "prodigy" in words:
+        pytest.importorskip("prodigyopt")
+    study = bare(tmp_path, monkeypatch, words)
+    assert "default" not in study.algorithms[1].label
+    assert "tune" not in study.to_dict()["algorithms"][1]
+
+
+@pytest.mark.parametrize("optimizer", ["bare_optimizers:Lion", "bare_optimizers:NoRate", "sgd"])
+def test_default_hyperparameters_are_said_in_the_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    from optiscope.stats.naming import algorithm_name
+
+    fixed = "\nfixed = { lr = 0.1 }" if optimizer == "sgd" else ""
+    words = f'optimizer = "{optimizer}"\nlabel = "mine"\ntune = "none"{fixed}'
+    study = bare(tmp_path, monkeypatch, words, head='reference = "mine"')
+    algorithm = study.algorithms[1]
+    assert algorithm.label == study.reference == "mine (default hyperparameters)"
+    assert (algorithm.budget, algorithm.tuned) == (0, False)
+    entry = study.to_dict()["algorithms"][1]
+    assert entry["tune"] == "none"
+    assert "; default hyperparameters)" in algorithm_name(entry) or "(default" in (
+        algorithm_name(entry)
+    )
+
+
+def test_a_space_and_no_tuning_exclude_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = 'optimizer = "sgd"\ntune = "none"\nspace.lr = { low = 1e-4, high = 1e-1 }'
+    with pytest.raises(StudyError, match="exclude each other"):
+        bare(tmp_path, monkeypatch, words)
+
+
+def test_all_shipped_studies_are_valid() -> None:
+    for name in shipped_studies():
+        assert load_study(name).algorithms

@@ -46,7 +46,10 @@ __all__ = ["command"]
 @study_device_option
 @data_dir_option
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     study: str,
     out: Path | None,
     workers: int | None,
@@ -72,9 +75,12 @@ def command(
     )
     from rich.text import Text
 
+    from optiscope.errors import ExitCode
     from optiscope.records import Run, Status
     from optiscope.report import summary_json, summary_table, write_report
     from optiscope.stats.claims import next_seed_count
+    from optiscope.stats.evidence import read_evidence
+    from optiscope.stats.refusal import did_not_run
     from optiscope.study import Event, load_study, run_study
 
     declared = load_study(study)
@@ -125,13 +131,19 @@ def command(
             )
             raise
     page = write_report(kept)
+    evidence = read_evidence(kept)
+    pairs = [(problem, label) for problem in evidence.problems for label in evidence.labels]
+    lost = [text for pair in pairs if (text := did_not_run(evidence, *pair)) is not None]
     if wants_json:
         click.echo(as_json(summary_json(kept)))
-        return
+        ctx.exit(ExitCode.UNFINISHED if lost else ExitCode.OK)
     terminal().print(summary_table(kept))
+    for text in lost:
+        click.echo(f"{text}; once mended: --retry-crashed", err=True)
     if any(isinstance(r, Run) and r.status is Status.CRASHED for r in kept.store.scan()):
         click.echo("some runs crashed, see Failures on the page; once mended: --retry-crashed")
     click.echo(f"report: {page}")
+    ctx.exit(ExitCode.UNFINISHED if lost else ExitCode.OK)
 
 
 def _in_stages(study: Study, cap: int, folder: Path) -> Study:

@@ -26,6 +26,8 @@ __all__ = [
     "UnknownOptimizerError",
     "bind",
     "get",
+    "hyperparameters_of",
+    "is_shipped",
     "names",
     "refusing",
     "takes_integers",
@@ -215,6 +217,19 @@ def _default(spec: OptimizerSpec, hyperparameter: str) -> Any:
     """Default of a hyperparameter in the optimizer's signature, or None."""
     parameter = inspect.signature(inspect.unwrap(spec.make)).parameters.get(hyperparameter)
     return None if parameter is None else parameter.default
+
+
+def hyperparameters_of(spec: OptimizerSpec) -> list[str]:
+    """Names of what an optimizer takes besides its parameters and what the loop tells it."""
+    told = {"self", "params", spec.horizon, spec.steps_per_epoch}
+    names: list[str] = []
+    for function in _initializers(inspect.unwrap(spec.make)):
+        for name, parameter in inspect.signature(function).parameters.items():
+            named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            if named and name not in told and name not in names:
+                names.append(name)
+    first = next((n for n in names if n in ("parameters", "named_parameters", "model")), None)
+    return [name for name in names if name != first]
 
 
 def takes_integers(spec: OptimizerSpec, hyperparameter: str) -> bool:

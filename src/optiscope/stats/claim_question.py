@@ -144,7 +144,8 @@ def _label_first(text: str, labels: Sequence[str]) -> tuple[str, str]:
 def _match(name: str, known: Sequence[str], kind: str) -> str:
     if name in known:
         return name
-    same = [k for k in known if _plain(k).casefold() == name.casefold()]
+    wanted = {name.casefold(), f"{name} (default hyperparameters)".casefold()}
+    same = [k for k in known if _plain(k).casefold() in wanted]
     if len(same) == 1:
         return same[0]
     if same:

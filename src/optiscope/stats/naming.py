@@ -40,7 +40,8 @@ def algorithm_name(entry: Mapping[str, Any], *, tried: int | None = None) -> str
     inside += [f"{name}={short_number(value)}" for name, value in fixed.items()]
     parts = [", ".join(inside)] if inside else []
     parts += [f"{_rule(entry[key])} {word}" for key, word in _SHAPERS.items() if entry.get(key)]
-    parts.append(_budget(entry, tried) if space else "untuned")
+    untuned = "default hyperparameters" if entry.get("tune") == "none" else "untuned"
+    parts.append(_budget(entry, tried) if space else untuned)
     label, optimizer = str(entry["label"]), str(entry["optimizer"])
     same = label.casefold() == optimizer.rpartition(":")[2].casefold()
     head = label if same else f"{label} = {optimizer}"

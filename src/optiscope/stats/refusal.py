@@ -6,16 +6,16 @@ The rules are those of docs/claims.md, in the order in which they are tried.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from optiscope.records import Run
+from optiscope.records import Run, Status
 from optiscope.stats.evidence import Evidence, Part
 from optiscope.stats.naming import counted
 from optiscope.stats.sign_flip import fewest_seeds
 from optiscope.stats.study_toml import study_toml
 
-__all__ = ["Refusal", "refuse", "refuse_family", "refuse_horizon", "refuse_metric"]
+__all__ = ["Refusal", "did_not_run", "refuse", "refuse_family", "refuse_horizon", "refuse_metric"]
 
 FEWEST_SEEDS = 10
 """Reporting seeds of a suggested study whose declared ones are too few to decide anything."""
@@ -31,7 +31,8 @@ class Refusal:
         b: label of the second.
         rule: that it breaks: ``imported``, ``test metric``, ``budget``, ``shared seeds``,
             ``problem version``, ``optimizer version``, ``horizon``, ``not paired``,
-            ``unfinished``, ``seeds``, ``metric`` or ``family``.
+            ``unfinished``, ``seeds``, ``metric``, ``family`` or
+            ``did not run``.
         reason: what is not supported and why, in words.
         study_that_would_answer: text of a TOML file for ``optiscope bench``; None where this
             study itself will answer once it is finished.
@@ -214,6 +215,31 @@ def _budget(case: _Case) -> Refusal | None:
     )
 
 
+def did_not_run(evidence: Evidence, problem: str, label: str) -> str | None:
+    """In words that every tuning or every reporting run of an algorithm crashed; None else.
+
+    An exception is no outcome of an optimizer, as divergence is: it says nothing of it.
+    """
+    tuning = evidence.tuning.get((problem, label), [])
+    reporting = list(evidence.reporting.get((problem, label), {}).values())
+    for role, parts in (("tuning", tuning), ("reporting", reporting)):
+        runs = _runs(parts)
+        if runs and len(runs) == len(parts) and all(r.status is Status.CRASHED for r in runs):
+            count = counted(len(runs), f"{role} trial")
+            reason = runs[0].reason.rstrip(".")
+            return f"{label} did not run on {problem}: all of its {count} crashed ({reason})"
+    return None
+
+
+def _did_not_run(case: _Case) -> Refusal | None:
+    for label in case.labels:
+        words = did_not_run(case.evidence, case.problem, label)
+        if words is not None:
+            mend = "which says nothing of the optimizer; mend it and give --retry-crashed"
+            return replace(case.unfinished(f"{words}, {mend}"), rule="did not run")
+    return None
+
+
 def _shared_seeds(case: _Case) -> Refusal | None:
     tuned = {part.entry.seed for part in case.tuning(*case.labels)}
     shared = sorted(tuned & {part.entry.seed for part in case.reporting(*case.labels)})
@@ -331,6 +357,7 @@ def _metric(case: _Case) -> Refusal | None:
 
 
 _RULES: tuple[Callable[[_Case], Refusal | None], ...] = (
+    _did_not_run,
     _imported,
     _test_metric,
     _budget,

@@ -81,6 +81,7 @@ class AlgorithmEntry:
         early_stopping: criterion and patience, or None.
         pruner: rule that ends poor trials early, or None.
         colour: ``#rrggbb`` chosen by the user, or None.
+        tune: ``none`` where hyperparameters are declared to stay at their defaults, or None.
     """
 
     label: str
@@ -94,6 +95,7 @@ class AlgorithmEntry:
     early_stopping: Mapping[str, Any] | None = None
     pruner: Mapping[str, Any] | str | None = None
     colour: str | None = None
+    tune: str | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AlgorithmEntry:

@@ -12,7 +12,7 @@ __all__ = ["study_toml"]
 
 _BARE = re.compile(r"^[A-Za-z0-9_-]+$")
 _OF_ALGORITHM = (
-    "label", "optimizer", "fixed", "space", "schedule", "clip", "early_stopping",
+    "label", "optimizer", "tune", "fixed", "space", "schedule", "clip", "early_stopping",
     "initialisation", "pruner", "colour",
 )  # fmt: skip
 

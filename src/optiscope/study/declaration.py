@@ -130,7 +130,8 @@ class AlgorithmTable(_Table):
     """A(Φ): an optimizer, its search space, schedule and tuning rule.
 
     ``schedule = "none"`` exempts it from the study's schedule, as an optimizer that anneals by
-    itself should be.
+    itself should be. ``tune = "none"`` says that hyperparameters stay at their defaults, which the
+    label then says too.
     """
 
     label: str | None = None
@@ -139,6 +140,7 @@ class AlgorithmTable(_Table):
     space: dict[str, Dimension] | None = None
     sampler: Sampler | None = None
     budget: Annotated[int, Field(ge=1, le=MOST_TRIALS)] | None = None
+    tune: Literal["none"] | None = None
     schedule: OwnSchedule | None = None
     clip: dict[str, float] | None = None
     early_stopping: dict[str, Any] | None = None

@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any
 
 from optiscope.problems import Problem
-from optiscope.records import Entry, Run, Trial, higher_is_better
+from optiscope.records import Entry, Run, Status, Trial, higher_is_better
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.tuning import Tuning
 
@@ -129,10 +129,17 @@ class Plan:
             self._settle(pair, index)
         if (tuning is None or tuning.done) and not pair.reporting:
             pair.reporting = True
+            if tuning is not None and self._all_crashed(pair):
+                return  # its code fails: there is nothing to choose, and nothing to report
             point = tuning.best()[1] if tuning else {}
             for seed in self.study.seeds:
                 trial = self.study.trial(pair.algorithm, pair.problem, point, seed)
                 self._enter(pair, trial, "reporting", -1, point)
+
+    def _all_crashed(self, pair: _Pair) -> bool:
+        """Whether every run of a pair's tuning ended in an exception."""
+        runs = [self._runs[entry.trial_hash] for entry in pair.entries]
+        return all(run.status is Status.CRASHED for run in runs)
 
     def _tuning_trial(self, pair: _Pair, point: dict[str, object], seed: int) -> Trial:
         """The trial of a proposal; with a pruner it carries the curves of those before it."""

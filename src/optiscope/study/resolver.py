@@ -12,7 +12,7 @@ from optiscope import problems
 from optiscope.errors import shorten
 from optiscope.hints import did_you_mean
 from optiscope.optim import registry
-from optiscope.optim.spec import Choice, Range
+from optiscope.optim.spec import Choice, OptimizerSpec, Range
 from optiscope.problems import Problem
 from optiscope.problems.initialisation import check_rule, drawable_layers
 from optiscope.study.declaration import (
@@ -33,6 +33,12 @@ from optiscope.train.step import check_clip
 from optiscope.train.stopping import EarlyStopping, check_pruner
 
 __all__ = ["corners", "load_study"]
+
+DEFAULTS = "(default hyperparameters)"
+"""What the label of an algorithm ends in that is declared ``tune = "none"``."""
+
+RATES = ("lr", "learning_rate", "step_size")
+"""Names of the hyperparameter that no result can be compared without choosing."""
 
 
 def load_study(source: str | Path) -> Study:
@@ -67,6 +73,8 @@ class _Resolver:
         self._check_initialisations(found)
         self._check_watched(found)
         reference = d.reference or labels[0]
+        if f"{reference} {DEFAULTS}" in labels:
+            reference = f"{reference} {DEFAULTS}"
         if reference not in labels:
             self._fail(("reference",), self._unknown("algorithm label", reference, labels))
         self._check_select(found)
@@ -152,7 +160,11 @@ class _Resolver:
             self._fail((*path, "optimizer"), str(error))
             raise
         space: dict[str, Range | Choice]
-        if table.space is None:
+        if table.tune is not None and table.space is not None:
+            self._fail((*path, "tune"), 'tune = "none" and a space exclude each other: keep one')
+        if table.tune is not None:
+            space = {}
+        elif table.space is None:
             space = {
                 k: _of_integers(v) if registry.takes_integers(spec, k) else v
                 for k, v in spec.space.items()
@@ -172,10 +184,11 @@ class _Resolver:
         for name in space:
             if name in table.fixed:
                 self._fail((*path, "fixed"), f"{name!r} is both fixed and in the search space")
+        self._check_tuned(path, table, spec, space)
         self._check_settings(path, table, space)
         sampler = table.sampler or self.declared.tuning.sampler
         return Algorithm(
-            label=table.label or table.optimizer,
+            label=_label(table),
             optimizer=table.optimizer,
             fixed=table.fixed,
             space=space,
@@ -187,6 +200,36 @@ class _Resolver:
             pruner=table.pruner,
             initialisation=table.initialisation or self.declared.initialisation,
             colour=table.colour,
+            tune=table.tune,
+        )
+
+    def _check_tuned(
+        self,
+        path: tuple[str | int, ...],
+        table: AlgorithmTable,
+        spec: OptimizerSpec,
+        space: Mapping[str, Range | Choice],
+    ) -> None:
+        """Refuse an optimizer whose hyperparameters nobody tuned, fixed, or said to leave alone.
+
+        What ships with the package is exempt: it has a space, or is made to need no tuning.
+        """
+        included = registry.is_shipped(spec) or table.optimizer.startswith("optiscope.")
+        if space or table.tune is not None or included:
+            return
+        names = [n for n in registry.hyperparameters_of(spec) if n not in spec.defaults]
+        rates = [name for name in names if name in RATES]
+        missing = [] if table.fixed and not rates else rates or names
+        if not missing or any(name in table.fixed for name in missing):
+            return
+        name = missing[0]
+        self._fail(
+            (*path, "optimizer"),
+            f"{table.optimizer} has a hyperparameter {name} and no space, so that nobody would "
+            f"tune it: give space.{name} = {{ low = 1e-4, high = 1e-1 }}, fix it by fixed = "
+            f"{{ {name} = VALUE }}"
+            ', or say tune = "none", and every label and claim says "default '
+            'hyperparameters"',
         )
 
     def _dimension(
@@ -360,6 +403,13 @@ class _Resolver:
                 )
             chosen[problem.name] = metric
         return chosen
+
+
+def _label(table: AlgorithmTable) -> str:
+    """The algorithm's name, which says so where its hyperparameters are left at their defaults."""
+    label = table.label or table.optimizer
+    stated = table.tune is None or DEFAULTS.strip("()") in label
+    return label if stated else f"{label} {DEFAULTS}"
 
 
 def _of_integers(dimension: Range | Choice) -> Range | Choice:

@@ -168,12 +168,15 @@ def _run(
     ledger = _Ledger(folder, plan)
     submit_new()
     ledger.write()
+    told: set[tuple[str, str]] = set()  # each reason for a crash is shown once, at once
     with closing(dispatch.outcomes()) as outcomes:
         for trial, run in outcomes:
             if folder.store.read(trial.hash, metrics=False) is None:
                 folder.store.write(run)  # of one that no process could finish
             for whose in plan.tell(run):
-                say(f"{whose}: {run.status}")
+                crashed = run.status is Status.CRASHED and (whose, run.reason) not in told
+                told.add((whose, run.reason))
+                say(f"{whose}: {run.reason if crashed else run.status}", warning=crashed)
             submit_new()
             ledger.write_soon()
     ledger.write()

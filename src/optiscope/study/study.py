@@ -36,6 +36,7 @@ class Algorithm:
     pruner: Mapping[str, Any] | None = None
     initialisation: Mapping[str, Any] | None = None
     colour: str | None = None
+    tune: str | None = None
 
     @property
     def tuned(self) -> bool:
@@ -44,7 +45,8 @@ class Algorithm:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as kept in ``study.json``."""
-        return {
+        stated = {} if self.tune is None else {"tune": self.tune}
+        return stated | {
             "label": self.label,
             "optimizer": self.optimizer,
             "fixed": dict(self.fixed),

@@ -87,7 +87,7 @@ def tuning_table(tables: StudyTables, looks: Mapping[str, Look]) -> DataTable:
                 [
                     Cell(label),
                     Cell(a.optimizer),
-                    Cell(space or "untuned"),
+                    Cell(space or ("default hyperparameters" if a.tune == "none" else "untuned")),
                     Cell(point_text(a.fixed)),
                     Cell(a.sampler if a.space else "–"),
                     Cell(str(a.budget) if a.space else "0"),
