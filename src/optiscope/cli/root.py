@@ -18,6 +18,7 @@ COMMANDS = {
     "list": ("listing", "List problems, optimizers or studies."),
     "show": ("show", "Show a problem: definition, samples, layers, signals at the start."),
     "check": ("check", "Check model, loss, optimizer and data before training."),
+    "doctor": ("doctor", "Score tools that look for faults in training."),
     "run": ("single", "Train one problem with one optimizer and print what happened."),
     "bench": ("bench", "Run a study: tune, train on fresh seeds, write the report."),
     "status": ("status", "Show how far a study is."),

@@ -85,7 +85,8 @@ class Split:
         if self.batches is not None:
             return _parts(self.batches[0])
         collate = default_collate if self.loader is None else self.loader.collate_fn
-        return _parts(collate([self.dataset[i] for i in places]))  # type: ignore[index]
+        dataset: Any = self.dataset
+        return _parts(collate([dataset[i] for i in places]))
 
     def read(self, limit: int, seconds: float, seed: int = 0) -> ReadSamples:
         """Up to ``limit`` samples drawn without replacement, as many as ``seconds`` allow."""
@@ -107,7 +108,8 @@ class Split:
             if time.perf_counter() > end and len(read) >= 32:
                 break
         stacked, lengths = _stack(inputs)
-        labels = None if any(t is None for t in targets) else _stack(targets)[0]  # type: ignore[arg-type]
+        present = [t for t in targets if t is not None]
+        labels = _stack(present)[0] if len(present) == len(inputs) else None
         return ReadSamples(stacked, labels, torch.tensor(read), lengths)
 
 

@@ -20,8 +20,7 @@ def overlap(context: Context) -> list[Finding]:
     pairs = [(b, a) for i, a in enumerate(names) for b in names[i + 1 :]]
     for later, earlier in pairs:
         one, other = context.splits[later], context.splits[earlier]
-        same = one.tensors is not None and other.tensors is not None
-        if same and one.tensors[0] is other.tensors[0]:  # type: ignore[index]
+        if one.tensors and other.tensors and one.tensors[0] is other.tensors[0]:
             findings.append(_finding("exact", later, earlier, 1.0, math.inf, "the same tensor"))
             continue
         exact = _exact(context, later, earlier)

@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 from optiscope import lazy
 
 if TYPE_CHECKING:
+    from optiscope.testing.bugs.clean import clean_scripts as clean_scripts
     from optiscope.testing.bugs.kind import Kind as Kind
+    from optiscope.testing.bugs.score import Score as Score
+    from optiscope.testing.bugs.score import score_tool as score_tool
     from optiscope.testing.bugs.script import Script as Script
 
 _public_name, __dir__, __all__ = lazy.attach(
     __name__,
     {
+        "clean": ("clean_scripts",),
         "kind": ("Kind",),
+        "score": ("Score", "score_tool"),
         "script": ("Script",),
     },
 )

@@ -61,6 +61,13 @@ class Script:
                 getattr(watch, "close", lambda: None)()
         return [finding for watch in watches for finding in watch.findings]
 
+    def replace(self, **lines: Any) -> None:
+        """Replace lines of the script: methods, by name."""
+        for name, line in lines.items():
+            if not hasattr(self, name):
+                raise AttributeError(f"a script has no line {name!r}")
+            setattr(self, name, line)
+
     def loop(self) -> None:
         """Epochs of training and evaluation."""
         for epoch in range(self.epochs):
@@ -183,7 +190,8 @@ class Attention(nn.Module):
         """Attended [B, T, width]."""
         q, k, v = self.qkv(x).chunk(3, -1)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out(mixed)  # type: ignore[no-any-return]
+        out: Tensor = self.out(mixed)
+        return out
 
 
 class Block(nn.Module):
@@ -348,7 +356,7 @@ def base_diffusion(seed: int) -> Script:
     script = Script(
         model, optimizer, nn.MSELoss(), (flat, flat), noised(held, generator), seed=seed
     )
-    script.batch = lambda places: noised(flat[places], generator)  # type: ignore[method-assign]
+    script.replace(batch=lambda places: noised(flat[places], generator))
     return script
 
 
@@ -395,7 +403,11 @@ def base_lark(seed: int) -> Script:
 
     model = mlp(seed)
     return Script(
-        model, Lark(model, total_steps=STEPS), nn.CrossEntropyLoss(), *digits(), seed=seed
+        model,
+        Lark(model.parameters(), total_steps=STEPS),
+        nn.CrossEntropyLoss(),
+        *digits(),
+        seed=seed,
     )
 
 

@@ -1,0 +1,102 @@
+"""``optiscope doctor``: score tools that look for faults in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from optiscope.cli.options import as_json, json_option
+from optiscope.errors import OptiscopeError
+from optiscope.hints import did_you_mean
+
+__all__ = ["command"]
+
+
+class UnknownKind(OptiscopeError, ValueError):
+    """A kind of fault that the suite does not have."""
+
+
+@click.group("doctor")
+def command() -> None:
+    """Score tools that look for faults in training."""
+
+
+@command.command("bugs")
+@click.option("--tool", metavar="MODULE:ADAPTER", help="Tool to score [default: optiscope.watch].")
+@click.option(
+    "--kinds",
+    type=click.Choice(["public", "held-back", "all"]),
+    default="public",
+    show_default=True,
+    help="Which kinds of fault to run.",
+)
+@click.option("--only", multiple=True, metavar="KIND", help="Run this kind; may be repeated.")
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--clean", type=click.IntRange(min=0), default=0, help="Sound runs of fresh settings."
+)
+@click.option("--clean-seed", type=int, default=1, show_default=True, help="Of those settings.")
+@click.option("--list", "wants_list", is_flag=True, help="List the kinds and run nothing.")
+@json_option
+def bugs(
+    tool: str | None,
+    kinds: str,
+    only: tuple[str, ...],
+    seeds: int,
+    clean: int,
+    clean_seed: int,
+    wants_list: bool,
+    wants_json: bool,
+) -> None:
+    """Run faulty scripts and their mended twins, and score what a tool says of them.
+
+    An adapter is a function attach(model, optimizer, criterion, scheduler=...) that returns an
+    object with findings. Warnings and errors count; a symptom is no hit.
+    """
+    from optiscope.testing.bugs.score import KINDS, Outcome, our_adapter, score_tool
+
+    chosen = KINDS[kinds]
+    for name in only:
+        if name not in KINDS["all"]:
+            raise UnknownKind(f"no kind of fault {name!r}, {did_you_mean(name, KINDS['all'])}")
+    if only:
+        chosen = {name: KINDS["all"][name] for name in only}
+    if wants_list:
+        rows = [{"kind": k.name, "bases": list(k.bases), "words": k.words} for k in chosen.values()]
+        lines = "\n".join(f"{r['kind']:<36}{', '.join(r['bases'])}" for r in rows)
+        click.echo(as_json(rows) if wants_json else lines)
+        return
+    attach: Any = our_adapter
+    if tool is not None:
+        from optiscope.cli.check import load_object
+
+        attach = load_object(tool)
+    label = tool or "optiscope.watch"
+
+    def tell(outcome: Outcome) -> None:
+        if wants_json:
+            return
+        what = outcome.kind or "clean"
+        what += "" if outcome.faulty else " (sound)"
+        if outcome.faulty:
+            verdict = "first" if outcome.first else "named" if outcome.named else "MISSED"
+        else:
+            verdict = "FALSE ALARM" if outcome.alarms else "silent"
+        said = ", ".join(outcome.alarms) or "-"
+        click.echo(f"{verdict:<12}{what:<44}{outcome.base:<16}{said}{outcome.failed}")
+
+    score = score_tool(
+        attach,
+        kinds=chosen,
+        seeds=range(seeds),
+        clean=clean,
+        clean_seed=clean_seed,
+        tell=tell,
+    )
+    if wants_json:
+        click.echo(as_json({"tool": label, **score.to_dict()}))
+        return
+    click.echo(f"\n{label}")
+    for name, value in score.summary().items():
+        click.echo(f"  {name:<26}{value}")
