@@ -24,6 +24,8 @@ COMMANDS = {
     "status": ("status", "Show how far a study is."),
     "report": ("report", "Write the page and figures of a study again."),
     "claim": ("claim", "Ask a study a question; it answers or refuses."),
+    "log": ("log", "Say why a run was made."),
+    "logbook": ("logbook", "Show what changed from run to run, and what came of it."),
     "import": ("importing", "Put published results beside a study's own."),
     "reproduce": ("reproduce", "Repeat a published experiment beside its figures."),
     "watch": ("watch", "Run a training script and say what is wrong with it."),
@@ -32,7 +34,7 @@ COMMANDS = {
     "compact": ("compact", "Pack the runs of a study into two files, or unpack them."),
     "data": ("data", "List, download and check data sets."),
 }
-READ_ONLY = frozenset({"status", "report", "claim", "import", "compact", "data"})
+READ_ONLY = frozenset({"status", "report", "claim", "import", "compact", "data", "log", "logbook"})
 """Commands that read folders, which may be anybody's, and train nothing: they import no code."""
 
 
