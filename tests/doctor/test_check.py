@@ -406,6 +406,28 @@ def test_misuse_is_one_line() -> None:
         assert "\n" not in str(caught.value)
 
 
+def turned(images: Tensor, generator: torch.Generator, degrees: float) -> Tensor:
+    angle = (2 * torch.rand(len(images), generator=generator) - 1) * degrees * torch.pi / 180
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    turns = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    grid = functional.affine_grid(turns, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False)
+
+
+@pytest.mark.parametrize("degrees", [12, 180])
+def test_a_six_on_its_head_is_a_nine(degrees: float) -> None:
+    x, y = (torch.cat(pair) for pair in zip(TRAIN, VALID, strict=True))
+    report = check(
+        mlp(),
+        nn.CrossEntropyLoss(),
+        train=(x, y),
+        augment=lambda images, generator: turned(images, generator, degrees),
+        seconds=8,
+    )
+    pairs = [f.where for f in report.findings if f.rule == "augmentation_breaks_labels"]
+    assert pairs == ([("6-9",)] if degrees == 180 else []), report.table()
+
+
 SETUP = """
 import torch
 from torch import nn

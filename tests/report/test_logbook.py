@@ -25,9 +25,7 @@ def finding(rule: str, severity: str = "error") -> dict[str, Any]:
     return {"rule": rule, "severity": severity, "sentence": f"{rule}."}
 
 
-def plain(
-    folder: Path, name: str, rate: float, seed: int, last: float, *rules: str
-) -> Path:
+def plain(folder: Path, name: str, rate: float, seed: int, last: float, *rules: str) -> Path:
     rows = [Measurement(step, step / 10, "valid", "accuracy", 0.1 + (last - 0.1) * step / 10)
             for step in range(11)]  # fmt: skip
     return write_plain_run(

@@ -10,7 +10,7 @@ alone changes nothing. A sample is *in doubt* between a and b where the first di
 without T; doubt that was there before (shirt and pullover) counts for nothing.
 
 A first pass looks at all pairs of classes on some of the queries; the pairs that rose most are
-tested on queries that the first pass did not use.
+tested on samples that the first pass did not use, or on all of theirs where samples are few.
 
 Index legend: q queries, r references, C classes, k partners.
 """
@@ -156,7 +156,7 @@ def broken_labels(
     start = time.perf_counter()
     classes = int(labels.max()) + 1
     order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(seed))
-    queries = min(most_queries, len(inputs) // 6)
+    queries = min(most_queries, len(inputs) // 3)
     references = min(most_references, len(inputs) // 2)
     q, r = order[:queries], order[queries : queries + references]
     rest = order[queries + references :]
@@ -168,35 +168,24 @@ def broken_labels(
         for b in range(a + 1, classes):
             clean, augmented, _, _ = first.pair(a, b)
             if len(clean) >= 10:
-                rises.append((_excess(clean, augmented), a, b))
+                rises.append((_excess(clean.float(), augmented.float()), a, b))
     rises.sort(reverse=True)
     left = seconds - (time.perf_counter() - start)
     count = max(4, min(6, int(left / max(one_pass, 0.05) * 2)))
     pairs = []
     for _, a, b in rises[:count]:
-        members = rest[(labels[rest] == a) | (labels[rest] == b)]
-        if len(members) < 40:
-            members = order[(labels[order] == a) | (labels[order] == b)]
-        half = min(len(members) // 2, 1500)
-        second = _doubts(
-            inputs,
-            (labels == b).long(),
-            members[:half],
-            members[half : half + 1500],
-            augmenter,
-            2,
-            draws=4,
-            seed=seed + 100,
+        clean, augmented, query, reference = _pair(
+            inputs, labels, a, b, rest, order, augmenter, seed + 100
         )
-        clean, augmented, query, reference = second.pair(0, 1)
-        worst = query[augmented & ~clean][:6]
-        places = reference[augmented & ~clean][:6]
+        doubtful = (augmented - clean).argsort(descending=True)[:6]
+        doubtful = doubtful[augmented[doubtful] > clean[doubtful]]
+        worst, places = query[doubtful], reference[doubtful]
         pairs.append(
             BrokenPair(
                 a,
                 b,
-                float(clean.float().mean()),
-                float(augmented.float().mean()),
+                float(clean.mean()),
+                float(augmented.mean()),
                 _excess(clean, augmented),
                 len(clean),
                 worst,
@@ -207,12 +196,52 @@ def broken_labels(
     return LabelTest(tuple(pairs), queries, time.perf_counter() - start)
 
 
+def _pair(
+    inputs: Tensor,
+    labels: Tensor,
+    a: int,
+    b: int,
+    rest: Tensor,
+    order: Tensor,
+    augmenter: Augmenter,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Doubt [q] of samples of two classes without and with augmentation, and whom it concerns.
+
+    Samples that the first pass did not use, where these are enough; else all of both classes, each
+    half against the other, and several draws for each sample.
+    """
+    members = rest[(labels[rest] == a) | (labels[rest] == b)]
+    if len(members) < 1000:
+        members = order[(labels[order] == a) | (labels[order] == b)]
+    half = min(len(members) // 2, 1500)
+    folds = [(members[:half], members[half : 2 * half])]
+    if half < 1500:
+        folds.append((members[half:], members[:half]))
+    repeats = max(1, min(8, 2000 // max(len(members), 1)))
+    second = (labels == b).long()
+    parts = []
+    for queries, references in folds:
+        total: Tensor | None = None
+        for repeat in range(repeats):
+            doubts = _doubts(
+                inputs, second, queries, references, augmenter, 2, draws=4, seed=seed + 10 * repeat
+            )
+            clean, augmented, query, reference = doubts.pair(0, 1)
+            total = augmented.float() if total is None else total + augmented.float()
+            if repeat == 0:
+                first = (clean.float(), query, reference)
+        assert total is not None
+        parts.append((first[0], total / repeats, first[1], first[2]))
+    kept = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return kept[0], kept[1], kept[2], kept[3]
+
+
 def _excess(clean: Tensor, augmented: Tensor) -> float:
     """Standard errors by which the share in doubt exceeds what is tolerated."""
     n = len(clean)
-    share, before = float(augmented.float().mean()), float(clean.float().mean())
-    excess = share - TOLERATED_RISE * before - TOLERATED_SHARE
-    per_sample = augmented.float() - TOLERATED_RISE * clean.float()
+    per_sample = augmented - TOLERATED_RISE * clean
+    excess = float(per_sample.mean()) - TOLERATED_SHARE
     error = math.sqrt((float(per_sample.var()) * n + 1) / n) / math.sqrt(n)
     return excess / error
 

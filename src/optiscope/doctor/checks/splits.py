@@ -27,7 +27,7 @@ def overlap(context: Context) -> list[Finding]:
         findings += exact
         if exact or earlier != "train":
             continue
-        findings += _near(context, later, earlier, 0.2 * context.seconds)
+        findings += _near(context, later, earlier, 0.15 * context.seconds)
     return findings
 
 

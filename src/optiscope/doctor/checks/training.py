@@ -96,7 +96,7 @@ def _descend(
                 raise Skipped("the loss has no gradient")
             optimizer.zero_grad()
             loss.backward()
-        value = float(loss)
+        value = float(loss.detach())
         if not math.isfinite(value):
             return best, accuracy, step
         best = min(best, value)

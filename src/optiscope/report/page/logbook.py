@@ -73,9 +73,10 @@ def _article(number: int, one: LogbookEntry) -> str:
     if one.code:
         lines = one.code.splitlines()
         count = sum(line[:1] in "+-" and line[:3] not in ("+++", "---") for line in lines if line)
+        noun = "line" if count == 1 else "lines"
         marked = "\n".join(_code_line(line) for line in lines)
         words.append(
-            f"<details><summary>Code: {count} lines changed</summary><pre>{marked}</pre></details>"
+            f"<details><summary>Code: {count} {noun} changed</summary><pre>{marked}</pre></details>"
         )
     words.append("</article>")
     return "".join(words)
@@ -125,7 +126,7 @@ def _curves(one: LogbookEntry) -> str:
         f'<text x="{LEFT - 4}" y="{bottom}" text-anchor="end">{low:.3g}</text>'
         f'<text x="{WIDTH - 8}" y="{HEIGHT - 8}" text-anchor="end">step {last:g}</text>'
         f"{drawn}</svg>"
-        f'<p class="key">{label}; gray: the run before</p>'
+        f'<p class="key">{label}{"; gray: the run before" if len(lines) > 1 else ""}</p>'
     )
 
 
