@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import torch
@@ -24,9 +25,10 @@ def linears(model: nn.Module) -> list[nn.Linear]:
 
 def again(script: Script) -> None:
     """Build the optimizer anew, with its settings, for the model as it is now."""
-    optimizer = script.optimizer
-    defaults = {k: v for k, v in optimizer.defaults.items() if k not in ("differentiable",)}
-    script.optimizer = type(optimizer)(script.model.parameters(), **defaults)
+    kind_of = type(script.optimizer)
+    known = inspect.signature(kind_of).parameters
+    settings = {k: v for k, v in script.optimizer.defaults.items() if k in known}
+    script.optimizer = kind_of(script.model.parameters(), **settings)
 
 
 def new_head(script: Script, classes: int) -> None:
@@ -422,7 +424,7 @@ def targets_out_of_reach(script: Script) -> None:
     with_last(script, nn.ReLU())
 
 
-@kind(r"unused|never (called|used)|no gradient", "gpt", "cnn")
+@kind(r"unused|never (called|used)|no gradient", "gpt", "lstm")
 def layer_never_used(script: Script) -> None:
     script.model.add_module("spare", nn.Linear(32, 32))
     again(script)
