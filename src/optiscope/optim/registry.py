@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any, get_args, get_type_hints
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
-from optiscope.errors import OptiscopeError, is_ctrl_c
+from optiscope.errors import OptiscopeError, is_ctrl_c, shorten
 from optiscope.hints import did_you_mean
 from optiscope.optim import included
 from optiscope.optim.baselines import first_order
@@ -68,7 +72,7 @@ def get(name: str) -> OptimizerSpec:
 
     Args:
         name: one of :func:`names`, or ``my_package.my_module:MyOptimizer``, which is an
-            ``OptimizerSpec`` or a ``torch.optim.Optimizer`` class.
+            ``OptimizerSpec``, a ``torch.optim.Optimizer`` class or a function that makes one.
 
     Raises:
         UnknownOptimizerError: nothing of that name; the message names the nearest ones.
@@ -95,28 +99,71 @@ class BoundOptimizer:
         """Whether ``step`` must be given a closure."""
         return self.spec.closure
 
+    @property
+    def create_graph(self) -> bool:
+        """Whether the loop must call ``backward(create_graph=True)``."""
+        return self.spec.create_graph
+
+    @property
+    def loss(self) -> bool:
+        """Whether ``step`` must be given the loss."""
+        return self.spec.loss
+
     def __call__(
-        self, groups: Sequence[dict[str, Any]], *, horizon: int, steps_per_epoch: int
+        self,
+        groups: Sequence[dict[str, Any]],
+        *,
+        horizon: int,
+        steps_per_epoch: int,
+        model: nn.Module | None = None,
     ) -> Optimizer:
-        """Optimizer of ``groups``, told the horizon where it asks for it."""
-        settings = {**self.spec.defaults, **self.hyperparameters}
+        """Optimizer of ``groups``, told the horizon, names and the model where it asks for them.
+
+        Where there is one group without settings, the optimizer gets its parameters as a list, as
+        a user would write it.
+        """
+        spec = self.spec
+        settings = {**spec.defaults, **self.hyperparameters}
         for argument, value in (
-            (self.spec.horizon, horizon),
-            (self.spec.steps_per_epoch, steps_per_epoch),
+            (spec.horizon, horizon),
+            (spec.steps_per_epoch, steps_per_epoch),
         ):
             if argument is not None:
                 settings.setdefault(argument, value)
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         for name, value in settings.items():
-            if isinstance(value, float) and takes_integers(self.spec, name):
+            if isinstance(value, float) and takes_integers(spec, name):
                 settings[name] = int(value)  # 8.0 of a study's file, which stands for 8
-        return self.spec.make(list(groups), **settings)
+        if spec.model is not None:
+            settings[spec.model] = model
+            if spec.model == _first_argument(spec.make):
+                return spec.make(**settings)
+        given = [dict(group) for group in groups]
+        if spec.named:
+            known = {id(p): name for name, p in model.named_parameters()} if model else {}
+            for group in given:
+                group["params"] = [(known.get(id(p), str(i)), p) for i, p in _numbered(group)]
+        if len(given) == 1 and set(given[0]) == {"params"}:
+            return spec.make(list(given[0]["params"]), **settings)
+        return spec.make(given, **settings)
 
     def on_probe(self) -> Optimizer:
-        """The optimizer of a few parameters of every kind, to try settings and schedules on."""
-        shapes = ((2, 2), (2,), (2, 2), (2,))
-        parameters = [torch.zeros(shape, requires_grad=True) for shape in shapes]
-        return self([{"params": parameters}], horizon=10, steps_per_epoch=5)
+        """The optimizer of a small model, to try settings and schedules on; all weights zero."""
+        model = nn.Sequential(nn.Linear(2, 2, device="meta"), nn.Linear(2, 2, device="meta"))
+        model = model.to_empty(device="cpu")
+        for p in model.parameters():
+            p.data.zero_()
+        groups = [{"params": list(model.parameters())}]
+        return self(groups, horizon=10, steps_per_epoch=5, model=model)
+
+
+def _numbered(group: Mapping[str, Any]) -> list[tuple[int, torch.Tensor]]:
+    return list(enumerate(group["params"]))
+
+
+def _first_argument(make: Any) -> str | None:
+    """Name of the first argument of a class or a factory."""
+    return next(iter(inspect.signature(inspect.unwrap(make)).parameters), None)
 
 
 def is_shipped(spec: OptimizerSpec) -> bool:
@@ -125,12 +172,13 @@ def is_shipped(spec: OptimizerSpec) -> bool:
 
 
 def bind(
-    optimizer: str | type[Optimizer] | OptimizerSpec, hyperparameters: Mapping[str, Any]
+    optimizer: str | type[Optimizer] | Callable[..., Optimizer] | OptimizerSpec,
+    hyperparameters: Mapping[str, Any],
 ) -> BoundOptimizer:
     """An optimizer with hyperparameters, tried on a few parameters so that errors come early.
 
     Args:
-        optimizer: a name or import path, a class, or a spec.
+        optimizer: a name or import path, a class, a factory, or a spec.
         hyperparameters: what is passed to it besides its defaults.
 
     Raises:
@@ -150,7 +198,9 @@ def bind(
             raise BadSettingsError(f"{key} of {name} must be {wanted}, got {value!r}")
     bound = BoundOptimizer(spec, dict(hyperparameters))
     try:
-        bound.on_probe()
+        made = bound.on_probe()
+        if not isinstance(made, Optimizer):
+            raise TypeError(f"it makes {_kind(made)}, and no torch.optim.Optimizer")
     except ImportError:
         raise
     except BaseException as error:  # also one that is meant to end the process
@@ -159,6 +209,9 @@ def bind(
         given = ", ".join(f"{k}={v!r}" for k, v in hyperparameters.items()) or "its defaults"
         why = " ".join(str(error).split()) or type(error).__name__
         raise BadSettingsError(f"{name} refuses {given}: {why}") from None
+    if not isinstance(spec.make, type) and not is_shipped(spec) and not spec.closure:
+        closure = _needs_closure(type(made))  # a factory tells it by what it makes
+        return replace(bound, spec=replace(spec, closure=True)) if closure else bound
     return bound
 
 
@@ -184,12 +237,30 @@ def _spec_of(optimizer: object) -> OptimizerSpec:
         return get(optimizer)
     if isinstance(optimizer, OptimizerSpec):
         return optimizer
-    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
-        return _spec_of_class(f"{optimizer.__module__}:{optimizer.__qualname__}", optimizer)
+    path = _import_path(optimizer)
+    if path is not None and (spec := _spec_at(path, optimizer)) is not None:
+        return spec
     raise UnknownOptimizerError(
         "expected a name, an import path, a torch.optim.Optimizer class or an OptimizerSpec, got "
         + _kind(optimizer)
     )
+
+
+def _import_path(optimizer: object) -> str | None:
+    """Import path of a class, or of a function that can be imported by it."""
+    module, name = getattr(optimizer, "__module__", None), getattr(optimizer, "__qualname__", "")
+    if isinstance(optimizer, type) or getattr(sys.modules.get(module or ""), name, 0) is optimizer:
+        return f"{module}:{name}"
+    return None
+
+
+def _spec_at(path: str, optimizer: object) -> OptimizerSpec | None:
+    """Spec of a class or a factory at an import path; None where it is neither."""
+    if isinstance(optimizer, type):
+        return _spec_of_class(path, optimizer) if issubclass(optimizer, Optimizer) else None
+    if inspect.isfunction(optimizer) or isinstance(optimizer, functools.partial):
+        return OptimizerSpec(path, optimizer, source=path)
+    return None
 
 
 def _kind(found: object) -> str:
@@ -197,10 +268,13 @@ def _kind(found: object) -> str:
     if isinstance(found, Optimizer):
         return f"an instance of {type(found).__name__}: pass its class and its hyperparameters"
     if isinstance(found, type):
-        return f"the class {found.__name__}"
+        return (
+            f"the class {found.__name__}, which is not a subclass of torch.optim.Optimizer: "
+            "derive it from that"
+        )
     if callable(found):
         return "a function: make it the make of an OptimizerSpec"
-    return repr(found)
+    return shorten(found)
 
 
 def _spec_of_class(path: str, optimizer: type[Optimizer]) -> OptimizerSpec:
@@ -208,9 +282,13 @@ def _spec_of_class(path: str, optimizer: type[Optimizer]) -> OptimizerSpec:
     for spec in included.SPECS:
         if spec.make is optimizer:
             return spec
+    return OptimizerSpec(path, optimizer, closure=_needs_closure(optimizer), source=path)
+
+
+def _needs_closure(optimizer: type[Optimizer]) -> bool:
+    """Whether ``step`` cannot be called without a closure."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
-    needed = closure is not None and closure.default is closure.empty
-    return OptimizerSpec(path, optimizer, closure=needed, source=path)
+    return closure is not None and closure.default is closure.empty
 
 
 def _default(spec: OptimizerSpec, hyperparameter: str) -> Any:
@@ -295,7 +373,8 @@ def _check_names(spec: OptimizerSpec, hyperparameters: Mapping[str, Any]) -> Non
     signature = inspect.signature(inspect.unwrap(spec.make))
     if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
         return
-    known = [name for name in signature.parameters if name not in ("self", "params")]
+    told = ("self", "params", _first_argument(spec.make), spec.model)
+    known = [name for name in signature.parameters if name not in told]
     if "betas" in known and inspect.unwrap(spec.make) is not spec.make:
         known += ["beta1", "beta2"]
     for key in hyperparameters:
@@ -306,6 +385,13 @@ def _check_names(spec: OptimizerSpec, hyperparameters: Mapping[str, Any]) -> Non
 
 def _imported(path: str) -> OptimizerSpec:
     module_name, _, attribute = path.partition(":")
+    if module_name.endswith(".py") or "/" in module_name:
+        file = PurePath(module_name)
+        folder = "the project's folder" if file.parent == PurePath() else f"folder {file.parent}"
+        raise UnknownOptimizerError(
+            f"expected my_package.my_module:MyOptimizer, got the file {module_name!r}: name the "
+            f"module without .py, {file.stem}:{attribute}, and run from {folder}"
+        )
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except ValueError:
@@ -314,11 +400,9 @@ def _imported(path: str) -> OptimizerSpec:
             "name a module before the colon"
         ) from None
     except ModuleNotFoundError as error:
-        todo = "install it or run from its folder"
-        if module_name.endswith(".py"):
-            todo = f"name the module without .py, {module_name[:-3]}:{attribute}"
         raise UnknownOptimizerError(
-            f"expected an importable module in {path!r}, got no module named {error.name!r}: {todo}"
+            f"expected an importable module in {path!r}, got no module named {error.name!r}: "
+            "install it or run from its folder"
         ) from None
     except AttributeError:
         raise UnknownOptimizerError(
@@ -334,9 +418,10 @@ def _imported(path: str) -> OptimizerSpec:
         ) from error
     if isinstance(found, OptimizerSpec):
         return found
-    if isinstance(found, type) and issubclass(found, Optimizer):
-        return _spec_of_class(path, found)
+    spec = _spec_at(path, found)
+    if spec is not None:
+        return spec
     raise UnknownOptimizerError(
-        f"expected {path!r} to be an OptimizerSpec or a torch.optim.Optimizer class, "
-        f"got {type(found).__name__}"
+        f"expected {path!r} to be an OptimizerSpec, a torch.optim.Optimizer class or a function "
+        f"that makes one, got {_kind(found)}"
     )

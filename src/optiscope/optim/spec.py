@@ -87,6 +87,13 @@ class OptimizerSpec:
         version: raised whenever a change alters what the optimizer does; part of every trial's
             hash. None for a first version, and for those that others keep: the versions of their
             packages are in the record.
+        create_graph: the loop must call ``backward(create_graph=True)``, for optimizers that
+            differentiate the gradient (AdaHessian, SophiaH).
+        loss: the loop must call ``step(loss=loss)``.
+        named: the parameters come with their names: ``make`` gets ``model.named_parameters()`` as
+            a list of pairs, or groups whose ``params`` are such lists.
+        model: name of the argument that takes the model, if there is one; where it is the first,
+            no parameters are passed besides.
     """
 
     name: str
@@ -98,3 +105,14 @@ class OptimizerSpec:
     steps_per_epoch: str | None = None
     source: str = ""
     version: int | None = None
+    create_graph: bool = False
+    loss: bool = False
+    named: bool = False
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.closure and (self.create_graph or self.loss):
+            raise ValueError(
+                f"expected closure or create_graph and loss in the OptimizerSpec {self.name!r}, "
+                "got both: where step is given a closure, the closure's loss comes from it"
+            )

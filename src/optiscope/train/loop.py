@@ -73,7 +73,12 @@ class OptimizerFactory(Protocol):
         ...
 
     def __call__(
-        self, groups: Sequence[ParamGroup], *, horizon: int, steps_per_epoch: int
+        self,
+        groups: Sequence[ParamGroup],
+        *,
+        horizon: int,
+        steps_per_epoch: int,
+        model: nn.Module | None = None,
     ) -> Optimizer:
         """Optimizer of ``groups`` for a horizon in steps; raises ValueError on bad settings."""
         ...
@@ -256,6 +261,8 @@ class Training:
             self.optimizer,
             self.groups,
             closure_driven=factory.closure,
+            create_graph=getattr(factory, "create_graph", False),
+            pass_loss=getattr(factory, "loss", False),
             clip=trial.clip,
             needs=self.instruments.needs,
             clock=self.clock,
@@ -268,7 +275,9 @@ class Training:
     def _make_optimizer(self, factory: OptimizerFactory) -> Optimizer:
         own_words = ("l2", "lr_scale")
         groups = [{k: v for k, v in g.items() if k not in own_words} for g in self.groups]
-        optimizer = factory(groups, horizon=self.horizon, steps_per_epoch=self.steps_per_epoch)
+        optimizer = factory(
+            groups, horizon=self.horizon, steps_per_epoch=self.steps_per_epoch, model=self.model
+        )
         _scale_rates(optimizer, self.groups)
         if has_modes(optimizer):
             optimizer.train()  # type: ignore[attr-defined]

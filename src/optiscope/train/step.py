@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,6 +29,8 @@ class TrainingStep:
         optimizer: what trains it.
         groups: its parameters, with what each declares (``l2``).
         closure_driven: whether the optimizer evaluates the gradient itself, as often as it likes.
+        create_graph: whether gradients must be differentiable (``backward(create_graph=True)``).
+        pass_loss: whether ``step`` takes the loss (``step(loss=loss)``).
         clip: declared clipping of each gradient.
         needs: copies to make of each step, words of ``optiscope.monitor.instrument.NEEDS``.
         clock: where the seconds go.
@@ -48,11 +51,14 @@ class TrainingStep:
         clip: Mapping[str, float] | None,
         needs: frozenset[str],
         clock: PhaseClock,
+        create_graph: bool = False,
+        pass_loss: bool = False,
     ) -> None:
         self.problem, self.model, self.optimizer = problem, model, optimizer
         self.groups, self.clip, self.needs, self.clock = groups, clip, needs, clock
         self.parameters = [p for group in groups for p in group["params"]]
         self.closure_driven = closure_driven
+        self.create_graph, self.pass_loss = create_graph, pass_loss
         self.gradient_evaluations = 0
         self.copies: dict[str, Sequence[Tensor | None]] = {}
 
@@ -67,7 +73,7 @@ class TrainingStep:
             loss = self.problem.losses(self.model, batch).mean()
             penalty = regularization(self.groups)
             objective = loss if penalty is None else loss + penalty
-            objective.backward()
+            objective.backward(create_graph=self.create_graph)
             if self.clip is not None:
                 clip_gradients(self.parameters, self.clip)
             self.gradient_evaluations += 1
@@ -88,9 +94,34 @@ class TrainingStep:
         if self.closure_driven:
             self.optimizer.step(closure)  # type: ignore[arg-type]
         else:
-            closure()
-            self.optimizer.step()
+            objective = closure()
+            self._step_once(objective)
         return first_loss[0]
+
+    def _step_once(self, objective: Tensor) -> None:
+        """The optimizer's own step, after a gradient."""
+        step: Any = self.optimizer.step
+        try:
+            if self.pass_loss:
+                step(loss=objective.detach())
+            else:
+                step()
+        except RuntimeError as error:
+            if "does not require grad" not in str(error) or self.create_graph:
+                raise
+            raise RuntimeError(
+                f"{error} It seems to differentiate the gradient: give it as an OptimizerSpec "
+                "with create_graph=True"
+            ) from error
+        except TypeError as error:
+            if "'loss'" not in str(error) or self.pass_loss:
+                raise
+            raise TypeError(
+                f"{error}: give the optimizer as an OptimizerSpec with loss=True"
+            ) from error
+        if self.create_graph:  # gradients hold the graph, and the graph the gradients
+            for p in self.parameters:
+                p.grad = None
 
 
 def check_clip(declared: Mapping[str, float]) -> None:
