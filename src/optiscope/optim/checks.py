@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
+
+from torch import Tensor
 
 __all__ = [
     "check_count",
@@ -15,6 +17,7 @@ __all__ = [
     "check_number",
     "end_if_hopeless",
     "refuse_ascent",
+    "refuse_sharded",
     "warn_caller",
 ]
 
@@ -50,6 +53,18 @@ def refuse_ascent(settings: Mapping[str, Any]) -> None:
     """Raise ValueError where settings or a group say ``maximize``."""
     if settings.get("maximize"):
         raise ValueError("maximize=True has no meaning here: negate the loss")
+
+
+def refuse_sharded(optimizer: str, parameters: Iterable[Tensor]) -> None:
+    """Raise TypeError, one line, where a parameter is a shard: a DTensor, or flat with others."""
+    for p in parameters:
+        kind = "a sharded one (DTensor)" if hasattr(p, "device_mesh") else "a flat shard of several"
+        flat = getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False)
+        if hasattr(p, "device_mesh") or flat:
+            raise TypeError(
+                f"expected whole parameters, got {kind}: {optimizer} needs whole gradients; use "
+                "DistributedDataParallel instead of fully_shard or FullyShardedDataParallel"
+            )
 
 
 def end_if_hopeless(skipped_in_row: int) -> None:

@@ -423,5 +423,5 @@ def _imported(path: str) -> OptimizerSpec:
         return spec
     raise UnknownOptimizerError(
         f"expected {path!r} to be an OptimizerSpec, a torch.optim.Optimizer class or a function "
-        f"that makes one, got {_kind(found)}"
+        f"that makes one, got {_kind(found)} ({type(found).__name__})"
     )

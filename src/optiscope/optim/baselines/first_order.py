@@ -117,7 +117,9 @@ SPECS: tuple[OptimizerSpec, ...] = (
         MuonWithAdamW,
         {},
         {"lr": Range(1e-4, 1e-1)},
-        source="torch.optim.Muon on hidden matrices, torch.optim.AdamW on the rest",
+        source="torch.optim.Muon on hidden weights, torch.optim.AdamW on the rest",
+        model="model",
+        version=1,  # None: kernels to AdamW, embeddings to Muon
     ),
     OptimizerSpec(
         "soap",

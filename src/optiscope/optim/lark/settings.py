@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optiscope.errors import shorten
+from optiscope.optim.checks import refuse_sharded
 from optiscope.optim.foreign_keys import refuse_foreign_keys
 from optiscope.optim.lark.reading import READINGS
 
@@ -147,16 +148,7 @@ def missing_settings(group: Mapping[str, Any]) -> list[str]:
 
 def check_parameter(parameter: Tensor) -> None:
     """Raise TypeError, one line, where a parameter is sharded or not real."""
-    if getattr(parameter, "_is_flat_param", False) or getattr(parameter, "_fsdp_flattened", False):
-        raise TypeError(
-            "expected whole parameters, got a flat shard of several (FullyShardedDataParallel): "
-            "Lark's factors need a layer's whole gradient; use DistributedDataParallel"
-        )
-    if hasattr(parameter, "device_mesh"):
-        raise TypeError(
-            "expected whole parameters, got a sharded one (DTensor): Lark's factors need a "
-            "layer's whole gradient; use DistributedDataParallel instead of fully_shard"
-        )
+    refuse_sharded("Lark", [parameter])
     if not torch.is_floating_point(parameter):
         raise TypeError(
             f"expected real floating-point parameters, got {parameter.dtype}: "
