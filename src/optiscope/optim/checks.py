@@ -16,6 +16,7 @@ __all__ = [
     "check_flag",
     "check_number",
     "end_if_hopeless",
+    "moves_nothing",
     "refuse_ascent",
     "refuse_sharded",
     "warn_caller",
@@ -65,6 +66,18 @@ def refuse_sharded(optimizer: str, parameters: Iterable[Tensor]) -> None:
                 f"expected whole parameters, got {kind}: {optimizer} needs whole gradients; use "
                 "DistributedDataParallel instead of fully_shard or FullyShardedDataParallel"
             )
+
+
+def moves_nothing(groups: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a step could change nothing: every rate is zero, and so is every gradient.
+
+    By such a step torch's distributed checkpoint functions ask a fresh optimizer for its state.
+    """
+    groups = list(groups)
+    if any(float(group["lr"]) for group in groups):
+        return False
+    held = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+    return not any(bool(g.any()) for g in held)
 
 
 def end_if_hopeless(skipped_in_row: int) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optiscope.objective.evaluation import second_order_backward
+from optiscope.optim.checks import refuse_sharded
+from optiscope.optim.foreign_keys import refuse_foreign_keys
 from optiscope.optim.spec import OptimizerSpec
 
 __all__ = ["LayerwiseAdaptiveSGD", "layerwise_adaptive_sgd"]
@@ -50,6 +52,12 @@ class LayerwiseAdaptiveSGD(Optimizer):
         self.divisor = len(self.parameters) if divide else 1
         self.steps = self.hessian_products = 0
         self.rates: list[float] = []
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; refuses shards and settings of torch's optimizers, which it has not."""
+        refuse_foreign_keys("LayerwiseAdaptiveSGD", param_group, ())
+        super().add_param_group(param_group)
+        refuse_sharded("LayerwiseAdaptiveSGD", self.param_groups[-1]["params"])
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One batch; ``closure`` clears gradients, calls ``backward`` and returns the loss."""

@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optiscope.objective.evaluation import second_order_backward
+from optiscope.optim.checks import refuse_sharded
+from optiscope.optim.foreign_keys import refuse_foreign_keys
 from optiscope.optim.spec import OptimizerSpec
 
 __all__ = [
@@ -102,6 +104,12 @@ class PublishedPreconditioner(Optimizer):
         self._mean_gradient: list[Tensor] | None = None
         self._directions: list[list[Tensor]] = []
         self._products: list[list[Tensor]] = []
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; refuses shards and settings of torch's optimizers, which it has not."""
+        refuse_foreign_keys("PublishedPreconditioner", param_group, ())
+        super().add_param_group(param_group)
+        refuse_sharded("PublishedPreconditioner", self.param_groups[-1]["params"])
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One batch; ``closure`` clears gradients, calls ``backward`` and returns the loss."""

@@ -441,8 +441,8 @@ class Training:
         )
         self._call("on_epoch", view)
         with (
-            evaluation_mode(self.optimizer),
             preserved_generators(self.device),
+            evaluation_mode(self.optimizer, self.model, self._training_inputs),
         ):
             for split, samples in self.splits.evaluation().items():
                 seed_global_generators(self.random.noise, self.device)
@@ -454,6 +454,13 @@ class Training:
                 self._measure(epoch, "penalty", {"loss": penalty.item()})
         self.clock.mark("evaluation")
         self._call("on_evaluation", view)
+
+    def _training_inputs(self) -> Iterator[Tensor]:
+        """Inputs of the training batches, in the data's order and not augmented."""
+        train = self.splits.train
+        for indices in torch.arange(len(train), device=self.device).split(self.trial.batch_size):
+            if len(indices) == self.trial.batch_size:
+                yield in_fast_layout(train.select(indices)[0])
 
     def _call(self, moment: Moment, view: StartView | StepView | EpochView) -> None:
         """Show each instrument a moment of the run, and record what it measures."""

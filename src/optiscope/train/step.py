@@ -6,14 +6,16 @@ Clipping is declared as ``{norm = 1.0}`` or ``{value = 0.5}``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optiscope.data.samples import Batch
+from optiscope.objective.statistics import has_statistics, statistics_of_these_weights
 from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.train.clock import PhaseClock
 
@@ -146,13 +148,25 @@ def has_modes(optimizer: Optimizer) -> bool:
 
 
 @contextmanager
-def evaluation_mode(optimizer: Optimizer) -> Iterator[None]:
-    """Call the optimizer's ``eval()`` and ``train()`` where it has them."""
+def evaluation_mode(
+    optimizer: Optimizer, model: nn.Module, batches: Callable[[], Iterable[Tensor]]
+) -> Iterator[None]:
+    """Call the optimizer's ``eval()`` and ``train()`` where it has them.
+
+    Where that changes the weights of a model with batch norm, its statistics are those of the
+    weights evaluated, from ``batches`` of training inputs, until the block ends.
+    """
     if not has_modes(optimizer):
         yield
         return
+    watched = list(model.parameters()) if has_statistics(model) else []
+    before = [p.detach().clone() for p in watched]
     optimizer.eval()  # type: ignore[attr-defined]
     try:
-        yield
+        if all(torch.equal(p, q) for p, q in zip(watched, before, strict=True)):
+            yield
+        else:
+            with statistics_of_these_weights(model, batches()):
+                yield
     finally:
         optimizer.train()  # type: ignore[attr-defined]

@@ -148,6 +148,7 @@ SPECS: tuple[OptimizerSpec, ...] = (
         {},
         {"lr": SGD_RATE},
         source="schedulefree (Defazio et al. 2024)",
+        version=1,  # None: batch norm's statistics were those of the training weights
     ),
     OptimizerSpec(
         "schedulefree_adamw",
@@ -155,6 +156,7 @@ SPECS: tuple[OptimizerSpec, ...] = (
         {"lr": 0.0025},
         {},
         source="schedulefree (Defazio et al. 2024), at its default rate",
+        version=1,
     ),
     OptimizerSpec(
         "prodigy",

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optiscope.optim.checks import moves_nothing, refuse_sharded
+from optiscope.optim.foreign_keys import refuse_foreign_keys
 from optiscope.optim.spec import OptimizerSpec, Range
 
 __all__ = ["SPEC", "SaddleFreeNewton"]
@@ -54,8 +56,18 @@ class SaddleFreeNewton(Optimizer):
         self.damping, self.difference, self.radius = damping, difference, radius
         self.absolute = absolute
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters with their settings; refuses shards and keys that it does not honor."""
+        refuse_foreign_keys("SaddleFreeNewton", param_group, ("lr",))
+        super().add_param_group(param_group)
+        refuse_sharded("SaddleFreeNewton", self.param_groups[-1]["params"])
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; ``closure`` clears gradients, calls ``backward()`` and returns the loss."""
+        for group in self.param_groups:
+            refuse_foreign_keys("SaddleFreeNewton", group, ("lr",))
+        if closure is None and moves_nothing(self.param_groups):
+            return None
         if closure is None:
             raise ValueError("SaddleFreeNewton needs a closure: call step(closure)")
         parameters = [p for group in self.param_groups for p in group["params"]]

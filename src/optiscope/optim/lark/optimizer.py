@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optiscope.linalg.precision import full_precision
+from optiscope.objective.statistics import recompute_statistics
 from optiscope.optim.checks import warn_caller
 from optiscope.optim.lark import matrix_step
 from optiscope.optim.lark.batching import (
@@ -23,7 +24,8 @@ from optiscope.optim.lark.batching import (
 from optiscope.optim.lark.gradients import GradientScreen, LiveGradient, dense_gradients
 from optiscope.optim.lark.layer_log import LayerLog, describe_layers
 from optiscope.optim.lark.matrix_step import first_length
-from optiscope.optim.lark.reading import matrix_shape
+from optiscope.optim.lark.memory import LarkMemory, memory_of
+from optiscope.optim.lark.reading import groups_of, matrix_shape
 from optiscope.optim.lark.saved_state import check_state, restored_states
 from optiscope.optim.lark.schedule import Plan, last_renewal, plan_step
 from optiscope.optim.lark.settings import LarkSettings, check_parameter, read_settings
@@ -38,6 +40,7 @@ from optiscope.optim.lark.weights import (
 
 __all__ = ["Lark"]
 
+_WATCHED = 100  # steps in which a factor that ever matters has been seen
 _SMALLEST_FACTOR = 0.05  # lr below this is a learning rate meant for another optimizer
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -66,7 +69,8 @@ class Lark(Optimizer):
     or saving a model and ``train()`` before training on.
 
     Args:
-        params: parameters, named parameters, or groups of them.
+        params: a model, or parameters, named parameters, or groups of them. A model tells its
+            names, and which weights are kernels.
         lr: factor on the built-in length, for torch's schedulers. What a layer finds too long
             with a factor above one it may shorten to what it is without.
         total_steps: steps of the whole training, or None if not known.
@@ -104,9 +108,11 @@ class Lark(Optimizer):
         TypeError: sharded (DTensor, flat) or complex parameters.
     """
 
+    _model: nn.Module | None
+
     def __init__(
         self,
-        params: Iterable[Any],
+        params: nn.Module | Iterable[Any],
         lr: float | Tensor = 1.0,
         total_steps: int | None = None,
         weight_decay: float = 0.0,
@@ -144,8 +150,10 @@ class Lark(Optimizer):
                 "read_as": read_as,
             }
         )
+        self._model = params if isinstance(params, nn.Module) else None
+        given: Any = params if self._model is None else groups_of(self._model)
         super().__init__(
-            params, {**defaults.as_group, "step": 0, "training": True, "averaged": False}
+            given, {**defaults.as_group, "step": 0, "training": True, "averaged": False}
         )
 
     def _set_up(self) -> None:
@@ -154,6 +162,9 @@ class Lark(Optimizer):
         self._screen = GradientScreen()
         self._settings: dict[int, LarkSettings] = {}  # by the group's id
         self._ended = False  # whether steps past the last one have been reported
+        self._highest = 0.0  # factor lr so far, until it is known to be no learning rate
+        self._model = None
+        self._buffers: dict[str, Tensor] = {}  # of the training weights, in eval mode
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore from a pickle or a copy."""
@@ -251,7 +262,22 @@ class Lark(Optimizer):
                 "group['total_steps'] in every one of param_groups (load_state_dict brings the "
                 "saved one back)"
             )
+        self._watch_factor(step, settings)
         return plan_step(step, settings, taken)
+
+    def _watch_factor(self, step: int, settings: LarkSettings) -> None:
+        """Warn once where a scheduler's factors are another optimizer's learning rates."""
+        if step > _WATCHED or isinstance(settings.lr, Tensor):
+            return
+        self._highest = max(self._highest, settings.lr)
+        last = min(_WATCHED, (settings.total_steps or _WATCHED) // 2)
+        if step == last and 0 < self._highest < _SMALLEST_FACTOR:
+            highest, self._highest = self._highest, 1.0
+            warn_caller(
+                f"lr is a factor on the built-in length, 1.0, and was at most {highest:g} "
+                f"in the first {step + 1} steps: a scheduler made for learning rates all but stops "
+                "training; let its peak be 1.0, or leave it out"
+            )
 
     def _move_matrices(self, equal: EqualLayers, plan: Plan) -> list[Tensor]:
         """Move matrices of equal shape; returns the logarithms of their lengths."""
@@ -340,14 +366,44 @@ class Lark(Optimizer):
     def train(self) -> None:
         """Put the weights visited last into the parameters, to train on. Twice does nothing."""
         self._switch(training=True)
+        buffers = dict(self._model.named_buffers()) if self._model else {}
+        with torch.no_grad():
+            for name, buffer in self._buffers.items():
+                buffers[name].copy_(buffer)
+        self._buffers = {}
 
-    def eval(self) -> None:
+    def eval(self, batches: Iterable[Any] | None = None, model: nn.Module | None = None) -> None:
         """Put the average of weights into the parameters, to evaluate or save. Twice does nothing.
 
         With ``total_steps`` there is no average, and the parameters stay as they are.
+
+        Args:
+            batches: of training data. Batch norm's statistics are recomputed from them for the
+                averaged weights, until ``train()``; without them they are those of other weights.
+            model: whose parameters these are, where the optimizer was not made of the model.
+
+        Raises:
+            ValueError: there are batches, but no model is known.
         """
         self._screen.tell()
         self._switch(training=False)
+        averaged = any(group["averaged"] for group in self.param_groups)
+        if batches is None or not averaged or self._buffers:
+            return
+        self._model = model or self._model
+        if self._model is None:
+            raise ValueError(
+                "expected a model whose statistics to recompute, got batches alone: call "
+                "eval(batches, model), or make the optimizer of the model, Lark(model)"
+            )
+        self._buffers = {name: b.detach().clone() for name, b in self._model.named_buffers()}
+        recompute_statistics(self._model, batches)
+
+    def memory(self) -> LarkMemory:
+        """Bytes that the state will take once every parameter has had a gradient."""
+        return memory_of(
+            (p, self._settings_of(group)) for group in self.param_groups for p in group["params"]
+        )
 
     @torch.no_grad()
     def _switch(self, *, training: bool) -> None:

@@ -20,8 +20,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
-__all__ = ["READINGS", "matrix_shape"]
+from torch import nn
+
+__all__ = ["READINGS", "groups_of", "matrix_shape"]
 
 READINGS = ("auto", "kernel", "stack")
 _MAX_WINDOW = 11  # entries across a convolution's window
@@ -61,3 +64,20 @@ def _kernel(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _stack(shape: tuple[int, ...]) -> tuple[int, ...]:
     count = math.prod(shape[:-2])
     return shape[-2:] if count == 1 else (count, *shape[-2:])
+
+
+def groups_of(model: nn.Module) -> list[dict[str, Any]]:
+    """Groups of a model's named parameters: kernels that their shape does not tell stand apart."""
+    odd = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, nn.modules.conv._ConvNd)
+        and matrix_shape(module.weight.shape) != _kernel(tuple(module.weight.shape))
+        and module.weight.squeeze().ndim > 1
+    }
+    named = list(model.named_parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [(name, p) for name, p in named if id(p) not in odd]},
+        {"params": [(name, p) for name, p in named if id(p) in odd], "read_as": "kernel"},
+    ]
+    return [group for group in groups if group["params"]] or groups[:1]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from optiscope.objective.closure_source import CurvatureSource, detach_gradients
-from optiscope.optim.checks import end_if_hopeless, warn_caller
+from optiscope.optim.checks import end_if_hopeless, moves_nothing, warn_caller
 from optiscope.optim.preconditioner.estimate import Estimate
 from optiscope.optim.preconditioner.gradient_edits import (
     NonFiniteGradientError,
@@ -110,6 +110,10 @@ class CurvatureOptimizer(WrappedOptimizer):
             return self._step(inside)
 
     def _step(self, closure: Callable[[], Any] | None) -> Any:
+        for group in self.param_groups:
+            self._refuse_foreign(group)
+        if closure is None and moves_nothing(self.param_groups):
+            return None
         e = self._estimate
         wanted = self._wants_products()
         loss = None

@@ -56,6 +56,12 @@ class InnerOptimizer:
             self._decay = {"weight_decay": 0.0}
         self.optimizer: Optimizer | None = None
 
+    @property
+    def known(self) -> frozenset[str]:
+        """Settings that groups may hold: those of the class, and the outer optimizer's own."""
+        without = {"maximize", "differentiable", "capturable"}
+        return frozenset({*_OUTER, *inspect.signature(self._kind).parameters} - without)
+
     def build(self, outer: Optimizer) -> None:
         """Make the optimizer, and fill the outer groups up with its default settings."""
         groups = [self._group(g) for g in outer.param_groups]

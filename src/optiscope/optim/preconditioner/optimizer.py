@@ -161,10 +161,8 @@ class Preconditioner(CurvatureOptimizer):
             e.estimates = 0
         e.troubled = e.provisional = False
 
-    def state_dict(self) -> dict[str, Any]:
-        """State that resumes bit for bit in any phase; loads with ``weights_only=True``."""
+    def _whole_state(self) -> dict[str, Any]:
         return {
-            **super().state_dict(),
             "estimate": self._estimate.to_dict(),
             "source": self._source.to_dict(),
             "sizes": [self.est_rank, self.num_observations, self.prior_iterations],
@@ -172,7 +170,7 @@ class Preconditioner(CurvatureOptimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was saved."""
-        self._check_complete(state_dict)
+        state_dict = self._complete(state_dict)
         like = torch.empty(self._flat.size, dtype=self._flat.dtype, device=self._flat.device)
         estimate = Estimate.from_dict(state_dict["estimate"], like)
         super().load_state_dict(state_dict)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch.optim import Optimizer
 
 from optiscope.objective import FlatParameters
-from optiscope.optim.checks import check_number, refuse_ascent
+from optiscope.optim.checks import check_number, refuse_ascent, refuse_sharded
+from optiscope.optim.foreign_keys import refuse_foreign_keys
 from optiscope.optim.preconditioner.inner import InnerOptimizer
 
 __all__ = ["WrappedOptimizer"]
+
+_WHOLE = "of_all_parameters"
 
 
 class WrappedOptimizer(Optimizer):
@@ -68,6 +71,8 @@ class WrappedOptimizer(Optimizer):
         group["lr"] = factor if self.constructs_rate else factor * first
         super().add_param_group(group)
         try:
+            self._refuse_foreign(self.param_groups[-1])
+            refuse_sharded(type(self).__name__, self.param_groups[-1]["params"])
             self._see_parameters()
             self._inner.add(self.param_groups[-1])
         except Exception:
@@ -78,27 +83,56 @@ class WrappedOptimizer(Optimizer):
         if self._inner.optimizer is not None:
             self._groups_changed()
 
+    def _refuse_foreign(self, group: Mapping[str, Any]) -> None:
+        """Raise ValueError where a group asks for what neither this nor the inner one does."""
+        refuse_ascent(group)
+        refuse_foreign_keys(type(self).__name__, group, self._inner.known)
+
     def _see_parameters(self) -> None:
         self._flat = FlatParameters.of(p for g in self.param_groups for p in g["params"])
 
     def state_dict(self) -> dict[str, Any]:
-        """State that resumes bit for bit; loads with ``weights_only=True``."""
+        """State that resumes bit for bit; loads with ``weights_only=True``.
+
+        What belongs to all parameters together stands at the top, and once more under the first
+        parameter, where torch's distributed checkpoint functions find it.
+        """
         self._inner.take_settings(self.param_groups)
-        return {**super().state_dict(), "inner": self._inner.state_dict()}
+        own = {"inner": self._inner.state_dict(), **self._whole_state()}
+        state = super().state_dict()
+        places = [place for group in state["param_groups"] for place in group["params"]]
+        by_place: dict[Any, dict[str, Any]] = {place: {} for place in places}
+        for place in places[:1]:
+            by_place[place] = {_WHOLE: own}
+        return {**state, **own, "state": by_place}
+
+    @abstractmethod
+    def _whole_state(self) -> dict[str, Any]:
+        """What is known of all parameters together."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was saved."""
-        self._check_complete(state_dict)
-        super().load_state_dict(state_dict)
+        state_dict = self._complete(state_dict)
+        for group in state_dict["param_groups"]:
+            self._refuse_foreign(group)
+        super().load_state_dict({**state_dict, "state": {}})
         self._inner.load_state_dict(state_dict["inner"], self.param_groups)
 
-    def _check_complete(self, state_dict: dict[str, Any]) -> None:
+    def _complete(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """A saved state with all that it must hold, at the top.
+
+        Raises:
+            ValueError: something is missing.
+        """
+        for held in state_dict.get("state", {}).values():
+            state_dict = {**held.get(_WHOLE, {}), **state_dict}
         missing = set(self.state_dict()) - set(state_dict)
         if missing:
             raise ValueError(
                 f"expected a state of {type(self).__name__}, got one without {sorted(missing)}: "
                 "load the state of the same optimizer"
             )
+        return state_dict
 
     def __getstate__(self) -> dict[str, Any]:
         hooks = {k for k in self.__dict__ if k.startswith("_optimizer_") or "profile" in k}
