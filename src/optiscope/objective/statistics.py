@@ -7,7 +7,7 @@ exponential averages), they have to be gathered anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -30,9 +30,22 @@ def _gathers(module: nn.Module) -> bool:
     return isinstance(getattr(module, "running_mean", None), Tensor)
 
 
+def _call(model: nn.Module, batch: Any) -> None:
+    """A forward pass on the batch's inputs, on the model's device."""
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if isinstance(batch, Mapping):
+        model(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
+        return
+    inputs = batch[0] if isinstance(batch, tuple | list) else batch
+    model(inputs.to(device) if isinstance(inputs, Tensor) else inputs)
+
+
 @torch.no_grad()
 def recompute_statistics(
-    model: nn.Module, batches: Iterable[Any], max_batches: int = MAX_BATCHES
+    model: nn.Module,
+    batches: Iterable[Any],
+    max_batches: int = MAX_BATCHES,
+    forward: Callable[[nn.Module, Any], object] = _call,
 ) -> None:
     """Replace a model's running statistics by those of ``batches`` at its weights as they are.
 
@@ -45,6 +58,7 @@ def recompute_statistics(
         batches: inputs, or tuples or lists that begin with them, or mappings of keyword arguments:
             a DataLoader of training data, say.
         max_batches: how many are looked at.
+        forward: how the model is called on a batch, where it is none of these.
 
     Raises:
         ValueError: there is no batch, so that there are no statistics either.
@@ -59,7 +73,7 @@ def recompute_statistics(
             module.reset_running_stats()  # type: ignore[operator]
             module.momentum = None  # type: ignore[assignment]
         for batch in islice(batches, max_batches):
-            _call(model, batch)
+            forward(model, batch)
             seen += 1
     finally:
         for module, training in modes.items():
@@ -73,18 +87,12 @@ def recompute_statistics(
         )
 
 
-def _call(model: nn.Module, batch: Any) -> None:
-    """A forward pass on the batch's inputs, on the model's device."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    if isinstance(batch, Mapping):
-        model(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()})
-        return
-    inputs = batch[0] if isinstance(batch, tuple | list) else batch
-    model(inputs.to(device) if isinstance(inputs, Tensor) else inputs)
-
-
 @contextmanager
-def statistics_of_these_weights(model: nn.Module, batches: Iterable[Any]) -> Iterator[None]:
+def statistics_of_these_weights(
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: Callable[[nn.Module, Any], object] = _call,
+) -> Iterator[None]:
     """:func:`recompute_statistics` until the block ends; then all buffers are as they were."""
     before = {
         (module, name): buffer.detach().clone()
@@ -92,7 +100,7 @@ def statistics_of_these_weights(model: nn.Module, batches: Iterable[Any]) -> Ite
         for name, buffer in module.named_buffers(recurse=False)
     }
     try:
-        recompute_statistics(model, batches)
+        recompute_statistics(model, batches, forward=forward)
         yield
     finally:
         with torch.no_grad():

@@ -442,7 +442,7 @@ class Training:
         self._call("on_epoch", view)
         with (
             preserved_generators(self.device),
-            evaluation_mode(self.optimizer, self.model, self._training_inputs),
+            evaluation_mode(self.optimizer, self.model, self._plain_batches, self.problem.losses),
         ):
             for split, samples in self.splits.evaluation().items():
                 seed_global_generators(self.random.noise, self.device)
@@ -455,12 +455,13 @@ class Training:
         self.clock.mark("evaluation")
         self._call("on_evaluation", view)
 
-    def _training_inputs(self) -> Iterator[Tensor]:
-        """Inputs of the training batches, in the data's order and not augmented."""
+    def _plain_batches(self) -> Iterator[Batch]:
+        """The training batches in the data's order, not augmented."""
         train = self.splits.train
         for indices in torch.arange(len(train), device=self.device).split(self.trial.batch_size):
             if len(indices) == self.trial.batch_size:
-                yield in_fast_layout(train.select(indices)[0])
+                batch = train.select(indices)
+                yield Batch(in_fast_layout(batch.inputs), batch.targets)
 
     def _call(self, moment: Moment, view: StartView | StepView | EpochView) -> None:
         """Show each instrument a moment of the run, and record what it measures."""

@@ -149,12 +149,15 @@ def has_modes(optimizer: Optimizer) -> bool:
 
 @contextmanager
 def evaluation_mode(
-    optimizer: Optimizer, model: nn.Module, batches: Callable[[], Iterable[Tensor]]
+    optimizer: Optimizer,
+    model: nn.Module,
+    batches: Callable[[], Iterable[Batch]],
+    forward: Callable[[nn.Module, Batch], object],
 ) -> Iterator[None]:
     """Call the optimizer's ``eval()`` and ``train()`` where it has them.
 
     Where that changes the weights of a model with batch norm, its statistics are those of the
-    weights evaluated, from ``batches`` of training inputs, until the block ends.
+    weights evaluated, from training ``batches``, until the block ends.
     """
     if not has_modes(optimizer):
         yield
@@ -166,7 +169,7 @@ def evaluation_mode(
         if all(torch.equal(p, q) for p, q in zip(watched, before, strict=True)):
             yield
         else:
-            with statistics_of_these_weights(model, batches()):
+            with statistics_of_these_weights(model, batches(), forward):
                 yield
     finally:
         optimizer.train()  # type: ignore[attr-defined]

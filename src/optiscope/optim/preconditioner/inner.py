@@ -60,7 +60,8 @@ class InnerOptimizer:
     def known(self) -> frozenset[str]:
         """Settings that groups may hold: those of the class, and the outer optimizer's own."""
         without = {"maximize", "differentiable", "capturable"}
-        return frozenset({*_OUTER, *inspect.signature(self._kind).parameters} - without)
+        defaults = {} if self.optimizer is None else self.optimizer.defaults
+        return frozenset({*_OUTER, *inspect.signature(self._kind).parameters, *defaults} - without)
 
     def build(self, outer: Optimizer) -> None:
         """Make the optimizer, and fill the outer groups up with its default settings."""
