@@ -350,6 +350,61 @@ def test_a_fault_is_found(name: str) -> None:
     assert rule in rules(report), report.table()
 
 
+class Dictionaries(Dataset[dict[str, Any]]):
+    def __len__(self) -> int:
+        return 900
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"image": TRAIN[0][i], "label": int(TRAIN[1][i])}
+
+
+class Pictures(Dataset[tuple[Any, int]]):
+    def __len__(self) -> int:
+        return 50
+
+    def __getitem__(self, i: int) -> tuple[Any, int]:
+        from PIL import Image
+
+        return Image.fromarray((TRAIN[0][i, 0] * 255).byte().numpy()), int(TRAIN[1][i])
+
+
+def test_samples_may_be_dictionaries() -> None:
+    train, valid = Dictionaries(), torch.utils.data.Subset(Dictionaries(), range(90))
+    report = run(train=DataLoader(train, 32, shuffle=True), valid=DataLoader(valid, 32))
+    assert rules(report) == ["overlap_exact"], report.table()
+
+
+def test_samples_without_a_transform_are_named() -> None:
+    assert rules(run(train=Pictures())) == ["batch_fails"]
+
+
+@pytest.mark.parametrize("name", ["digits_logreg", "digits_autoencoder", "digits_rnn"])
+def test_the_problems_of_this_package_are_sound(name: str) -> None:
+    from optiscope import problems
+
+    problem = problems.get(name)
+    report = check(
+        problem.make_model(),
+        lambda output, targets: problem.loss(output, targets).mean(),
+        train=problem.data(None),
+        seconds=8,
+    )
+    assert report, report.table()
+
+
+def test_shifts_that_lose_content_are_found() -> None:
+    def shifted(images: Tensor) -> Tensor:
+        rows = torch.randint(-6, 7, (len(images),))
+        moved = [
+            functional.pad(x, (0, 0, 6, 6))[:, 6 + r : 14 + r]
+            for x, r in zip(images, rows.tolist(), strict=True)
+        ]
+        return torch.stack(moved)
+
+    blank = torch.nn.functional.pad(TRAIN[0][:, :, 1:-1, 1:-1], (1, 1, 1, 1))
+    assert "augmentation_loses_content" in rules(run(train=(blank, TRAIN[1]), augment=shifted))
+
+
 def test_nothing_is_changed() -> None:
     model = Normed()
     model.train()

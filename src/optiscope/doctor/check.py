@@ -206,6 +206,14 @@ def check(
 def _run(context: Context) -> tuple[list[Finding], list[Outcome]]:
     findings: list[Finding] = []
     outcomes: list[Outcome] = []
+    try:
+        _ = context.batch
+    except DataMisuse:
+        raise
+    except Exception as error:
+        return [_no_batch(error)], [
+            Outcome(name, 0, 0.0, "no training batch can be made") for name in CHECKS
+        ]
     broken = False
     for name, run in CHECKS.items():
         began = time.perf_counter()
@@ -232,6 +240,19 @@ def _run(context: Context) -> tuple[list[Finding], list[Outcome]]:
         findings += found
         outcomes.append(Outcome(name, len(found), time.perf_counter() - began))
     return findings, outcomes
+
+
+def _no_batch(error: Exception) -> Finding:
+    words = " ".join(str(error).split())[:200]
+    return Finding(
+        "batch_fails",
+        "data",
+        "error",
+        f"No training batch can be made: {type(error).__name__}: {words}",
+        "Let the dataset return tensors of one shape (ToTensor, padding), or pass the DataLoader "
+        "that has your collate_fn.",
+        where=("train",),
+    )
 
 
 def _pictures(context: Context) -> None:
