@@ -37,7 +37,8 @@ class Kind:
 
     def is_named_by(self, finding: Any) -> bool:
         """Whether a finding names this cause."""
-        text = f"{getattr(finding, 'rule', '')} {getattr(finding, 'sentence', '')}"
+        rule = str(getattr(finding, "rule", ""))
+        text = f"{rule} {rule.replace('_', ' ')} {getattr(finding, 'sentence', '')}"
         return re.search(self.words, text, re.IGNORECASE) is not None
 
 

@@ -314,7 +314,7 @@ def tokens(count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Sequences [count, 16] of a noisy counting rule over 30 tokens, and the tokens that follow."""
     generator = torch.Generator().manual_seed(seed)
     steps = torch.where(
-        torch.rand(count, 17, generator=generator) < 0.85,
+        torch.rand(count, 17, generator=generator) < 0.6,
         1,
         torch.randint(2, 30, (count, 17), generator=generator),
     )
