@@ -14,8 +14,13 @@ from healthy_loops import LOOPS
 
 from optiscope.doctor.watching import watch
 
+SLOW = {"compiled", "lark", "preconditioned", "recurrent", "slow_but_learning", "wgan_gp", "tanh",
+        "foreach", "second_optimizer_unknown", "residual_convolution", "update_bn"}  # fmt: skip
 
-@pytest.mark.parametrize("name", LOOPS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in LOOPS]
+)
 def test_a_healthy_loop_raises_no_alarm(name: str) -> None:
     watches = []
 

@@ -120,6 +120,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
         "evaluated_in_train",
         "batches_repeated",
     ),
+    "samples_duplicated": ("batches_sorted", "output_never_a_label", "same_batch_every_step"),
     "batches_repeated": ("same_order_every_epoch",),
     "same_batch_every_step": ("same_order_every_epoch", "batches_repeated"),
     "inputs_not_normalized": (

@@ -52,7 +52,8 @@ class RowFingerprint:
         if len(varied) < ENTRIES:
             varied = spread.argsort(descending=True, stable=True)
         order = varied[:ENTRIES]
-        self.varying = int((spread[order] > 0).sum())
+        # how much an equal hash says: entries that vary, or values in a sample where all are equal
+        self.varying = max(int((spread[order] > 0).sum()), len(looked[0].unique()))
         entries = candidates[order].sort().values.to(flat.device)
         factors = (
             torch.randint(-(2**62), 2**62, (len(entries),), generator=generator, device="cpu") * 2

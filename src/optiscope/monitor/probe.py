@@ -73,14 +73,14 @@ def output_at(
     """
     with probing(session, evaluation=evaluation) as model:
         _seed(model, seed)
-        args, kwargs = forward.args, forward.kwargs
+        args = tuple(_copied(a) for a in forward.args)
+        kwargs = {k: _copied(a) for k, a in forward.kwargs.items()}
         if inputs is not None:
             first = forward.input
-            args = tuple(inputs(a) if a is first and isinstance(a, Tensor) else a for a in args)
-            kwargs = {
-                k: inputs(a) if a is first and isinstance(a, Tensor) else a
-                for k, a in kwargs.items()
-            }
+            args = tuple(
+                inputs(a) if old is first else a for a, old in zip(args, forward.args, strict=True)
+            )
+            kwargs = {k: inputs(a) if forward.kwargs[k] is first else a for k, a in kwargs.items()}
         device = "cpu" if forward.input is None else forward.input.device.type
         with torch.autocast(device, dtype=forward.autocast, enabled=forward.autocast is not None):
             try:
@@ -89,23 +89,27 @@ def output_at(
                 raise ProbeError(f"{type(error).__name__}: {error}") from error
 
 
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
 def rows_of(forward: Forward, count: int) -> Forward | None:
     """``forward`` on its first ``count`` samples; None if its arguments cannot be cut."""
     size = forward.size
 
     def cut(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] == size:
-            return value[:count]
+        if isinstance(value, Tensor):  # a copy: the model may change what it is called with
+            return (value[:count] if value.ndim and value.shape[0] == size else value).clone()
         return value
 
     direct = [v for v in (*forward.args, *forward.kwargs.values()) if isinstance(v, Tensor)]
     if len(direct) < len(forward.inputs):
         return None  # states in tuples: their batch dimension is not known
-    if not forward.inputs or size <= count:
-        return forward if forward.inputs else None
+    if not forward.inputs:
+        return None
     args = tuple(cut(a) for a in forward.args)
     kwargs = {k: cut(v) for k, v in forward.kwargs.items()}
-    inputs = tuple(cut(t) for t in forward.inputs)
+    inputs = tuple(v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
     smaller = Forward(
         forward.step, forward.number, forward.training, forward.look, args, kwargs, inputs
     )

@@ -46,6 +46,16 @@ class Symmetric(Rule):
                 and _equal_rows(weight)
             ):
                 self.suspects.append((f"{name}.weight".lstrip("."), weight))
+        equal = [n for n, w in self.suspects if bool((w != 0).any()) and w.shape[1] > 1]
+        if equal:
+            self.report(
+                f"All units of {len(equal)} layers start with equal weights: they compute the same "
+                "up to their bias.",
+                "Use a random initialization (nn.init.kaiming_uniform_, xavier_uniform_).",
+                where=equal,
+                measured={"layers": len(equal)},
+                threshold={"layers": 0},
+            )
 
     def after_step(self, view: WatchedStep) -> None:
         """Rows that are still equal after a few steps compute the same forever."""
