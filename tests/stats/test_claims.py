@@ -500,3 +500,64 @@ def test_a_label_may_be_asked_for_without_its_default_hyperparameters(tmp_path: 
         assert isinstance(found, Claim)
         assert found.supported
         assert found.sentence.startswith(f"Adam is better than {label} on")
+
+
+@pytest.mark.parametrize("role", ["tuning", "reporting"])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 77}, "seed 77, its record has seed"),
+        ({"hyperparameters": {"lr": 0.5}}, "hyperparameters"),
+    ],
+)
+def test_a_ledger_that_was_edited_supports_nothing(
+    tmp_path: Path, role: str, changes: dict[str, Any], words: str
+) -> None:
+    folder = study(tmp_path, TWO)
+    entries = folder.ledger()
+    place = next(i for i, e in enumerate(entries) if (e.role, e.algorithm) == (role, "SGD"))
+    entries[place] = replace(entries[place], **changes)
+    folder.write_ledger(entries)  # with a digest that is right
+    refusal = refused(folder, "inconsistent")
+    assert words in refusal.reason
+    assert refusal.study_that_would_answer is None
+
+
+def test_an_entry_may_not_name_the_record_of_another_seed(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO)
+    entries = folder.ledger()
+    one, other = (i for i, e in enumerate(entries) if (e.role, e.algorithm) == ("reporting", "SGD")
+                  and e.seed in (100, 101))  # fmt: skip
+    entries[one] = replace(entries[one], trial_hash=entries[other].trial_hash)
+    folder.write_ledger(entries)
+    assert "its record has seed 101" in refused(folder, "inconsistent").reason
+
+
+def test_reporting_runs_must_have_a_setting_that_was_tried(tmp_path: Path) -> None:
+    folder = study(tmp_path, TWO)
+    entries = [e for e in folder.ledger() if (e.role, e.algorithm) != ("reporting", "SGD")]
+    for seed in SEEDS:
+        made = run("SGD", PROBLEM, seed, {"lr": 0.5}, [0.1, 0.99])
+        folder.store.write(made)
+        entries.append(planned(made, "SGD", "reporting", -1))
+    folder.write_ledger(entries)
+    assert "settings that its tuning did not choose" in refused(folder, "inconsistent").reason
+
+
+def test_declared_comparisons_are_the_family(tmp_path: Path) -> None:
+    values = TWO | {"Lark": tuple(x + 0.001 for x in ADAM[::-1])}
+    folder = study(tmp_path / "baseline", values, compare="baseline")
+    answers = study_claims(folder)
+    assert [(x.a, x.b) for x in answers] == [("Adam", "SGD"), ("Adam", "Lark")]
+    assert all(isinstance(x, Claim) and x.family == 2 for x in answers)
+    refusal = claim("lark better than sgd", folder)
+    assert isinstance(refusal, Refusal)
+    assert refusal.rule == "family"
+    assert suggested(refusal)["compare"] == "all"
+    leader = study(tmp_path / "leader", values, compare="leader")
+    answers = study_claims(leader)
+    assert [(x.a, x.b) for x in answers] == [("Adam", "Lark"), ("SGD", "Lark")]
+    assert all(isinstance(x, Claim) and x.family == 3 for x in answers)
+    other = claim("adam better than sgd", leader)
+    assert isinstance(other, Claim)
+    assert other.family == 3

@@ -186,6 +186,7 @@ class _Algorithm(_Model):
     pruner: Rule = None
     initialisation: Rule = None
     colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
+    tune: Literal["none"] | None = None
 
 
 class _Tuning(_Model):
@@ -223,6 +224,8 @@ class _Study(_Model):
     equivalence_margin: float | dict[str, float] | None = None
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     threads: int | None = None
+    compare: Literal["all", "baseline", "leader"] | None = None
+    assumption: Literal["symmetric", "normal"] | None = None
     device: str | None = None
     max_seconds: float | None = None
     until_decided: _Stages | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from optiscope.errors import shorten
 from optiscope.records import DamagedRecord, Entry, Run, Status, StudyFolder, higher_is_better
 from optiscope.records.trial import canonical_json
 from optiscope.stats.comparison import Assumption
@@ -22,6 +23,26 @@ class Part:
 
     entry: Entry
     run: Run | None
+
+    def mismatch(self, problem: str) -> str | None:
+        """What the record that the entry names says otherwise than the entry; None where nothing.
+
+        Args:
+            problem: by which the study names the entry's problem to the trial: a name or a path.
+        """
+        if self.run is None:
+            return None
+        trial, entry = self.run.trial, self.entry
+        if trial.seed != entry.seed:
+            return f"seed {entry.seed}, its record has seed {trial.seed}"
+        if trial.problem not in (problem, entry.problem):
+            return f"problem {entry.problem}, its record is of {shorten(trial.problem)}"
+        ours, theirs = (
+            canonical_json(dict(h)) for h in (entry.hyperparameters, trial.hyperparameters)
+        )
+        if ours != theirs:
+            return f"hyperparameters {shorten(ours)}, its record has {shorten(theirs)}"
+        return None
 
     @property
     def recorded(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from optiscope.records import Run, Status
+from optiscope.records.trial import canonical_json
 from optiscope.stats.evidence import Evidence, Part
 from optiscope.stats.naming import counted
 from optiscope.stats.sign_flip import fewest_seeds
@@ -32,7 +33,7 @@ class Refusal:
         rule: that it breaks: ``imported``, ``test metric``, ``budget``, ``shared seeds``,
             ``problem version``, ``optimizer version``, ``horizon``, ``not paired``,
             ``unfinished``, ``seeds``, ``metric``, ``family`` or
-            ``did not run``.
+            ``did not run`` or ``inconsistent``.
         reason: what is not supported and why, in words.
         study_that_would_answer: text of a TOML file for ``optiscope bench``; None where this
             study itself will answer once it is finished.
@@ -166,6 +167,40 @@ class _Case:
 
 def _runs(parts: list[Part]) -> list[Run]:
     return [part.run for part in parts if part.run is not None]
+
+
+def _inconsistent(case: _Case) -> Refusal | None:
+    """Entries must say of their trials what the records say, or somebody edited the ledger."""
+    path = str(case.evidence.declaration.get("paths", {}).get(case.problem, case.problem))
+    for part in case.tuning(*case.labels) + case.reporting(*case.labels):
+        wrong = part.mismatch(path)
+        if wrong is not None:
+            entry = part.entry
+            return replace(
+                case.unfinished(
+                    f"the ledger gives a {entry.role} trial of {entry.algorithm} on {case.problem} "
+                    f"{wrong}: the ledger was edited; run `optiscope bench` again with the study's "
+                    "file and this folder, no record is lost"
+                ),
+                rule="inconsistent",
+            )
+    return None
+
+
+def _untried(case: _Case) -> Refusal | None:
+    for label in case.labels:
+        tried = {canonical_json(dict(p.entry.hyperparameters)) for p in case.tuning(label)}
+        chosen = {canonical_json(dict(p.entry.hyperparameters)) for p in case.reporting(label)}
+        if len(chosen) > 1 or (tried and not chosen <= tried):
+            return replace(
+                case.unfinished(
+                    f"the reporting runs of {label} on {case.problem} have settings that its "
+                    "tuning did not choose: the ledger was edited; run `optiscope bench` again "
+                    "with the study's file and this folder, no record is lost"
+                ),
+                rule="inconsistent",
+            )
+    return None
 
 
 def _imported(case: _Case) -> Refusal | None:
@@ -357,6 +392,7 @@ def _metric(case: _Case) -> Refusal | None:
 
 
 _RULES: tuple[Callable[[_Case], Refusal | None], ...] = (
+    _inconsistent,
     _did_not_run,
     _imported,
     _test_metric,
@@ -368,5 +404,6 @@ _RULES: tuple[Callable[[_Case], Refusal | None], ...] = (
     _not_paired,
     _unfinished,
     _seeds,
+    _untried,
     _metric,
 )
