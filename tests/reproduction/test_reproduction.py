@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optiscope.cli.reproduce import NAMES
+from optiscope.cli.reproduce import NAMES, TALK_NAMES
 from optiscope.records import StoreError
 from optiscope.reproduction import EXPERIMENTS, reproduce, sections
 from optiscope.reproduction.agreement import Compared
@@ -22,10 +22,12 @@ from optiscope.reproduction.published_figures import (
     published_curve,
     published_sensitivity,
 )
+from optiscope.reproduction.talk import TALK
 
 
 def test_the_command_line_knows_every_experiment() -> None:
     assert tuple(EXPERIMENTS) == NAMES
+    assert tuple(TALK) == TALK_NAMES
 
 
 @pytest.mark.parametrize(

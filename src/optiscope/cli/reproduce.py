@@ -24,10 +24,11 @@ NAMES = (
     "estimation",
     "parameter_groups",
 )
+TALK_NAMES = ("noise",)
 
 
 @click.command("reproduce")
-@click.argument("name", type=click.Choice(NAMES), metavar="NAME")
+@click.argument("name", type=click.Choice([*NAMES, *TALK_NAMES]), metavar="NAME")
 @click.option(
     "--scale",
     type=click.Choice(["small", "full"]),
@@ -64,6 +65,7 @@ def command(
       defects           which defect of the published program costs what
       estimation        rank, observations and prior iterations
       parameter_groups  one constructed rate, or one for each layer
+      noise             GD, SGD, and GD with noise of two shapes: where do they end?
 
     What is recorded is not run again: stop it at any time and give the same command to go on.
     Only the times of a problem (cost) are not resumed: a measurement that is stopped starts over.

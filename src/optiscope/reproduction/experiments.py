@@ -69,6 +69,7 @@ class Experiment:
         published: what was done and found, in words.
         parts: studies by scale.
         timed: problems to time, by scale.
+        source: where it was published.
     """
 
     name: str
@@ -76,6 +77,9 @@ class Experiment:
     published: str
     parts: Mapping[Scale, tuple[Part, ...]] = field(default_factory=dict)
     timed: Mapping[Scale, tuple[TimedProblem, ...]] = field(default_factory=dict)
+    source: str = (
+        "L. Bald 2019, Investigating Probabilistic Preconditioning on Artificial Neural Networks"
+    )
 
 
 EXPERIMENTS: dict[str, Experiment] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib import metadata, resources
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -17,11 +18,26 @@ from optiscope.reproduction.experiments import Experiment, Scale
 from optiscope.reproduction.published_figures import Published
 from optiscope.reproduction.sections import Section
 
+if TYPE_CHECKING:
+    from optiscope.reproduction.talk import TalkExperiment
+
 __all__ = ["compared_table", "render_page"]
 
 
-def render_page(experiment: Experiment, scale: Scale, sections: Sequence[Section]) -> str:
-    """The page as text; it loads nothing from the network."""
+def render_page(
+    experiment: Experiment | TalkExperiment,
+    scale: Scale,
+    sections: Sequence[Section],
+    not_run: str = "",
+) -> str:
+    """The page as text; it loads nothing from the network.
+
+    Args:
+        experiment: its title, what was published, and where.
+        scale: at which it was repeated.
+        sections: what it says.
+        not_run: what this scale leaves out, in words.
+    """
     with figure_style():
         drawings = [
             [
@@ -35,6 +51,7 @@ def render_page(experiment: Experiment, scale: Scale, sections: Sequence[Section
     return environment.get_template("reproduction.html.j2").render(
         experiment=experiment,
         scale=scale,
+        not_run=not_run,
         sections=list(zip(sections, drawings, strict=True)),
         compared_table=compared_table,
         verdicts=[v for section in sections for v in section.conclusions],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from optiscope.errors import OptiscopeError
 from optiscope.records.store import StoreError, explain, write_json_atomically
 from optiscope.report.study_report import write_atomically, write_report
 from optiscope.reproduction.experiments import Experiment, Scale, TimedProblem, experiment
@@ -15,6 +16,9 @@ from optiscope.reproduction.page import render_page
 from optiscope.reproduction.sections import TIMED, Section, cost_section, study_section
 from optiscope.study import Event, run_study
 from optiscope.study.cost import time_optimizers
+
+if TYPE_CHECKING:
+    from optiscope.reproduction.talk import TalkExperiment
 
 __all__ = ["Reproduction", "reproduce"]
 
@@ -52,8 +56,20 @@ def reproduce(
         StoreError: the folder cannot be written, or holds another scale.
         MissingData: a data set is not at hand.
     """
-    found, target = experiment(name), Path(folder)
-    _claim_folder(target, found, scale)
+    from optiscope.reproduction.talk import TALK, run_cells  # loads torch
+
+    target = Path(folder)
+    if name in TALK:
+        if device is not None:
+            raise OptiscopeError(f"{name} measures on the CPU, got --device {device}: leave it out")
+        talk = TALK[name]
+        _claim_folder(target, name, scale)
+        measured = run_cells(
+            talk, scale, target, workers=workers, data_dir=data_dir, on_event=on_event
+        )
+        return _written(target, talk, scale, talk.sections(measured), talk.not_run.get(scale, ""))
+    found = experiment(name)
+    _claim_folder(target, name, scale)
     sections: list[Section] = []
     for part in found.parts.get(scale, ()):
         study = part.load()
@@ -73,17 +89,28 @@ def reproduce(
         if not path.exists():
             _time(timed, path, data_dir, on_event)
         sections.append(cost_section(timed, path))
-    page = target / "reproduction.html"
+    return _written(target, found, scale, sections)
+
+
+def _written(
+    folder: Path,
+    shown: Experiment | TalkExperiment,
+    scale: Scale,
+    sections: Sequence[Section],
+    not_run: str = "",
+) -> Reproduction:
+    """The page, written."""
+    page = folder / "reproduction.html"
     try:
-        write_atomically(page, render_page(found, scale, sections))
+        write_atomically(page, render_page(shown, scale, sections, not_run))
     except OSError as error:
-        raise StoreError(explain(error, target)) from error
+        raise StoreError(explain(error, folder)) from error
     return Reproduction(page, tuple(sections))
 
 
-def _claim_folder(folder: Path, found: Experiment, scale: Scale) -> None:
+def _claim_folder(folder: Path, name: str, scale: Scale) -> None:
     """Keep what the folder is for, and refuse it for anything else."""
-    path, ours = folder / "experiment.json", {"experiment": found.name, "scale": scale}
+    path, ours = folder / "experiment.json", {"experiment": name, "scale": scale}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -95,7 +122,7 @@ def _claim_folder(folder: Path, found: Experiment, scale: Scale) -> None:
         raise StoreError(f"{path} cannot be read: remove it, or choose another folder") from None
     if kept not in (None, ours):
         raise StoreError(
-            f"{folder} holds another experiment or scale: choose another folder for {found.name} "
+            f"{folder} holds another experiment or scale: choose another folder for {name} "
             f"at {scale} scale"
         )
 

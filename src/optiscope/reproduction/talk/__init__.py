@@ -1,0 +1,10 @@
+"""Experiments on the loss landscape, from L. Sagun's talk of 2018, measured and given verdicts."""
+
+from __future__ import annotations
+
+from optiscope.reproduction.talk.experiment import TalkExperiment, run_cells
+from optiscope.reproduction.talk.noise import NOISE
+
+__all__ = ["TALK", "TalkExperiment", "run_cells"]
+
+TALK: dict[str, TalkExperiment] = {e.name: e for e in (NOISE,)}
