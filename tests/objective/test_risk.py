@@ -320,6 +320,18 @@ def test_a_sum_is_declared_or_refused() -> None:
         torch.testing.assert_close(risk.gradient(), mean.gradient())
 
 
+def test_batches_of_one_sample() -> None:
+    x, y = CASES["mlp"].data()
+    right = EmpiricalRisk(mlp(), F.cross_entropy, [(x, y)])
+    for reduction in ("none", "mean"):
+
+        def loss(o: Tensor, t: Tensor, how: str = reduction) -> Tensor:
+            return F.cross_entropy(o, t, reduction=how)
+
+        risk = EmpiricalRisk(mlp(), loss, divided(x, y, (1,) * 23))
+        torch.testing.assert_close(risk.gradient(), right.gradient())
+
+
 def test_class_weights_and_ignored_targets_are_weighted_as_in_one_batch() -> None:
     x, y = CASES["mlp"].data()
     y[::3] = -100

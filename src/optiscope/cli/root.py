@@ -30,6 +30,7 @@ COMMANDS = {
     "reproduce": ("reproduce", "Repeat a published experiment beside its figures."),
     "watch": ("watch", "Run a training script and say what is wrong with it."),
     "landscape": ("landscape", "See the loss around and between solutions."),
+    "spectrum": ("spectrum", "Show the Hessian's leading eigenvalues, density and parts."),
     "time": ("time", "Measure what a training step costs with several optimizers."),
     "compact": ("compact", "Pack the runs of a study into two files, or unpack them."),
     "data": ("data", "List, download and check data sets."),

@@ -138,14 +138,25 @@ class Density:
 
     def half_width(self, level: float = 0.95) -> Tensor:
         """[L], t-interval's half-width from the probes, plus the Krylov error."""
+        return self.half_width_of(self.curve, level)
+
+    def half_width_of(self, curve: Curve, level: float = 0.95) -> Tensor:
+        """The same of a curve on another grid."""
         reach = float(stats.t.ppf((1 + level) / 2, len(self.runs) - 1))
-        return reach * self.monte_carlo + self.krylov
+        return reach * curve.monte_carlo + curve.krylov
 
     def mass_above(self, value: float) -> float:
         """Share of eigenvalues above ``value``, atoms included, without smoothing."""
         atoms = self.atom_mass * int((self.atoms > value).sum())
         nodes = zip(self.nodes, self.weights, strict=True)
         return atoms + sum(float(w[x > value].sum()) for x, w in nodes) / len(self.runs)
+
+    def resolution(self) -> float:
+        """Magnitude below which so many steps tell eigenvalues apart only roughly."""
+        steps = max(len(run.projected) for run in self.runs)
+        nodes = torch.cat(self.nodes)
+        reach = float(nodes.max() - nodes.min()) or float(nodes.abs().max()) or 1.0
+        return 3 * reach / steps
 
     def on(
         self, grid: Tensor, width: float | None = None, *, linear_below: float | None = None

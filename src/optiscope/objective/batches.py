@@ -185,6 +185,8 @@ class Batches:
         Raises:
             TypeError: it cannot be told which part is the input and which the target.
         """
+        if isinstance(raw, ModelBatch):
+            return raw
         if hasattr(raw, "inputs") and hasattr(raw, "targets"):
             raw = (raw.inputs, raw.targets)
         if isinstance(raw, Mapping):

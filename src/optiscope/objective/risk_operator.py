@@ -335,7 +335,7 @@ class RiskOperator:
         v = v.to(self.device, self.dtype)
         self.products += 1
         for graph in self._each_graph():
-            with self._differentiating():
+            with self._refusing(), torch.inference_mode(False):
                 product = graph.product(v)
             yield graph.weight, product
 
@@ -353,10 +353,10 @@ class RiskOperator:
                 share, mean = 0.0, torch.zeros_like(mean)
 
     @contextmanager
-    def _differentiating(self) -> Iterator[None]:
+    def _refusing(self) -> Iterator[None]:
+        """Errors of what has no second derivatives, in words."""
         try:
-            with self._risk.differentiable():
-                yield
+            yield
         except (NoSecondDerivativesError, NotImplementedError) as error:
             raise SecondDerivativeError(
                 "the loss cannot be differentiated twice (compiled, fused or once-differentiable "
@@ -375,7 +375,7 @@ class RiskOperator:
                 yield self._graphs[index]
                 continue
             fresh += 1
-            with self._differentiating():
+            with self._refusing(), self._risk.differentiable():
                 graph: _Graph = self._graph(each)
             if self._memory > 0:
                 self._memory -= graph_bytes(graph.roots(), self._storages)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from optiscope.data.samples import Batch, Samples
+from optiscope.data.samples import Samples
 from optiscope.errors import OptiscopeError
 from optiscope.hints import did_you_mean
-from optiscope.objective.risk import EmpiricalRisk
-from optiscope.problems.problem import Problem
+from optiscope.objective.batches import ModelBatch
+from optiscope.objective.risk import EmpiricalRisk, RiskError
+from optiscope.problems.problem import Problem, own_loss
 
 __all__ = ["SplitError", "risk_of"]
 
@@ -25,14 +26,18 @@ class SplitError(OptiscopeError, ValueError):
 
 
 class _SampleBatches:
-    """Batches of some samples in order, selected anew in each pass."""
+    """Batches of some samples in order, selected anew in each pass, as `Problem.outputs` has it."""
 
-    def __init__(self, samples: Samples, size: int) -> None:
-        self._samples, self._size = samples, size
+    def __init__(self, problem: Problem, samples: Samples, size: int) -> None:
+        self._problem, self._samples, self._size = problem, samples, size
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[ModelBatch]:
         for indices in torch.arange(len(self._samples)).split(self._size):
-            yield self._samples.select(indices)
+            batch = self._samples.select(indices)
+            if self._problem.loss is own_loss and isinstance(batch.inputs, Mapping):
+                yield ModelBatch((), batch.inputs, batch.targets, len(indices))
+            else:
+                yield ModelBatch((batch.inputs,), {}, batch.targets, len(indices))
 
 
 def risk_of(
@@ -65,6 +70,11 @@ def risk_of(
     """
     if split not in SPLITS:
         raise SplitError(f"expected a split, got {split[:80]!r}: {did_you_mean(split, SPLITS)}")
+    if problem.loss is own_loss and problem.training_loss is not None:
+        raise RiskError(
+            f"expected {problem.name} to have a loss of outputs and targets, got training_loss "
+            "alone: give the problem a loss"
+        )
     if model is None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -76,4 +86,6 @@ def risk_of(
         options.setdefault("metrics", {problem.metric.name: problem.metric.compute})
     options.setdefault("noise", "fixed")
     options.setdefault("seed", seed)
-    return EmpiricalRisk(model, problem.loss, _SampleBatches(chosen, batch_size), **options)
+    return EmpiricalRisk(
+        model, problem.loss, _SampleBatches(problem, chosen, batch_size), **options
+    )
