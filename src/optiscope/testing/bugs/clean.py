@@ -126,8 +126,10 @@ def _autocast(script: Script) -> None:
 
 def _average(script: Script) -> None:
     kept = copy.deepcopy(script.model)
+    before = script.after_step
 
     def update() -> None:
+        before()
         with torch.no_grad():
             for a, p in zip(kept.parameters(), script.model.parameters(), strict=True):
                 a.lerp_(p, 0.05)

@@ -43,8 +43,14 @@ def with_last(script: Script, *layers: nn.Module) -> None:
 
 
 def cleared_after_step(script: Script) -> None:
-    script.replace(zero=lambda: None)
-    script.replace(after_step=lambda: script.optimizer.zero_grad())
+    """Clear gradients at the end of a step instead of its beginning."""
+    before = script.after_step
+
+    def clear() -> None:
+        before()
+        script.optimizer.zero_grad()
+
+    script.replace(zero=lambda: None, after_step=clear)
 
 
 @kind(
@@ -56,7 +62,7 @@ def no_zero_grad(script: Script) -> None:
     script.replace(zero=lambda: None)
 
 
-@kind(r"step_without_gradient|without gradient|zero_grad|no gradient", "mlp", "gpt")
+@kind(r"without (a )?gradient|zero_grad|no gradient|cleared before", "mlp", "gpt")
 def zero_after_backward(script: Script) -> None:
     script.replace(before_step=lambda: script.optimizer.zero_grad())
 
