@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,17 @@ def test_every_mend_finds_the_lines_it_replaces() -> None:
         text = text.replace(mend.old, mend.new)
     assert module.USUAL_WEIGHTS[0] in text
     compile(text, "train.py", "exec")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    cells = json.loads((FOLDER / "tutorial.ipynb").read_text())["cells"]
+    names: dict[str, object] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert "polyline" in str(names["page"])
 
 
 @pytest.mark.slow
