@@ -91,6 +91,7 @@ def test_clean_runs_are_many_and_differ() -> None:
     assert len({name.split(" ", 1)[1] for name in names}) > 120
     again = [name for name, _ in clean_scripts(200, seed=2)]
     assert names != again
+    assert not [name for name in names if "warm-up" in name and "step decay" in name]
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ def clean_scripts(count: int = 200, seed: int = 1) -> Iterator[tuple[str, Callab
         if optimizer in ("lark",):
             possible = [n for n in possible if n in SAFE]
         habits = numbers.sample(possible, min(numbers.randint(0, 3), len(possible)))
+        schedules = [h for h in habits if h in SCHEDULES]
+        habits = [h for h in habits if h not in schedules[1:]]
         if "accumulation" in habits:
             habits = [h for h in habits if h not in ("mixup", "bfloat16 autocast")]
         name = " + ".join([f"{number} {base}", optimizer, *habits])
@@ -196,4 +198,5 @@ HABITS: dict[str, tuple[tuple[str, ...], Change]] = {
     "penalty in the loss": (_ALL, _penalty),
     "larger batches": (_ALL, _twice_as_large),
 }
+SCHEDULES = ("cosine", "warm-up", "step decay")
 SAFE = ("clearing after the step", "gradients set to zero", "label smoothing", "noise on inputs")
