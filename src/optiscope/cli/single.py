@@ -86,6 +86,12 @@ class _RunCommand(click.Command):
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep the record in this folder; a trial that is there already is not run again.",
 )
+@click.option(
+    "--watch",
+    "watched",
+    is_flag=True,
+    help="Watch the training and say what is wrong with it; with --out, keep the page there.",
+)
 @click.option("--retry-crashed", is_flag=True, help="With --out: run it again if it crashed.")
 @data_dir_option
 @json_option
@@ -100,6 +106,7 @@ def command(
     initialisation: str | None,
     clip_norm: float | None,
     out: Path | None,
+    watched: bool,
     wants_json: bool,
     **options: Any,
 ) -> None:
@@ -115,6 +122,12 @@ def command(
     from optiscope.train.device import prepare_process
 
     prepare_process()
+    watcher = None
+    if watched:
+        from optiscope.integrations.training_loop import WatchInstrument
+
+        page = None if out is None else out / "watch.html"
+        watcher = WatchInstrument(out=page)
     hyperparameters = parse_settings(settings)
     unwritten: RunNotStored | None = None
     columns = (
@@ -143,6 +156,7 @@ def command(
                 initialisation=parse_rule(initialisation) if initialisation else None,
                 clip={"norm": clip_norm} if clip_norm is not None else None,
                 out=out,
+                instruments=[] if watcher is None else [watcher],
                 notify=lambda message: bar.console.print(message, style="yellow"),
                 progress=show,
                 **options,
@@ -153,9 +167,12 @@ def command(
             result, unwritten = error.run, error
     if wants_json:
         rows = [m._asdict() for m in result.metrics]
-        click.echo(as_json(result.to_dict() | {"metrics": rows}))
+        findings = {"findings": [f.to_dict() for f in watcher.findings]} if watcher else {}
+        click.echo(as_json(result.to_dict() | {"metrics": rows} | findings))
     else:
         _print(result)
+        if watcher is not None and watcher.watch is not None:
+            watcher.watch.print()
     if unwritten is not None:
         raise unwritten  # last: what was measured has been shown
     if out is not None:

@@ -6,6 +6,7 @@ other: a rank without a watch, or with fewer steps, blocks nobody.
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -26,9 +27,11 @@ class Ranks(Rule):
     exact = True
     also = ("ranks_see_same_data",)
     SAME = 5
+    watches = itertools.count()  # ranks attach their watches in the same order
 
     def __init__(self) -> None:
         super().__init__()
+        self.key = f"optiscope/{next(Ranks.watches)}"
         self.waiting: list[tuple[int, list[str]]] = []
         self.batch = 0
         self.same = 0
@@ -52,7 +55,7 @@ class Ranks(Rule):
         for p in view.parameters:
             values = p.detach().double()
             total += float(values.sum()) + float(values.square().sum())
-        key = f"optiscope/{view.number}"
+        key = f"{self.key}/{view.number}"
         store.set(f"{key}/{rank}", json.dumps([total, self.batch]))
         self.waiting.append((view.number, [f"{key}/{r}" for r in range(world)]))
         self._compare(store)

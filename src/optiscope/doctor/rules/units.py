@@ -6,10 +6,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optiscope.doctor.rule import Rule
-from optiscope.monitor.events import Forward
+from optiscope.monitor.events import Forward, WatchedStep
 from optiscope.monitor.graph import SavedActivation, saved_activations
 
 __all__ = ["RULES", "ActivationState"]
@@ -130,4 +130,32 @@ def _by_unit(values: Tensor) -> Tensor:
     return flat
 
 
-RULES: tuple[type[Rule], ...] = (Units,)
+class ActivationHint(Rule):
+    """Hidden layers with tanh or sigmoid: a hint for tuning, never an alarm."""
+
+    name = "activation_hint"
+    family = "units"
+    severity = "note"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = False
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Say it once, after some steps."""
+        if self.done or view.index or view.number < 30:
+            return
+        self.done = True
+        modules = [(n, m) for n, m in view.model.named_modules() if not list(m.children())]
+        hidden = [n for n, m in modules[:-1] if isinstance(m, nn.Tanh | nn.Sigmoid)]
+        if hidden:
+            self.report(
+                f"{len(hidden)} hidden layers use tanh or sigmoid; relu often learns faster.",
+                "optiscope.doctor.comparison.compare_activations trains short pairs of runs and "
+                "says whether it does here.",
+                where=hidden,
+                confidence=0.5,
+            )
+
+
+RULES: tuple[type[Rule], ...] = (Units, ActivationHint)

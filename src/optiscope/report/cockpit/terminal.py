@@ -39,7 +39,11 @@ def panel(data: Mapping[str, Any]) -> Any:
         points = data["series"]["scalars"].get(name)
         if points and points[-1][1] is not None:
             figures.append(f"{name} {points[-1][1]:.4g}")
-    verdict = Text("Nothing wrong found." if not alarms else f"{len(alarms)} findings.")
+    verdict = Text(
+        "Nothing wrong found."
+        if not alarms
+        else f"{len(alarms)} finding{'s' if len(alarms) > 1 else ''}."
+    )
     verdict.stylize("bold green" if not alarms else "bold red")
     parts: list[Any] = [head, verdict]
     if findings:
