@@ -1,6 +1,7 @@
 """The run record, its store, and the folder of a study."""
 
 from optiscope.records.compact import Packing, compact, unpack
+from optiscope.records.recipe import Recipe
 from optiscope.records.run import Measurement, Run, Seconds, Status, higher_is_better, summarise
 from optiscope.records.store import DamagedRecord, RunStore, StoreError
 from optiscope.records.study_folder import Entry, StudyFolder
@@ -12,6 +13,7 @@ __all__ = [
     "Entry",
     "Measurement",
     "Packing",
+    "Recipe",
     "Run",
     "RunStore",
     "Seconds",

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from optiscope.records.recipe import Recipe
+
 __all__ = ["SCHEMA_VERSION", "Trial", "canonical_json"]
 
 SCHEMA_VERSION = 1
@@ -79,6 +81,12 @@ class Trial:
     optimizer_code: str | None = None
     problem_code: str | None = None
     schema: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it trains, besides the optimizer; a trial's pruning is no longer a pruner's name."""
+        names = (f.name for f in fields(Recipe) if f.name != "pruner")
+        return Recipe(**{name: getattr(self, name) for name in names})
 
     @property
     def hash(self) -> str:

@@ -23,6 +23,7 @@ from pydantic import (
 from optiscope.errors import OptiscopeError, shorten
 from optiscope.hints import did_you_mean, nearest
 from optiscope.records.trial import DEVICE
+from optiscope.records.recipe import MOST_THREADS
 from optiscope.study.toml_lines import line_of
 
 __all__ = [
@@ -43,8 +44,6 @@ LARGEST_FILE = 2**22
 """Bytes of a study's file."""
 MOST_TRIALS = 100_000
 """Trials of one tuning, and seeds: more is a slip, or an attack."""
-MOST_THREADS = 1024
-"""More make torch fail without words."""
 MOST_POINTS = 10_000
 """Points of a grid along one hyperparameter."""
 

@@ -78,7 +78,7 @@ class Plan:
     @property
     def needs_curves(self) -> bool:
         """Whether a run must be told with its metrics."""
-        return any(algorithm.pruner is not None for algorithm in self.study.algorithms)
+        return any(algorithm.recipe.pruner is not None for algorithm in self.study.algorithms)
 
     @property
     def width(self) -> int:
@@ -144,10 +144,14 @@ class Plan:
     def _tuning_trial(self, pair: _Pair, point: dict[str, object], seed: int) -> Trial:
         """The trial of a proposal; with a pruner it carries the curves of those before it."""
         trial = self.study.trial(pair.algorithm, pair.problem, point, seed)
-        if pair.algorithm.pruner is None:
+        if pair.algorithm.recipe.pruner is None:
             return trial
         past = list(self._curves(pair, seed))
-        pruning = {"pruner": pair.algorithm.pruner, "metric": self.study.select, "past": past}
+        pruning = {
+            "pruner": pair.algorithm.recipe.pruner,
+            "metric": self.study.select,
+            "past": past,
+        }
         return replace(trial, pruning=pruning)
 
     def _curves(self, pair: _Pair, seed: int) -> Iterator[dict[str, Any]]:

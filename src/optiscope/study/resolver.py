@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from optiscope.hints import did_you_mean
 from optiscope.optim import registry
 from optiscope.optim.spec import Choice, OptimizerSpec, Range
 from optiscope.problems import Problem
-from optiscope.problems.initialisation import check_rule, drawable_layers
+from optiscope.problems.initialisation import drawable_layers
+from optiscope.records import Recipe
 from optiscope.study.declaration import (
     MOST_TRIALS,
     AlgorithmTable,
@@ -26,11 +26,9 @@ from optiscope.study.declaration import (
 )
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.toml_lines import line_of
-from optiscope.train.evaluation import check_watched, validation_figures
+from optiscope.train.evaluation import validation_figures
 from optiscope.train.isolation import isolated
-from optiscope.train.schedule import check_schedule
-from optiscope.train.step import check_clip
-from optiscope.train.stopping import EarlyStopping, check_pruner
+from optiscope.train.recipe import recipe_faults
 
 __all__ = ["corners", "load_study"]
 
@@ -194,11 +192,7 @@ class _Resolver:
             space=space,
             sampler=sampler,
             budget=self._budget(path, table, sampler, space),
-            schedule=self._schedule(table),
-            clip=table.clip,
-            early_stopping=table.early_stopping,
-            pruner=table.pruner,
-            initialisation=table.initialisation or self.declared.initialisation,
+            recipe=self._recipe(table),
             colour=table.colour,
             tune=table.tune,
         )
@@ -290,7 +284,7 @@ class _Resolver:
         space: Mapping[str, Range | Choice],
     ) -> None:
         """Build the optimizer at the corners of its space, and the schedule, clip and stopping."""
-        schedule = self._schedule(table)
+        recipe = self._recipe(table)
         for corner in corners(space):
             try:
                 bound = registry.bind(table.optimizer, {**table.fixed, **corner})
@@ -300,39 +294,41 @@ class _Resolver:
                 bad = next((n for n in (*table.fixed, *corner) if f"{n}" in str(error)), None)
                 part = "fixed" if bad in table.fixed else "space"
                 self._fail((*path, part, bad) if bad else path, str(error))
-            if schedule is not None:
-                with self._refusing((*path, "schedule") if table.schedule else ("schedule",)):
-                    check_schedule(schedule, bound.on_probe())
-        with self._refusing((*path, "clip")):
-            if table.clip is not None:
-                check_clip(table.clip)
-        with self._refusing((*path, "early_stopping")):
-            EarlyStopping.of(table.early_stopping)
-        with self._refusing((*path, "pruner")):
-            if table.pruner is not None:
-                check_pruner(table.pruner)
+            self._check_recipe(path, table, recipe_faults(recipe, None, bound.on_probe))
 
-    @contextmanager
-    def _refusing(self, path: tuple[str | int, ...]) -> Iterator[None]:
-        """Turn a ValueError about what stands at ``path`` into a StudyError with its line."""
-        try:
-            yield
-        except ValueError as error:
-            self._fail(path, str(error))
+    def _recipe(self, table: AlgorithmTable) -> Recipe:
+        """How an algorithm trains: its own words, or the study's."""
+        d = self.declared
+        return Recipe(
+            schedule=self._schedule(table),
+            clip=table.clip,
+            early_stopping=table.early_stopping,
+            initialisation=table.initialisation or d.initialisation,
+            pruner=table.pruner,
+            max_seconds=d.max_seconds,
+            device=d.device,
+            threads=d.threads,
+        )
+
+    def _check_recipe(
+        self,
+        path: tuple[str | int, ...],
+        table: AlgorithmTable,
+        faults: Iterable[tuple[str, str]],
+    ) -> None:
+        """Refuse a recipe at the first thing that is wrong with it, where that is declared."""
+        for part, message in faults:
+            self._fail((*path, part) if getattr(table, part, None) else (part,), message)
 
     def _check_watched(self, found: Sequence[Problem]) -> None:
         """Early stopping and plateau schedules must watch what every problem measures."""
         for problem in found:
-            with self._refusing(("schedule",)):
-                check_watched(None, self.declared.schedule, problem)
             for i, table in enumerate(self.declared.algorithms):
-                with self._refusing(("algorithms", i, "early_stopping")):
-                    check_watched(table.early_stopping, None, problem)
-                with self._refusing(("algorithms", i, "schedule")):
-                    check_watched(None, self._schedule(table), problem)
+                faults = recipe_faults(self._recipe(table), problem)
+                self._check_recipe(("algorithms", i), table, faults)
 
     def _check_initialisations(self, found: Sequence[Problem]) -> None:
-        """Every declared rule must exist, and have layers to act on in every problem."""
+        """Every declared rule must have layers to act on in every problem."""
         declared: list[tuple[tuple[str | int, ...], Mapping[str, Any] | None]] = [
             (("initialisation",), self.declared.initialisation),
             *(
@@ -341,11 +337,6 @@ class _Resolver:
             ),
         ]
         rules = [(path, rule) for path, rule in declared if rule is not None]
-        for path, rule in rules:
-            try:
-                check_rule(rule)
-            except ValueError as error:
-                self._fail(path, str(error))
         for problem in found if rules else ():
             try:
                 drawable_layers(problem.make_model())

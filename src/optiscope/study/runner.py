@@ -22,7 +22,8 @@ from optiscope.study.resolver import corners
 from optiscope.study.study import Study
 from optiscope.study.work import record_trials, usable
 from optiscope.train.loop import TrialError, check_batch
-from optiscope.train.schedule import anneals_twice, check_schedule
+from optiscope.train.recipe import recipe_faults
+from optiscope.train.schedule import anneals_twice
 
 __all__ = ["Event", "WorkerError", "run_study"]
 
@@ -97,9 +98,10 @@ def _workers(study: Study) -> int:
 
 def _warn_of_annealing(study: Study, on_event: Callable[[Event], None]) -> None:
     for algorithm in study.algorithms:
-        if algorithm.schedule and registry.get(algorithm.optimizer).horizon is not None:
+        schedule = algorithm.schedule
+        if schedule and registry.get(algorithm.optimizer).horizon is not None:
             instead = 'give it schedule = "none"'
-            message = anneals_twice(algorithm.label, algorithm.schedule, instead)
+            message = anneals_twice(algorithm.label, schedule, instead)
             on_event(Event(0, 0, message, warning=True))
 
 
@@ -119,20 +121,23 @@ def _set_crashed_aside(folder: StudyFolder, on_event: Callable[[Event], None]) -
 
 def _require_schedules(study: Study, problem: Problem, data_dir: Path | None) -> None:
     """Raise TrialError where a schedule of torch's ends before the problem's horizon does."""
-    scheduled = [a for a in study.algorithms if a.schedule and a.schedule["name"] != "linear_decay"]
+    recipes = {a.label: a.recipe.schedule or {"name": "linear_decay"} for a in study.algorithms}
+    scheduled = [a for a in study.algorithms if recipes[a.label]["name"] != "linear_decay"]
     if not scheduled:
         return
     epochs = study.epochs[problem.name]
     steps = epochs * (len(problem.data(data_dir).train) // study.batch_sizes[problem.name])
     for algorithm in scheduled:
-        point = corners(algorithm.space)[0]
-        optimizer = registry.bind(algorithm.optimizer, {**algorithm.fixed, **point}).on_probe()
-        try:
-            check_schedule(algorithm.schedule or {}, optimizer, steps=steps, epochs=epochs)
-        except ValueError as error:
+        bound = registry.bind(
+            algorithm.optimizer, {**algorithm.fixed, **corners(algorithm.space)[0]}
+        )
+        faults = recipe_faults(
+            study.recipe_of(algorithm), problem, bound.on_probe, steps=steps, epochs=epochs
+        )
+        for _, message in faults:
             raise TrialError(
-                f"{algorithm.label} on {problem.name}, whose horizon is {steps} steps: {error}"
-            ) from None
+                f"{algorithm.label} on {problem.name}, whose horizon is {steps} steps: {message}"
+            )
 
 
 def _run(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,21 +16,15 @@ from optiscope.optim import registry
 from optiscope.optim.registry import BadSettingsError
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
-from optiscope.records import Run, RunStore, Status, StoreError, Trial
-from optiscope.records.trial import DEVICE
+from optiscope.records import Recipe, Run, RunStore, Status, StoreError, Trial
 from optiscope.study.source_digest import in_a_file, source_digest
 from optiscope.study.work import usable
 from optiscope.train import Progress, run_trial
-from optiscope.train.evaluation import check_watched
 from optiscope.train.isolation import isolated
-from optiscope.train.schedule import anneals_twice, check_schedule
-from optiscope.train.step import check_clip
-from optiscope.train.stopping import EarlyStopping
+from optiscope.train.recipe import check_recipe
+from optiscope.train.schedule import anneals_twice
 
 __all__ = ["RunInterrupted", "RunNotStored", "run"]
-
-MOST_THREADS = 1024
-"""More make torch fail without words."""
 
 
 class RunNotStored(StoreError):
@@ -131,16 +123,20 @@ def run(
         store = RunStore(out)
         store.check_writable()
     with registry.refusing():
-        _check_numbers(seed, epochs, batch_size, threads, max_seconds)
-        _check_kinds(schedule, clip, early_stopping, initialisation, device)
-        EarlyStopping.of(early_stopping)
-        check_watched(early_stopping, schedule, found)
-        if clip is not None:
-            check_clip(clip)
-        if schedule is not None:
-            check_schedule(schedule, bound.on_probe())
-            if bound.spec.horizon is not None:
-                notify(anneals_twice(bound.spec.name, schedule, "leave the schedule out"))
+        _check_numbers(seed, epochs, batch_size)
+        recipe = Recipe(
+            schedule,
+            clip,
+            early_stopping,
+            initialisation,
+            None,
+            max_seconds,
+            device,
+            torch.get_num_threads() if threads is None else threads,
+        )
+        check_recipe(recipe, found, bound.on_probe)
+        if schedule is not None and bound.spec.horizon is not None:
+            notify(anneals_twice(bound.spec.name, schedule, "leave the schedule out"))
         trial = Trial(
             problem=found.name if not isinstance(problem, str) else problem,
             problem_version=found.version,
@@ -149,13 +145,7 @@ def run(
             seed=seed,
             epochs=epochs or found.epochs,
             batch_size=batch_size or found.batch_size,
-            schedule=schedule,
-            clip=clip,
-            early_stopping=early_stopping,
-            initialisation=initialisation,
-            max_seconds=max_seconds,
-            device=device,
-            threads=threads or torch.get_num_threads(),
+            **recipe.to_trial(),
             optimizer_version=bound.spec.version,
             optimizer_code=_code_of(optimizer, bound.spec),
             problem_code=source_digest(problem) if isinstance(problem, str) else None,
@@ -230,38 +220,11 @@ def _recorded(
     return found
 
 
-def _check_numbers(
-    seed: int,
-    epochs: int | None,
-    batch_size: int | None,
-    threads: int | None,
-    max_seconds: float | None,
-) -> None:
+def _check_numbers(seed: int, epochs: int | None, batch_size: int | None) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    for name, count in (("epochs", epochs), ("batch_size", batch_size), ("threads", threads)):
+    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
         if count is None:
             continue
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"{name} must be a positive integer, got {count!r}")
-    if threads is not None and threads > MOST_THREADS:
-        raise ValueError(f"threads must be at most {MOST_THREADS}, got {threads}")
-    if max_seconds is not None and not 0 < max_seconds < math.inf:
-        raise ValueError(f"max_seconds must be positive and finite, got {max_seconds}")
-
-
-def _check_kinds(
-    schedule: object, clip: object, early_stopping: object, initialisation: object, device: object
-) -> None:
-    for name, table, example in (
-        ("schedule", schedule, {"name": "linear_decay"}),
-        ("clip", clip, {"norm": 1.0}),
-        ("early_stopping", early_stopping, {"metric": "valid_loss", "patience": 5}),
-        ("initialisation", initialisation, {"name": "he_normal"}),
-    ):
-        if table is not None and not isinstance(table, Mapping):
-            raise ValueError(f"{name} must be a table such as {example}, got {table!r}")
-    if not isinstance(device, str) or not re.fullmatch(DEVICE, device):
-        raise ValueError(
-            f"device must be 'cpu', 'cuda', 'cuda:1', 'xpu' or 'mps', got {shorten(device)}"
-        )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
 from optiscope.optim import registry
 from optiscope.optim.spec import Choice, Range
 from optiscope.problems import Problem
-from optiscope.records import SCHEMA_VERSION, Trial
+from optiscope.records import SCHEMA_VERSION, Recipe, Trial
 from optiscope.study.source_digest import source_digest
 
 __all__ = ["PROPOSALS", "Algorithm", "Study"]
@@ -30,13 +30,14 @@ class Algorithm:
     space: Mapping[str, Range | Choice]
     sampler: str
     budget: int
-    schedule: Mapping[str, Any] | None = None
-    clip: Mapping[str, float] | None = None
-    early_stopping: Mapping[str, Any] | None = None
-    pruner: Mapping[str, Any] | None = None
-    initialisation: Mapping[str, Any] | None = None
+    recipe: Recipe = field(default_factory=Recipe)
     colour: str | None = None
     tune: str | None = None
+
+    @property
+    def schedule(self) -> Mapping[str, Any] | None:
+        """Of its recipe."""
+        return self.recipe.schedule
 
     @property
     def tuned(self) -> bool:
@@ -53,11 +54,11 @@ class Algorithm:
             "space": {name: _plain_dimension(d) for name, d in self.space.items()},
             "sampler": self.sampler if self.tuned else "none",
             "budget": self.budget,
-            "schedule": self.schedule,
-            "clip": self.clip,
-            "early_stopping": self.early_stopping,
-            "pruner": self.pruner,
-            "initialisation": self.initialisation,
+            "schedule": self.recipe.schedule,
+            "clip": self.recipe.clip,
+            "early_stopping": self.recipe.early_stopping,
+            "pruner": self.recipe.pruner,
+            "initialisation": self.recipe.initialisation,
             "colour": self.colour,
         }
 
@@ -81,7 +82,7 @@ class Study:
             algorithms; ``baseline``, each with the reference; or ``leader``, each with the best.
         assumption: of differences between algorithms that perform alike, ``symmetric`` or
             ``normal``.
-        threads, device, max_seconds: as in each trial.
+        threads, device, max_seconds: of every algorithm's recipe.
         source: the TOML text it came from.
         paths: per problem, the name or import path by which the study names it.
         goals: figures known from elsewhere to reach: ``problem``, ``value``, ``meaning``.
@@ -123,6 +124,15 @@ class Study:
         seeds += itertools.islice(fresh, max(0, count - len(seeds)))
         return replace(self, seeds=tuple(seeds[:count]))
 
+    def recipe_of(self, algorithm: Algorithm) -> Recipe:
+        """How an algorithm trains in this study."""
+        return replace(
+            algorithm.recipe,
+            threads=self.threads,
+            device=self.device,
+            max_seconds=self.max_seconds,
+        )
+
     def trial(
         self, algorithm: Algorithm, problem: Problem, point: Mapping[str, Any], seed: int
     ) -> Trial:
@@ -136,13 +146,7 @@ class Study:
             seed=seed,
             epochs=self.epochs[problem.name],
             batch_size=self.batch_sizes[problem.name],
-            schedule=algorithm.schedule,
-            clip=algorithm.clip,
-            early_stopping=algorithm.early_stopping,
-            initialisation=algorithm.initialisation,
-            max_seconds=self.max_seconds,
-            device=self.device,
-            threads=self.threads,
+            **self.recipe_of(algorithm).to_trial(),
             optimizer_version=version,
             optimizer_code=source_digest(algorithm.optimizer) if version is None else None,
             problem_code=source_digest(self.paths[problem.name]),

@@ -62,7 +62,7 @@ class Tuning:
     @property
     def sequential(self) -> bool:
         """Whether a proposal depends on earlier values, so that trials must wait for each other."""
-        return self.algorithm.sampler == "tpe" or self.algorithm.pruner is not None
+        return self.algorithm.sampler == "tpe" or self.algorithm.recipe.pruner is not None
 
     @property
     def done(self) -> bool:

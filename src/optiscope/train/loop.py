@@ -38,7 +38,7 @@ from optiscope.train.device import (
     synchronize,
 )
 from optiscope.train.environment import environment
-from optiscope.train.evaluation import check_watched, evaluate
+from optiscope.train.evaluation import evaluate
 from optiscope.train.isolation import isolated
 from optiscope.train.observers import (
     BatchLoss,
@@ -50,9 +50,10 @@ from optiscope.train.observers import (
     Progress,
     ProgressReport,
 )
+from optiscope.train.recipe import check_recipe
 from optiscope.train.schedule import Schedule, make_schedule
 from optiscope.train.seeds import Generators, preserved_generators, seed_global_generators
-from optiscope.train.step import TrainingStep, check_clip, evaluation_mode, has_modes
+from optiscope.train.step import TrainingStep, evaluation_mode, has_modes
 from optiscope.train.stopping import EarlyStopping, Pruning
 
 if TYPE_CHECKING:
@@ -249,9 +250,7 @@ class Training:
             self.schedule = make_schedule(
                 trial.schedule, self.optimizer, steps=self.horizon, epochs=trial.epochs
             )
-        check_watched(trial.early_stopping, trial.schedule, problem)
-        if trial.clip is not None:
-            check_clip(trial.clip)
+        check_recipe(trial.recipe, problem)
         own = self._own_instruments(ends_when_diverged)
         self.instruments = Instruments(instruments, list(own))
         self.clock = PhaseClock()
