@@ -20,6 +20,7 @@ from optiscope.records import Recipe, Run, RunStore, Status, StoreError, Trial
 from optiscope.study.source_digest import in_a_file, source_digest
 from optiscope.study.work import usable
 from optiscope.train import Progress, run_trial
+from optiscope.train.checkpoint import Checkpoint
 from optiscope.train.isolation import isolated
 from optiscope.train.recipe import check_recipe
 from optiscope.train.schedule import anneals_twice
@@ -154,6 +155,7 @@ def run(
             kept = _recorded(store, trial, retry_crashed, notify)
             if kept is not None:
                 return kept
+        checkpoint = None if store is None else Checkpoint.of(store.root, trial.hash, notify)
         done = run_trial(
             trial,
             found,
@@ -161,10 +163,13 @@ def run(
             data_dir=Path(data_dir) if data_dir is not None else None,
             progress=progress,
             instruments=instruments,
+            checkpoint=checkpoint,
         )
     try:
         if store is not None:
             store.write(done)
+            if checkpoint is not None and done.status is not Status.INTERRUPTED:
+                checkpoint.remove()
     except StoreError as error:
         if done.status is Status.INTERRUPTED:
             raise RunInterrupted(done) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -76,7 +77,8 @@ def _record(
 ) -> None:
     from optiscope import problems
     from optiscope.optim import registry
-    from optiscope.train import run_trials
+    from optiscope.train import run_trial
+    from optiscope.train.checkpoint import Checkpoint
     from optiscope.train.isolation import isolated
 
     runs = RunStore(store)
@@ -88,10 +90,24 @@ def _record(
         problem = problems.get(missing[0].problem)
         factories = [registry.bind(t.optimizer, t.hyperparameters) for t in missing]
     watching = [] if begun is None else [_Beginning(begun)]
-    for run in run_trials(missing, problem, factories, data_dir=data_dir, instruments=watching):
+    for trial, factory in zip(missing, factories, strict=True):
+        checkpoint = Checkpoint.of(store, trial.hash, _warn)
+        run = run_trial(
+            trial,
+            problem,
+            factory,
+            data_dir=data_dir,
+            instruments=watching,
+            checkpoint=checkpoint,
+        )
         if run.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         runs.write(run)
+        checkpoint.remove()
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)
 
 
 class _Beginning(Instrument):

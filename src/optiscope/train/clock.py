@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from time import perf_counter, process_time
 
 from optiscope.records import Seconds
@@ -35,6 +36,12 @@ class PhaseClock:
         self._wall[phase] += wall - self._last_wall
         self._cpu[phase] += cpu - self._last_cpu
         self._last_wall, self._last_cpu = wall, cpu
+
+    def add(self, seconds: Mapping[str, Seconds]) -> None:
+        """Count what an earlier session took."""
+        for phase, spent in seconds.items():
+            self._wall[phase] += spent.wall
+            self._cpu[phase] += spent.cpu
 
     def seconds(self) -> dict[str, Seconds]:
         """Time so far of every phase that took any."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from types import CodeType
@@ -28,6 +29,7 @@ from optiscope.monitor.instrument import (
 from optiscope.problems.initialisation import initialise
 from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.records import Measurement, Run, Status, Trial, summarise
+from optiscope.train.checkpoint import Checkpoint
 from optiscope.train.clock import PhaseClock
 from optiscope.train.deadline import TimeUp, deadline, raised_by_itself, sees_ctrl_c
 from optiscope.train.device import (
@@ -51,6 +53,7 @@ from optiscope.train.observers import (
     ProgressReport,
 )
 from optiscope.train.recipe import check_recipe
+from optiscope.train.resume import identity_of, restore, session, state_of
 from optiscope.train.schedule import Schedule, make_schedule
 from optiscope.train.seeds import Generators, preserved_generators, seed_global_generators
 from optiscope.train.step import TrainingStep, evaluation_mode, has_modes
@@ -134,6 +137,7 @@ def run_trial(
     data_dir: Path | None = None,
     progress: Progress | None = None,
     instruments: Sequence[Instrument] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> Run:
     """Train ``problem`` as ``trial`` says and return what happened, whatever it was.
 
@@ -148,6 +152,8 @@ def run_trial(
         data_dir: where the data sets are.
         progress: told how far the run is after each evaluation; its errors go on to the caller.
         instruments: watch the run; their numbers are part of it, their errors go on to the caller.
+        checkpoint: where the run saves its state, and from where it goes on. A signal then ends the
+            run as interrupted once its state is saved.
 
     Raises:
         MissingData: the data set is not at hand.
@@ -164,6 +170,7 @@ def run_trial(
                 training = Training(
                     trial, problem, factory, splits, device, [*watching, *instruments]
                 )
+                training.checkpoint = checkpoint
         except TimeUp:
             reason = f"took more than {trial.max_seconds:g} s to set up"
             return Run.unstarted(trial, Status.TIMED_OUT, reason)
@@ -268,7 +275,12 @@ class Training:
         )
         self.metrics: list[Measurement] = []
         self.latest: dict[str, float] = {}
-        self.step = 0
+        self.step, self.earlier_products = 0, 0
+        self.epoch, self.position = 1, 0  # the epoch that is trained, and its steps so far
+        self.order_state = self.random.order.get_state()  # before the epoch's order was drawn
+        self.checkpoint: Checkpoint | None = None
+        self.sessions = [session(0)]
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.began = perf_counter()
 
     def _make_optimizer(self, factory: OptimizerFactory) -> Optimizer:
@@ -295,13 +307,13 @@ class Training:
 
     def run(self) -> Run:
         """Train to the horizon or to whatever ends it sooner."""
-        started = datetime.now(UTC).isoformat(timespec="seconds")
         where = environment(self.device)  # as it is set for the trial, whatever that does to it
         epochs = f"{self.trial.epochs} epoch{'' if self.trial.epochs == 1 else 's'}"
         status, reason = Status.FINISHED, f"reached its horizon of {epochs}"
         try:
             spent = perf_counter() - self.began
-            with closing(self.instruments), deadline(patience(self.trial, spent)):
+            listening = nullcontext() if self.checkpoint is None else self.checkpoint.listening()
+            with closing(self.instruments), deadline(patience(self.trial, spent)), listening:
                 self._train()
         except EndRun as end:
             status, reason = end.status, end.reason
@@ -320,8 +332,8 @@ class Training:
             seconds=self.clock.seconds(),
             counts=self.counts(),
             peak_memory_bytes=peak_memory_bytes(self.device),
-            environment=where,
-            started=started,
+            environment=where | {"sessions": self.sessions},
+            started=self.started,
             metrics=tuple(self.metrics),
             final=final,
             best=best,
@@ -348,7 +360,8 @@ class Training:
         """Gradient evaluations and Hessian products so far."""
         return {
             "gradient_evaluations": self.stepping.gradient_evaluations,
-            "hessian_products": int(getattr(self.optimizer, "hessian_products", 0)),
+            "hessian_products": self.earlier_products
+            + int(getattr(self.optimizer, "hessian_products", 0)),
         }
 
     @torch.no_grad()
@@ -370,23 +383,47 @@ class Training:
             self.trial.batch_size,
         )
         self._call("on_start", start)
-        self._end_epoch(0)
-        for epoch in range(1, self.trial.epochs + 1):
+        if not self._resumed():
+            self._end_epoch(0)
+        while self.epoch <= self.trial.epochs:
             self.train_epoch()
-            self._end_epoch(epoch)
+            self._end_epoch(self.epoch)
             if self.schedule is not None and self.schedule.interval == "epoch":
                 self._step_schedule(self.schedule)
-            if epoch < self.trial.epochs:
+            self.epoch += 1
+            if self.epoch <= self.trial.epochs:
                 self._check_time()
+                self._save(epoch_end=True)
+
+    def _resumed(self) -> bool:
+        """Go on from a saved state, where there is one of this trial."""
+        state = None if self.checkpoint is None else self.checkpoint.load(identity_of(self))
+        if state is not None:
+            restore(self, state)
+            self.clock.restart()
+        return state is not None
+
+    def _save(self, *, epoch_end: bool) -> None:
+        """Save the state when it is time, and end the run where it was asked to leave."""
+        if self.checkpoint is None:
+            return
+        if self.checkpoint.due(epoch_end=epoch_end):
+            self.checkpoint.save(lambda: state_of(self))
+            self.clock.mark("instruments")
+        if self.checkpoint.leaving:
+            raise EndRun(Status.INTERRUPTED, f"interrupted at step {self.step}")
 
     def train_epoch(self, at_most: int | None = None) -> None:
         """One pass over the training data, or its first ``at_most`` steps; raises EndRun."""
         size = self.trial.batch_size
+        self.order_state = self.random.order.get_state()
         order = torch.randperm(len(self.splits.train), generator=self.random.order)
         steps = order[: self.steps_per_epoch * size].view(self.steps_per_epoch, size)[:at_most]
         train = self.splits.train
-        workers = torch.Generator().manual_seed(self.random.noise ^ self.step)
-        for inputs, targets in batches(train, steps.to(self.device), workers):
+        workers = torch.Generator().manual_seed(self.random.noise ^ (self.step - self.position))
+        skipped = self.position if getattr(train, "workers", 0) else 0  # their draws count
+        steps = steps[self.position - skipped :].to(self.device)
+        for inputs, targets in islice(batches(train, steps, workers), skipped, None):
             if self.splits.augment is not None:
                 inputs = self.splits.augment(inputs, self.random.augmentation)
             batch = Batch(in_fast_layout(inputs), targets)
@@ -398,6 +435,9 @@ class Training:
             self.step += 1
             self._call("on_step", self._step_view(batch, loss))
             self._check_time()
+            self.position += 1
+            self._save(epoch_end=False)
+        self.position = 0
 
     def _step_view(self, batch: Batch, loss: Tensor) -> StepView:
         return StepView(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -65,6 +65,21 @@ class _Look:
             raise
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """An instrument that a checkpoint must hold."""
+
+    name: str
+
+    def state(self) -> Any:
+        """What it remembers, as plain values."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Inverse of :meth:`state`."""
+        ...
+
+
 class Instruments:
     """The instruments of one run, in the order in which they are called.
 
@@ -78,6 +93,7 @@ class Instruments:
     """
 
     def __init__(self, handed: Sequence[Instrument], own: Sequence[Instrument]) -> None:
+        self._own = tuple(own)
         self._all = (*handed, *own)
         self.needs = check_needs(self._all)
         self.at: dict[Moment, list[_Look]] = {moment: [] for moment in get_args(Moment)}
@@ -89,6 +105,16 @@ class Instruments:
                     Instrument, moment
                 ):
                     looks.append(_Look(name, method, place < len(handed)))
+
+    def states(self) -> dict[str, Any]:
+        """What the loop's own remember, by name, as plain values."""
+        return {one.name: one.state() for one in self._own if isinstance(one, Remembering)}
+
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`states`."""
+        for one in self._own:
+            if isinstance(one, Remembering):
+                one.restore(states[one.name])
 
     def close(self) -> None:
         """Close all of them, also where one of them cannot."""
@@ -124,6 +150,14 @@ class BatchLoss(Instrument):
         self._look(view.step)
         losses, self._losses = self._losses, []
         return {"loss": sum(losses) / len(losses)} if losses else None
+
+    def state(self) -> list[float]:
+        """Losses of the epoch so far."""
+        return [*self._losses, *(loss.item() for loss in self._unseen)]
+
+    def restore(self, state: list[float]) -> None:
+        """Inverse of :meth:`state`."""
+        self._losses = list(state)
 
     def _look(self, step: int) -> None:
         """Take in the losses of the steps up to ``step``; raises EndRun at one that diverged."""

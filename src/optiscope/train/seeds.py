@@ -6,13 +6,20 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from optiscope.train.device import backend
 
-__all__ = ["Generators", "preserved_generators", "seed_global_generators"]
+__all__ = [
+    "Generators",
+    "generator_states",
+    "preserved_generators",
+    "restore_generators",
+    "seed_global_generators",
+]
 
 
 @dataclass(frozen=True)
@@ -69,3 +76,29 @@ def preserved_generators(device: torch.device) -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """States of the global generators: torch's, NumPy's and Python's."""
+    numpy_state: Any = np.random.get_state(legacy=True)
+    version, words, gauss = random.getstate()
+    own = None if device.type == "cpu" else backend(device).get_rng_state()
+    key = torch.from_numpy(np.asarray(numpy_state[1], dtype=np.int64))
+    return {
+        "torch": torch.get_rng_state(),
+        "device": own,
+        "numpy": [str(numpy_state[0]), key, *(float(x) for x in numpy_state[2:])],
+        "python": [version, torch.tensor(words), gauss],
+    }
+
+
+def restore_generators(states: dict[str, Any], device: torch.device) -> None:
+    """Inverse of :func:`generator_states`."""
+    torch.set_rng_state(states["torch"])
+    if device.type != "cpu":
+        backend(device).set_rng_state(states["device"])
+    name, key, position, has_gauss, gauss = states["numpy"]
+    words = key.numpy().astype(np.uint32)
+    np.random.set_state((name, words, int(position), int(has_gauss), gauss))
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))

@@ -44,6 +44,8 @@ class EarlyStopping(Instrument):
         ValueError: a metric that is not of the validation split, or a patience below one.
     """
 
+    name = "early stopping"
+
     def __init__(self, metric: str = "valid_loss", patience: int = 5, min_delta: float = 0.0):
         if not str(metric).startswith("valid_"):
             raise ValueError(
@@ -70,6 +72,14 @@ class EarlyStopping(Instrument):
                 "early stopping takes 'metric', 'patience' and 'min_delta', "
                 f"got {', '.join(declared)}"
             ) from None
+
+    def state(self) -> list[float]:
+        """Best value so far, and evaluations since."""
+        return [self._best, self._since]
+
+    def restore(self, state: list[float]) -> None:
+        """Inverse of :meth:`state`."""
+        self._best, self._since = state[0], int(state[1])
 
     def update(self, latest: Mapping[str, float]) -> str | None:
         """Take in the latest values; return the reason to stop, or None to go on."""
@@ -134,10 +144,13 @@ class Pruning(Instrument):
             ``complete``.
     """
 
+    name = "pruning"
+
     def __init__(
         self, pruner: Mapping[str, Any], metric: str, past: Sequence[Mapping[str, Any]]
     ) -> None:
-        self.name, self.metric = str(pruner["name"]), metric
+        self.pruner, self.metric = str(pruner["name"]), metric
+        self._reported: list[tuple[int, float]] = []
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(
             direction="maximize" if higher_is_better(metric) else "minimize",
@@ -163,12 +176,25 @@ class Pruning(Instrument):
         """The pruning that a trial carries, or None."""
         return None if declared is None else cls(**declared)
 
+    def state(self) -> list[tuple[int, float]]:
+        """Epochs and figures so far."""
+        return self._reported
+
+    def restore(self, state: Sequence[tuple[int, float]]) -> None:
+        """Inverse of :meth:`state`."""
+        for epoch, value in state:
+            self._report(epoch, value)
+
+    def _report(self, epoch: int, value: float) -> None:
+        self._reported.append((epoch, value))
+        self._trial.report(value, epoch)
+
     def update(self, epoch: int, latest: Mapping[str, float]) -> str | None:
         """Take in the figure after an epoch; return the reason to stop, or None to go on."""
-        self._trial.report(latest[self.metric], epoch)
+        self._report(epoch, latest[self.metric])
         if not self._trial.should_prune():
             return None
-        return f"{PRUNED_BY} {self.name}: {self.metric} fell behind earlier trials"
+        return f"{PRUNED_BY} {self.pruner}: {self.metric} fell behind earlier trials"
 
     def on_evaluation(self, view: EpochView) -> None:
         """End the run where the figure fell behind, unless its horizon is reached."""
