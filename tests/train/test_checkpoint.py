@@ -95,9 +95,10 @@ def interrupted_twice(
 
 
 UNTUNED = ("lark", "preconditioned_sgd", "adaptive_sgd", "only_adaptive_sgd")
-PLAIN = """preconditioned_tuned_sgd preconditioned_tuned_momentum sgd momentum nesterov adam adamw nadam
-    radam adamax adagrad adadelta rmsprop rprop asgd muon soap schedulefree_sgd schedulefree_adamw
-    prodigy dadapt_sgd dadapt_adam""".split()
+RATES = """preconditioned_tuned_sgd preconditioned_tuned_momentum sgd momentum nesterov adam adamw
+    nadam radam adamax adagrad adadelta rmsprop rprop asgd muon soap schedulefree_sgd
+    schedulefree_adamw prodigy dadapt_sgd dadapt_adam"""
+PLAIN = tuple(RATES.split())
 
 
 @pytest.mark.parametrize("optimizer", [*UNTUNED, *PLAIN])

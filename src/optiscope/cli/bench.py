@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -43,6 +44,16 @@ __all__ = ["command"]
     is_flag=True,
     help="Re-run crashed trials (after fixing the cause).",
 )
+@click.option(
+    "--on",
+    metavar="WHERE",
+    help="Submit workers instead of training here: slurm, or a machine file (NAME or FILE.toml).",
+)
+@click.option("--partition", help="With --on slurm: the partition.")
+@click.option("--time", "limit", metavar="TIME", help="With --on: limit of each job, such as 3h.")
+@click.option("--gpus", type=click.IntRange(min=1), help="With --on: GPUs of each worker.")
+@click.option("--array", type=click.IntRange(min=1), help="With --on: workers at a time.")
+@click.option("--dry-run", is_flag=True, help="With --on: print the batch script, submit nothing.")
 @study_device_option
 @data_dir_option
 @json_option
@@ -56,6 +67,12 @@ def command(
     until_decided: bool,
     max_seeds: int,
     retry_crashed: bool,
+    on: str | None,
+    partition: str | None,
+    limit: str | None,
+    gpus: int | None,
+    array: int | None,
+    dry_run: bool,
     device: str | None,
     data_dir: Path | None,
     wants_json: bool,
@@ -89,6 +106,10 @@ def command(
     folder = out or Path("runs") / declared.name
     if until_decided:
         declared = _in_stages(declared, max_seeds, folder)
+    if on is not None:
+        chosen = {"partition": partition, "time": limit, "gpus": gpus, "array": array}
+        _submit(declared, folder, on, chosen, data_dir, dry_run)
+        return
     console = terminal(stderr=True)
     columns = (
         words("{task.description}"),
@@ -144,6 +165,43 @@ def command(
         click.echo("some runs crashed, see Failures on the page; once mended: --retry-crashed")
     click.echo(f"report: {page}")
     ctx.exit(ExitCode.UNFINISHED if lost else ExitCode.OK)
+
+
+def _submit(
+    study: Study,
+    folder: Path,
+    on: str,
+    chosen: Mapping[str, Any],
+    data_dir: Path | None,
+    dry_run: bool,
+) -> None:
+    """Declare the study in its folder and hand its workers over to a batch system."""
+    from dataclasses import replace
+
+    from optiscope.executors.slurm import Machine, machine_file, script, submit
+    from optiscope.records import StudyFolder
+    from optiscope.study.plan import Plan
+    from optiscope.study.redeclaration import check_redeclared
+
+    machines = Path(click.get_app_dir("optiscope")) / "machines"
+    machine = Machine() if on == "slurm" else machine_file(on, machines)
+    machine = replace(machine, **{k: v for k, v in chosen.items() if v is not None})
+    if data_dir is not None:
+        machine = replace(machine, data_dir=str(data_dir.resolve()))
+    plan = Plan(study)
+    width = plan.width
+    if machine.array > width:
+        click.echo(f"{machine.array} workers asked for, {width} trials can run at once", err=True)
+        machine = replace(machine, array=width)
+    text = script(machine, folder.resolve(), study.name)
+    if dry_run:
+        click.echo(text, nl=False)
+        return
+    kept = StudyFolder(folder)
+    looks = check_redeclared(study, kept)
+    kept.write_declaration(study.to_dict() | ({"looked_at": looks} if looks else {}))
+    click.echo(submit(text, folder.resolve()))
+    click.echo(f"{plan.total} trials, {machine.array} workers: see `optiscope status {folder}`")
 
 
 def _in_stages(study: Study, cap: int, folder: Path) -> Study:

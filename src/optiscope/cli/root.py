@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": ("doctor", "Score tools that look for faults in training."),
     "run": ("single", "Train one problem with one optimizer and print what happened."),
     "bench": ("bench", "Run a study: tune, train on fresh seeds, write the report."),
+    "work": ("work", "Be one of the workers of a study, on any machine that sees its folder."),
     "status": ("status", "Show how far a study is."),
     "report": ("report", "Write the page and figures of a study again."),
     "claim": ("claim", "Ask a study a question; it answers or refuses."),

@@ -27,6 +27,7 @@ __all__ = [
     "children_allowed",
     "follow_parent",
     "run_apart",
+    "signal_child",
 ]
 
 POLL_SECONDS = 0.2
@@ -35,7 +36,7 @@ MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 _exit = os._exit  # a task may replace the one in os
-_state = {"allowed": False}
+_state = {"allowed": 0, "child": 0}
 
 
 class ChildDied(Exception):
@@ -48,12 +49,18 @@ class ChildHung(Exception):
 
 def allow_children() -> None:
     """Declare that this process only forks: from now on tasks may run in children of it."""
-    _state["allowed"] = sys.platform == "linux"
+    _state["allowed"] = int(sys.platform == "linux")
 
 
 def children_allowed() -> bool:
     """Whether tasks of this process may run in children of it."""
-    return _state["allowed"]
+    return bool(_state["allowed"])
+
+
+def signal_child(number: int) -> None:
+    """Send a signal to the child of this process that runs, if there is one."""
+    if _state["child"]:
+        os.kill(_state["child"], number)
 
 
 def run_apart(act: Callable[[Callable[[], None]], object], *, seconds: float | None = None) -> None:
@@ -77,6 +84,7 @@ def run_apart(act: Callable[[Callable[[], None]], object], *, seconds: float | N
     if child == 0:
         os.close(reading)
         _live(act, writing)
+    _state["child"] = child
     os.close(writing)
     try:
         said, status = _listen(child, reading, seconds)
@@ -87,6 +95,7 @@ def run_apart(act: Callable[[Callable[[], None]], object], *, seconds: float | N
         os.waitpid(child, 0)
         raise
     finally:
+        _state["child"] = 0
         os.close(reading)
     message = said.removeprefix(b"\0")
     if message.startswith(b"+"):
@@ -112,6 +121,9 @@ def _live(act: Callable[[Callable[[], None]], object], writing: int) -> NoReturn
     try:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to pass on
         follow_parent(os.getppid())
         try:
             act(begin)
@@ -137,6 +149,7 @@ def _listen(child: int, reading: int, seconds: float | None) -> tuple[bytes, int
             end = time.monotonic() + seconds
         pid, status = os.waitpid(child, 0 if ready and not piece else os.WNOHANG)
         if pid:
+            _state["child"] = 0
             while select.select([reading], [], [], 0)[0] and (piece := os.read(reading, 65536)):
                 said += piece
             return said, status

@@ -22,8 +22,8 @@ from pydantic import (
 
 from optiscope.errors import OptiscopeError, shorten
 from optiscope.hints import did_you_mean, nearest
-from optiscope.records.trial import DEVICE
 from optiscope.records.recipe import MOST_THREADS
+from optiscope.records.trial import DEVICE
 from optiscope.study.toml_lines import line_of
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Declaration",
     "StudyError",
     "TuningTable",
+    "parse_declaration",
     "read_declaration",
     "shipped_studies",
 ]
@@ -221,9 +222,14 @@ def read_declaration(source: str | Path) -> tuple[Declaration, str, str]:
             valid word.
     """
     text, origin = _text_of(source)
+    return parse_declaration(text, origin), text, origin
+
+
+def parse_declaration(text: str, origin: str) -> Declaration:
+    """The study that a TOML text declares; raises StudyError as :func:`read_declaration`."""
     values = _parsed(text, origin)
     try:
-        return Declaration.model_validate(values), text, origin
+        return Declaration.model_validate(values)
     except ValidationError as error:
         raise StudyError(_explain(error, text, origin)) from None
 

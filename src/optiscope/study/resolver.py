@@ -22,6 +22,7 @@ from optiscope.study.declaration import (
     Declaration,
     RangeTable,
     StudyError,
+    parse_declaration,
     read_declaration,
 )
 from optiscope.study.study import Algorithm, Study
@@ -51,6 +52,12 @@ def load_study(source: str | Path) -> Study:
     declared, text, origin = read_declaration(source)
     with isolated(imports=True):  # optimizers are imported and tried
         return _Resolver(declared, text, origin).study()
+
+
+def study_from_text(text: str, origin: str) -> Study:
+    """The study that a TOML text declares, as its folder keeps it; raises StudyError."""
+    with isolated(imports=True):
+        return _Resolver(parse_declaration(text, origin), text, origin).study()
 
 
 class _Resolver:

@@ -10,7 +10,6 @@ import torch
 from torch.optim import Optimizer
 
 from optiscope import problems
-from optiscope.errors import shorten
 from optiscope.monitor.instrument import Instrument
 from optiscope.optim import registry
 from optiscope.optim.registry import BadSettingsError

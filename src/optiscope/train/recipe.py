@@ -77,9 +77,9 @@ def recipe_faults(
     if (pruner := recipe.pruner) is not None:
         yield from _fault("pruner", lambda: check_pruner(pruner))
     if problem is not None:
-        stopping, schedule, known = recipe.early_stopping, recipe.schedule, problem
-        yield from _fault("early_stopping", lambda: check_watched(stopping, None, known))
-        yield from _fault("schedule", lambda: check_watched(None, schedule, known))
+        stopping, schedule, subject = recipe.early_stopping, recipe.schedule, problem
+        yield from _fault("early_stopping", lambda: check_watched(stopping, None, subject))
+        yield from _fault("schedule", lambda: check_watched(None, schedule, subject))
     if recipe.schedule is not None and optimizer is not None:
         declared, make = recipe.schedule, optimizer
         yield from _fault(

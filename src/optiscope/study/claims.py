@@ -1,0 +1,138 @@
+"""Claims on trials in a shared folder, so that workers without a head do not train one twice.
+
+A claim is economy, never correctness: where two workers train a trial all the same, the store
+holds one of two equal records. Nothing is locked, so that any file system that can create a file
+only where there is none will do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = ["Claim", "Claims"]
+
+BEAT_SECONDS = 5.0
+STALE_BEATS = 10
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who trains a trial.
+
+    Attributes:
+        trial_hash: which.
+        host, process, job: where; ``job`` is that of the batch system, if any.
+        started: seconds since the epoch, by the worker's clock.
+        lost: workers that vanished with this trial before.
+    """
+
+    trial_hash: str
+    host: str
+    process: int
+    job: str | None
+    started: float
+    lost: int = 0
+
+
+class Claims:
+    """The claims of a study, one small file each in the folder ``claims``."""
+
+    def __init__(self, folder: Path, *, beat: float = BEAT_SECONDS) -> None:
+        self.folder, self.beat = folder / "claims", beat
+
+    def take(self, trial_hash: str) -> Claim | None:
+        """Claim a trial; None where somebody who is alive has it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path, lost = self._path(trial_hash), 0
+        if path.exists():
+            before = self.read(trial_hash)
+            if before is not None and not self._is_stale(before):
+                return None
+            aside = self.folder / f".stale-{uuid.uuid4().hex}"
+            try:
+                os.rename(path, aside)  # one of those who see it stale succeeds
+            except FileNotFoundError:
+                return None
+            aside.unlink(missing_ok=True)
+            lost = 0 if before is None else before.lost + 1
+        job = os.environ.get("SLURM_JOB_ID")
+        claim = Claim(trial_hash, platform.node(), os.getpid(), job, time.time(), lost)
+        try:
+            with path.open("x") as file:
+                json.dump(asdict(claim), file)
+        except FileExistsError:
+            return None
+        return claim
+
+    def release(self, claim: Claim) -> None:
+        """Give a claim up, unless somebody has taken it over."""
+        now = self.read(claim.trial_hash)
+        if now is not None and (now.host, now.process) == (claim.host, claim.process):
+            self._path(claim.trial_hash).unlink(missing_ok=True)
+
+    def read(self, trial_hash: str) -> Claim | None:
+        """Who has a trial; None where nobody has, or the file cannot be read."""
+        try:
+            return Claim(**json.loads(self._path(trial_hash).read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def all(self) -> list[tuple[Claim, bool]]:
+        """Every claim, and whether its worker is taken for dead."""
+        names = sorted(path.stem for path in self.folder.glob("[!.]*.json"))
+        claims = [claim for name in names if (claim := self.read(name)) is not None]
+        return [(claim, self._is_stale(claim)) for claim in claims]
+
+    @contextlib.contextmanager
+    def beating(self, claim: Claim) -> Iterator[None]:
+        """Show that the worker is alive, as long as the inside lasts."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(self.beat):
+                with contextlib.suppress(OSError):
+                    os.utime(self._path(claim.trial_hash))
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+
+    def _path(self, trial_hash: str) -> Path:
+        return self.folder / f"{trial_hash}.json"
+
+    def _is_stale(self, claim: Claim) -> bool:
+        """Whether its worker is gone: by its process on this host, else by the server's clock."""
+        if claim.host == platform.node() and not _runs(claim.process):
+            return True
+        clock = self.folder / f".clock-{platform.node()}-{os.getpid()}"
+        try:
+            clock.touch()  # both times are the file server's
+            age = clock.stat().st_mtime - self._path(claim.trial_hash).stat().st_mtime
+        except OSError:
+            return False
+        finally:
+            with contextlib.suppress(OSError):
+                clock.unlink(missing_ok=True)
+        return age > STALE_BEATS * self.beat
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,85 @@
+"""The batch script of a study's workers, and the files that describe machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from optiscope.executors.slurm import Machine, MachineError, machine_file, script, submit
+
+FILE = """
+on = "slurm"
+partition = "day"
+time = "3h"
+gpus = 1
+cpus = 4
+memory = "12G"
+array = 20
+mail = { to = "me@uni.de", on = ["end", "fail"] }
+setup = ["module load cuda"]
+data_dir = "/data with spaces"
+[slurm]
+account = "x"
+constraint = "gtx1080ti"
+"""
+
+
+def test_a_machine_file_is_a_script(tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").write_text(FILE)
+    machine = machine_file("cluster", tmp_path)
+    assert machine == machine_file(str(tmp_path / "cluster.toml"), tmp_path)
+    text = script(machine, Path("/runs/mine"), "mine")
+    for line in (
+        "#!/bin/bash",
+        "#SBATCH --job-name=mine",
+        "#SBATCH --requeue",
+        "#SBATCH --signal=B:USR1@120",
+        "#SBATCH --open-mode=append",
+        "#SBATCH --array=0-19",
+        "#SBATCH --partition=day",
+        "#SBATCH --time=3:00:00",
+        "#SBATCH --gpus-per-task=1",
+        "#SBATCH --mem=12G",
+        "#SBATCH --mail-user=me@uni.de",
+        "#SBATCH --mail-type=END,FAIL",
+        "#SBATCH --account=x",
+        "#SBATCH --constraint=gtx1080ti",
+        "module load cuda",
+    ):
+        assert line in text.splitlines()
+    last = text.splitlines()[-1]
+    assert last.startswith("exec ")
+    assert last.endswith("work /runs/mine --data-dir '/data with spaces'")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('partiton = "day"', "unknown word 'partiton'; did you mean 'partition'"),
+        ("partition = ", "cannot read"),
+    ],
+)
+def test_a_wrong_machine_file_is_one_line(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(MachineError, match=words) as caught:
+        machine_file("a", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_machine_names_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "uni.toml").write_text("")
+    with pytest.raises(MachineError, match=r"got 'unni': no .*\(known: uni\)"):
+        machine_file("unni", tmp_path)
+
+
+def test_no_option_begins_another(tmp_path: Path) -> None:
+    machine = Machine(slurm={"account": "x\n#SBATCH --wrap=rm"})
+    with pytest.raises(MachineError, match="is one line"):
+        script(machine, tmp_path, "mine")
+
+
+def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="found no sbatch"):
+        submit("#!/bin/bash\n", tmp_path)
