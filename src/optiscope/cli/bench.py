@@ -13,6 +13,9 @@ from optiscope.cli.options import as_json, data_dir_option, json_option, study_d
 from optiscope.cli.terminal import terminal, words
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor
+
     from optiscope.records import StudyFolder
     from optiscope.study import Study
 
@@ -47,7 +50,8 @@ __all__ = ["command"]
 @click.option(
     "--on",
     metavar="WHERE",
-    help="Submit workers instead of training here: slurm, or a machine file (NAME or FILE.toml).",
+    help="Train elsewhere: slurm or a machine file (NAME or FILE.toml) submits workers and "
+    "returns; dask://HOST:PORT uses a Dask cluster.",
 )
 @click.option("--partition", help="With --on slurm: the partition.")
 @click.option("--time", "limit", metavar="TIME", help="With --on: limit of each job, such as 3h.")
@@ -93,6 +97,7 @@ def command(
     from rich.text import Text
 
     from optiscope.errors import ExitCode
+    from optiscope.executors import process_pool
     from optiscope.records import Run, Status
     from optiscope.report import summary_json, summary_table, write_report
     from optiscope.stats.claims import next_seed_count
@@ -106,7 +111,12 @@ def command(
     folder = out or Path("runs") / declared.name
     if until_decided:
         declared = _in_stages(declared, max_seeds, folder)
-    if on is not None:
+    executor: Callable[[int], Executor] = process_pool
+    if on is not None and on.startswith("dask://"):
+        from optiscope.executors.dask import dask_executor
+
+        executor = dask_executor(on)
+    elif on is not None:
         chosen = {"partition": partition, "time": limit, "gpus": gpus, "array": array}
         _submit(declared, folder, on, chosen, data_dir, dry_run)
         return
@@ -136,6 +146,7 @@ def command(
                 workers=workers,
                 data_dir=data_dir,
                 on_event=show,
+                executor=executor,
                 retry_crashed=again,
             )
 

@@ -1,0 +1,132 @@
+"""A Slurm of one node under a folder: own key, own socket, free ports; ended by process id."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+CONF = """\
+ClusterName=test
+SlurmctldHost={host}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+SlurmctldPort={controller}
+SlurmdPort={daemon}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SchedulerType=sched/backfill
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+ReturnToService=2
+KillWait=30
+MpiDefault=none
+SlurmdTimeout=300
+InactiveLimit=0
+JobRequeue=1
+NodeName={host} CPUs={cpus} State=UNKNOWN
+PartitionName=day Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def missing() -> str | None:
+    """Why no Slurm can be brought up here, in words; None where it can."""
+    if os.geteuid() != 0:
+        return "a Slurm for the test needs root"
+    for program in ("munged", "slurmctld", "slurmd", "sbatch"):
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            return f"no {program} here: apt-get install slurm-wlm munge"
+    return None
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("", 0))
+        return int(one.getsockname()[1])
+
+
+class OneNodeSlurm:
+    """Comes up in about a second; ``environment`` is for the commands that talk to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.environment = {
+            **os.environ,
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PATH": f"{os.environ['PATH']}:/usr/sbin",
+        }
+
+    def up(self) -> None:
+        """Start its three daemons and wait until the node is idle."""
+        for name in ("state", "spool", "munge"):
+            (self.folder / name).mkdir(parents=True)
+        os.chmod(self.folder / "munge", 0o700)
+        key = self.folder / "munge" / "key"
+        key.write_bytes(os.urandom(1024))
+        os.chmod(key, 0o400)
+        values = {
+            "host": platform.node().split(".")[0],
+            "folder": self.folder,
+            "controller": _free_port(),
+            "daemon": _free_port(),
+            "cpus": os.cpu_count(),
+        }
+        (self.folder / "slurm.conf").write_text(CONF.format(**values))
+        munge = self.folder / "munge"
+        self._start(
+            "munged", "--foreground", "--force", f"--key-file={key}",
+            f"--socket={self.folder}/munge.socket", f"--pid-file={munge}/pid",
+            f"--log-file={munge}/log", f"--seed-file={munge}/seed",
+        )  # fmt: skip
+        self._wait(lambda: (self.folder / "munge.socket").exists())
+        self._start("slurmctld", "-D")
+        self._start("slurmd", "-D", "-N", str(values["host"]))
+        self._wait(lambda: "idle" in self.call("sinfo", "-h", "-o", "%t"))
+
+    def down(self) -> None:
+        """End its daemons and wait for them."""
+        for process in reversed(self.processes):
+            process.send_signal(signal.SIGTERM)
+        for process in reversed(self.processes):
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def call(self, *words: str) -> str:
+        """What a command printed."""
+        done = subprocess.run(words, env=self.environment, capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    def jobs(self) -> list[str]:
+        """Jobs that are pending or run: "number state"."""
+        return self.call("squeue", "-h", "-r", "-o", "%i %T").split("\n")[:-1]
+
+    def _start(self, *words: str) -> None:
+        with (self.folder / f"{words[0]}.out").open("wb") as log:
+            self.processes.append(
+                subprocess.Popen(words, env=self.environment, stdout=log, stderr=log)
+            )
+
+    def _wait(self, ready: object, seconds: float = 60.0) -> None:
+        end = time.monotonic() + seconds
+        while not ready():  # type: ignore[operator]
+            if time.monotonic() > end:
+                logs = [p.read_text()[-500:] for p in self.folder.glob("slurm*.out")]
+                raise TimeoutError(f"Slurm did not come up: {logs}")
+            time.sleep(0.1)
