@@ -90,6 +90,26 @@ def test_a_claim_from_elsewhere_is_judged_by_the_servers_clock(tmp_path: Path) -
     assert claims.take("a") is not None
 
 
+def test_status_shows_who_trains_what(tmp_path: Path) -> None:
+    import json
+
+    from click.testing import CliRunner
+
+    from optiscope.cli.status import command
+    from optiscope.study.plan import Plan
+
+    kept = prepared(tmp_path)
+    plan = Plan(study_in(kept))
+    kept.write_ledger(plan.entries)
+    claims = Claims(kept.path)
+    assert claims.take(plan.entries[0].trial_hash) is not None
+    (kept.path / "claims" / "odd.json").write_text('{"host": 1, "process": "x"}')
+    text = CliRunner().invoke(command, [str(kept.path)]).output
+    assert "SGD on digits_logreg, seed 1: " in text
+    found = json.loads(CliRunner().invoke(command, [str(kept.path), "--json"]).output)
+    assert [worker["stale"] for worker in found["workers"]] == [False]
+
+
 @pytest.mark.slow
 def test_two_workers_killed_at_random_lose_nothing(undisturbed: Path, tmp_path: Path) -> None:
     import random

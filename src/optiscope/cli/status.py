@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from optiscope.cli.options import as_json, json_option
 from optiscope.cli.terminal import terminal
 
 if TYPE_CHECKING:
-    from optiscope.records import Trial
+    from optiscope.records import Entry, Trial
 
 __all__ = ["command"]
 
@@ -34,7 +36,8 @@ def command(folder: Path, wants_json: bool) -> None:
     damaged: list[str] = []
     codes: Counter[tuple[str, str]] = Counter()
     tried: dict[tuple[str, str], set[str]] = {}
-    for entry in kept.ledger():
+    ledger = kept.ledger()
+    for entry in ledger:
         found = kept.store.read(entry.trial_hash, metrics=False)
         state = "open" if found is None else "damaged"
         if isinstance(found, DamagedRecord):
@@ -53,12 +56,14 @@ def command(folder: Path, wants_json: bool) -> None:
         for problem in declaration["problems"]
         for algorithm in declaration["algorithms"]
     ]
+    workers = _workers(folder, ledger)
     if wants_json:
         content = {
             "name": declaration["name"],
             "pairs": rows,
             "damaged": damaged,
             "code_changed": changed,
+            "workers": workers,
         }
         click.echo(as_json(content))
         return
@@ -75,6 +80,12 @@ def command(folder: Path, wants_json: bool) -> None:
         )
     console = terminal()
     console.print(table)
+    for worker in workers:
+        gone = ", which does not answer any more" if worker["stale"] else ""
+        job = f", job {worker['job']}" if worker["job"] else ""
+        minutes = worker["seconds"] / 60
+        text = f"{worker['trial']}: {worker['host']}{job}, for {minutes:.1f} min{gone}"
+        console.print(Text(text, style="yellow" if gone else ""))
     for line in damaged:
         console.print(Text(line, style="yellow"))
     for path, count in changed.items():
@@ -87,6 +98,23 @@ def _tuning(row: dict[str, Any], seeds: int) -> str:
     text = f"{row['tuning_done']} of {row['tuning_planned']}"
     different = row["tuning_different"] * seeds
     return f"{text}, {different} different" if different < row["tuning_done"] else text
+
+
+def _workers(folder: Path, ledger: Sequence[Entry]) -> list[dict[str, Any]]:
+    """What workers without a head are training, and where."""
+    from optiscope.study.claims import Claims
+
+    names = {e.trial_hash: f"{e.algorithm} on {e.problem}, seed {e.seed}" for e in ledger}
+    return [
+        {
+            "trial": names.get(claim.trial_hash, claim.trial_hash),
+            "host": claim.host,
+            "job": claim.job,
+            "seconds": max(time.time() - claim.started, 0.0),
+            "stale": stale,
+        }
+        for claim, stale in Claims(folder).all()
+    ]
 
 
 def _codes(trial: Trial) -> list[tuple[str, str]]:

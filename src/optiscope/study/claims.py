@@ -82,9 +82,18 @@ class Claims:
     def read(self, trial_hash: str) -> Claim | None:
         """Who has a trial; None where nobody has, or the file cannot be read."""
         try:
-            return Claim(**json.loads(self._path(trial_hash).read_text()))
-        except (OSError, ValueError, TypeError):
+            values = json.loads(self._path(trial_hash).read_text())
+            claim = Claim(
+                trial_hash,
+                str(values["host"]),
+                int(values["process"]),
+                None if values["job"] is None else str(values["job"]),
+                float(values["started"]),
+                int(values["lost"]),
+            )
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
+        return claim if claim.process > 0 else None
 
     def all(self) -> list[tuple[Claim, bool]]:
         """Every claim, and whether its worker is taken for dead."""
@@ -131,7 +140,7 @@ class Claims:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

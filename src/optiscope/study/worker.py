@@ -96,7 +96,7 @@ class _Worker:
         self.plan, self.folder, self.data_dir = Plan(study), folder, data_dir
         self.claims, self.say = claims, say
         self.open: dict[str, Trial] = {}
-        self.leaving = False
+        self.leaving, self.written = False, -1
         self.deaths: dict[str, int] = {}
 
     def run(self, seconds: float | None, max_trials: int | None) -> Worked:
@@ -109,6 +109,7 @@ class _Worker:
         try:
             while not self.leaving and (max_trials is None or trained < max_trials):
                 self._look()
+                self._write_ledger()
                 if not self.open or (end is not None and time.monotonic() > end):
                     break
                 claim = self._claim()
@@ -126,7 +127,7 @@ class _Worker:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        self.folder.write_ledger(self.plan.entries)
+        self._write_ledger()
         return Worked(trained, not self.open, self.leaving)
 
     def _leave(self, number: int, _frame: FrameType | None) -> None:
@@ -146,6 +147,13 @@ class _Worker:
                 del self.open[run.trial.hash]
             if not told:
                 return
+
+    def _write_ledger(self) -> None:
+        """Write the parts of runs where more are known; every worker writes the same."""
+        entries = self.plan.entries
+        if len(entries) != self.written:
+            self.folder.write_ledger(entries)
+            self.written = len(entries)
 
     def _usable(self, trial: Trial) -> Run | None:
         return usable(self.folder.store, trial, self.say, metrics=self.plan.needs_curves)
