@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from optiscope.optim.preconditioner.posterior import Observations
+from optiscope.optim.preconditioner.predictive_test import curvature_interval
 from optiscope.optim.preconditioner.prior import CurvatureSums, Prior
-from optiscope.optim.preconditioner.renewal import curvature_interval
+from optiscope.optim.preconditioner.rate_guard import RateGuard
 
 __all__ = ["OBSERVE", "PRIOR", "RATE", "READY", "Estimate", "describe"]
 
@@ -65,13 +66,7 @@ class Estimate:
         deviations: their standard deviations [K].
         coefficients: c [K] of the squared preconditioner I + U diag(c) U'.
         power: vector [N] that nears the largest curvature left by the preconditioner.
-        rate: constructed learning rate.
-        recent: length of the gradients, averaged over the last looks.
-        level: least of these lately, or 0 before the first look.
-        caution: factor on constructed rates, below 1 after rates that proved unstable.
-        suspect: whether gradients have grown since, which the next step looks into.
-        troubled: whether steps proved too long since the last estimation ended.
-        provisional: whether the last estimate was made in trouble, or with its rate held back.
+        guard: the rate in use, and how far it is trusted.
         new_rate: rate that the estimation under way has come to.
         rejected: whether the last prediction contradicts the estimate.
         misfit: squared error of the last prediction in units of its variance, or -1.
@@ -106,18 +101,17 @@ class Estimate:
     deviations: Tensor = field(default_factory=_no_small)
     coefficients: Tensor = field(default_factory=_no_small)
     power: Tensor | None = None
-    rate: float | None = None
-    recent: float = 0.0
-    level: float = 0.0
-    caution: float = 1.0
-    suspect: bool = False
-    troubled: bool = False
-    provisional: bool = False
+    guard: RateGuard = field(default_factory=RateGuard)
     new_rate: float | None = None
     rejected: bool = False
     misfit: float = -1.0
     share: float = -1.0
     note: str = ""
+
+    @property
+    def rate(self) -> float | None:
+        """Constructed learning rate, None before there is one."""
+        return self.guard.rate
 
     @property
     def age(self) -> int:
@@ -146,7 +140,8 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, words and tensors only, so that it loads with ``weights_only=True``."""
-        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        out = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "guard"}
+        out.update(asdict(self.guard))
         out["sums"] = asdict(self.sums)
         out["prior"] = None if self.prior is None else asdict(self.prior)
         return out
@@ -154,13 +149,14 @@ class Estimate:
     @staticmethod
     def from_dict(saved: dict[str, Any], like: Tensor) -> Estimate:
         """The estimation ``to_dict`` saved, with vectors like ``like`` [N] in type and device."""
-        known = {f.name for f in fields(Estimate)}
+        judged = {f.name for f in fields(RateGuard)}
+        known = {f.name for f in fields(Estimate)} - {"guard"} | judged
         if set(saved) != known:
             raise ValueError(
                 f"expected the fields of an estimate, got {sorted(set(saved) ^ known)} "
                 "missing or unknown: load a state saved by this version"
             )
-        values = dict(saved)
+        values = {name: value for name, value in saved.items() if name not in judged}
         for name in _VECTORS:
             if values[name] is not None:
                 if values[name].shape[-1] != len(like):
@@ -173,6 +169,7 @@ class Estimate:
             values[name] = values[name].to("cpu")
         values["sums"] = CurvatureSums(**saved["sums"])
         values["prior"] = None if saved["prior"] is None else Prior(**saved["prior"])
+        values["guard"] = RateGuard(**{name: saved[name] for name in judged})
         return Estimate(**values)
 
 

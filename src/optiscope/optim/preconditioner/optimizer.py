@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ from optiscope.optim.preconditioner.posterior import (
     preconditioned_rate,
     remaining_curvature,
 )
+from optiscope.optim.preconditioner.predictive_test import misfit, rejected
 from optiscope.optim.preconditioner.prior import (
     add_cross_pair,
     add_pair,
@@ -40,11 +42,11 @@ from optiscope.optim.preconditioner.prior import (
     estimate_prior,
     safe_dot,
 )
-from optiscope.optim.preconditioner.renewal import (
-    GROWTH,
+from optiscope.optim.preconditioner.published_recipe import PublishedRecipe
+from optiscope.optim.preconditioner.rate_guard import (
+    FAR_TOO_LONG,
+    TOO_LONG,
     bounded_rate,
-    misfit,
-    rejected,
     step_probe_due,
 )
 
@@ -52,17 +54,11 @@ __all__ = ["Preconditioner"]
 
 _CHECK_EVERY = 100
 _WATCH_EVERY = 10  # steps between looks at the length of the gradient, once no longer young
-_UNSTABLE = 3.0  # growth of that length that calls for a test of the step
-_RECOVERY = 1.25  # by which each estimation without such growth raises caution towards 1
-_LEAST_CAUTION = 0.1  # down to which such growth lowers it
-_RELAX = 1.1  # growth of that length from one look to the next that is no news
 _FOLLOW_UP = 3  # lengths of an estimation after which a provisional one is renewed
-_TOO_LONG = 1.25  # step's curvature times rate above which the rate is too high
-_FAR_TOO_LONG = 4.0  # the same where nothing else is amiss: sharpness may hover near 2 / rate
 _YOUNG = 50  # steps for which a first or provisional estimate is looked into in each
 
 
-class Preconditioner(CurvatureOptimizer):
+class Preconditioner(PublishedRecipe, CurvatureOptimizer):
     """Optimizer that constructs its rate and a low-rank preconditioner from Hessian products.
 
     Estimation takes ``prior_iterations + num_observations`` batches: products along gradients give
@@ -74,7 +70,9 @@ class Preconditioner(CurvatureOptimizer):
     whenever the predictive test says that the estimate no longer fits. A provisional one, made just
     after steps had proved too long or with its rate held back, is renewed soon.
 
-    A variant switches a phase off by overriding its method with an empty one. The phases, in
+    A variant says as data what it leaves out: ``preconditions`` (gradients are preconditioned),
+    ``observes`` (products are gathered after the prior), ``constructs_rate``. A subclass written
+    for the published program, which empties the method of a phase, works too. The phases, in
     order: ``_gather_curvature_information``, ``_estimate_prior``, ``_setup_estimated_hessian``;
     ``_apply_estimated_inverse``, ``_hessian_vector_product``, ``_update_estimated_hessian``;
     ``_create_low_rank``, ``_init_the_optimizer``; ``_apply_preconditioner``.
@@ -159,7 +157,7 @@ class Preconditioner(CurvatureOptimizer):
         e.basis = e.power = None
         if e.rate is None:
             e.estimates = 0
-        e.troubled = e.provisional = False
+        e.guard = replace(e.guard, troubled=False, provisional=False)
 
     def _whole_state(self) -> dict[str, Any]:
         return {
@@ -206,7 +204,7 @@ class Preconditioner(CurvatureOptimizer):
         if e.phase != READY:
             return False
         old = self.estimate_every is not None and e.steps - e.started >= self.estimate_every
-        if e.provisional and e.age >= _FOLLOW_UP * (e.finished - e.started):
+        if e.guard.provisional and e.age >= _FOLLOW_UP * (e.finished - e.started):
             old = True
         if old or e.rejected:
             e.restart()
@@ -214,7 +212,7 @@ class Preconditioner(CurvatureOptimizer):
 
     def _wants_products(self) -> bool:
         e = self._estimate
-        if self.estimate_every is not None or e.provisional:
+        if self.estimate_every is not None or e.guard.provisional:
             self.maybe_start_estimate()
         return e.phase != READY or self._fit_test_due() or self._step_test_due()
 
@@ -228,7 +226,7 @@ class Preconditioner(CurvatureOptimizer):
         if not self._follows:
             return False
         probed = self.check_every > 0 or self._young
-        return e.suspect or (probed and step_probe_due(e.age))
+        return e.guard.suspect or (probed and step_probe_due(e.age))
 
     def _advance(self, wanted: bool) -> None:
         e = self._estimate
@@ -272,7 +270,7 @@ class Preconditioner(CurvatureOptimizer):
             self._create_low_rank()
             e.forget_observations()
             e.update_counter, e.last_product = 0, None
-            bounded = self.constructs_rate and self._preconditions and self.power_iterations > 0
+            bounded = self.constructs_rate and self.preconditions and self.power_iterations > 0
             if e.basis is not None and bounded:
                 e.phase = RATE
                 return
@@ -287,13 +285,12 @@ class Preconditioner(CurvatureOptimizer):
         e = self._estimate
         held_back = e.new_rate is not None and e.new_rate >= self._most
         if e.new_rate is not None:
-            e.rate = e.new_rate
-        e.provisional, e.troubled = (e.troubled or held_back) and self._follows, False
+            e.guard = replace(e.guard, rate=e.new_rate)
+        provisional = (e.guard.troubled or held_back) and self._follows
+        e.guard = e.guard.concluded(provisional=provisional)
         self._init_the_optimizer()
         e.phase, e.finished, e.rejected = READY, e.steps + 1, False
         e.estimates += 1
-        e.level, e.suspect = 0.0, False
-        e.caution = min(1.0, e.caution * _RECOVERY)
         e.gradient_sum = e.product_sum = e.last_direction = e.last_product = None
 
     # Phases
@@ -308,7 +305,7 @@ class Preconditioner(CurvatureOptimizer):
             e.note = "non-finite product left out"
             return
         if self._along_gradients:
-            self._shorten(sums.quotients - e.sums.quotients, _FAR_TOO_LONG)
+            self._shorten(sums.quotients - e.sums.quotients, FAR_TOO_LONG)
         e.sums = sums
         e.gradient_sum = g.clone() if e.gradient_sum is None else e.gradient_sum.add_(g)
         e.product_sum = y.clone() if e.product_sum is None else e.product_sum.add_(y)
@@ -332,14 +329,14 @@ class Preconditioner(CurvatureOptimizer):
             rate = 0.01 * (1 + self._flat.norm()) * e.prior_counter / math.sqrt(total)
         e.new_rate = self._bounded(rate)
         if e.rate is None:
-            e.rate = e.new_rate
+            e.guard = replace(e.guard, rate=e.new_rate)
 
     def _setup_estimated_hessian(self) -> None:
         """Room for the observations, unless there is no prior or none is wanted."""
         e = self._estimate
         if e.prior is None or e.gradient_sum is None:
             return
-        if self.num_observations == 0 or self.est_rank == 0:
+        if self.num_observations == 0 or self.est_rank == 0 or not self.observes:
             return
         e.directions = e.gradient_sum.new_zeros(self.num_observations, self._flat.size)
         e.products = torch.zeros_like(e.directions)
@@ -403,7 +400,7 @@ class Preconditioner(CurvatureOptimizer):
         reference = float(values.abs().min())
         e.coefficients = relative_power(values, reference, -1.0)
         largest = float(values.abs().max())
-        if self._preconditions and reference > 0:
+        if self.preconditions and reference > 0:
             rate = preconditioned_rate(seen, rows, e.coefficients, 1 / reference)
             e.new_rate = self._bounded(rate) or e.new_rate
         elif e.new_rate is not None and largest > 0:
@@ -441,19 +438,15 @@ class Preconditioner(CurvatureOptimizer):
     def _apply_preconditioner(self) -> None:
         """Replace every gradient g by P^2 g, in place."""
         e = self._estimate
-        if e.basis is not None:
+        if e.basis is not None and self.preconditions:
             precondition(e.basis, e.coefficients, self._flat)
 
     # Parts of the phases
 
     @property
-    def _preconditions(self) -> bool:
-        return type(self)._apply_preconditioner is Preconditioner._apply_preconditioner
-
-    @property
     def _along_gradients(self) -> bool:
         """Whether steps go along gradients as they are, so that the Hessian's curvature counts."""
-        return self._estimate.basis is None or not self._preconditions
+        return self._estimate.basis is None or not self.preconditions
 
     @property
     def _first_given(self) -> bool:
@@ -470,14 +463,12 @@ class Preconditioner(CurvatureOptimizer):
     def _most(self) -> float:
         """Largest rate that the estimation under way may come to."""
         e = self._estimate
-        if e.rate is None or e.estimates == 0:
-            return math.inf
-        return e.rate * (GROWTH**2 if e.provisional else GROWTH)
+        return math.inf if e.estimates == 0 else e.guard.most
 
     @property
     def _young(self) -> bool:
         e = self._estimate
-        untried = self._follows and (e.estimates == 1 or e.provisional)
+        untried = self._follows and (e.estimates == 1 or e.guard.provisional)
         return self._probes and untried and e.age <= _YOUNG
 
     @property
@@ -502,7 +493,7 @@ class Preconditioner(CurvatureOptimizer):
         e = self._estimate
         total = 0.0 if e.gradient_sum is None else safe_dot(e.gradient_sum, e.gradient_sum)
         gradient = math.sqrt(total) / max(e.prior_counter, 1)
-        careful = None if rate is None else rate * e.caution
+        careful = None if rate is None else rate * e.guard.caution
         return bounded_rate(careful, self._most, self._flat.norm(), gradient)
 
     def _test_fit(self) -> None:
@@ -518,24 +509,23 @@ class Preconditioner(CurvatureOptimizer):
         e.misfit = misfit(found, expected, deviation)
         e.rejected = rejected(found, expected, deviation, self.prior_iterations)
 
-    def _shorten(self, curvature: float, limit: float = _TOO_LONG) -> bool:
+    def _shorten(self, curvature: float, limit: float = TOO_LONG) -> bool:
         """Lower a rate in use at once where a curvature just seen is too large for it."""
         e = self._estimate
-        if e.rate is None or not math.isfinite(curvature) or curvature * e.rate <= limit:
+        guard = e.guard.shortened(curvature, limit)
+        if guard is e.guard:
             return False
-        e.troubled |= curvature * e.rate > _FAR_TOO_LONG
-        e.rate = 1 / curvature
-        e.note = "more curvature than the rate allows: rate lowered"
+        e.guard, e.note = guard, "more curvature than the rate allows: rate lowered"
         return True
 
     def _test_step(self) -> None:
         """Curvature along the step itself: a rate above its inverse is lowered to it."""
         e, g = self._estimate, self._gradient
         assert g is not None
-        limit = _FAR_TOO_LONG if self._young and self.check_every == 0 else _TOO_LONG
-        e.suspect = False
+        limit = FAR_TOO_LONG if self._young and self.check_every == 0 else TOO_LONG
+        e.guard = replace(e.guard, suspect=False)
         step = g
-        if self._preconditions and e.basis is not None:
+        if self.preconditions and e.basis is not None:
             step = apply_low_rank(e.basis.mT, e.coefficients.to(e.basis), g)
         length = safe_dot(step, g)
         curvature = safe_dot(step, self._product(step)) / length if length > 0 else 0.0
@@ -546,8 +536,9 @@ class Preconditioner(CurvatureOptimizer):
 
     def _start_in_trouble(self, note: str) -> None:
         """Begin a new estimation because steps proved too long."""
-        self._estimate.restart()
-        self._estimate.troubled, self._estimate.note = True, note
+        e = self._estimate
+        e.restart()
+        e.guard, e.note = replace(e.guard, troubled=True), note
 
     def _watch(self) -> None:
         """Have the next step looked into where gradients have grown: steps may be too long."""
@@ -555,21 +546,9 @@ class Preconditioner(CurvatureOptimizer):
         if not math.isfinite(size):
             require_finite(self._flat.gradient())
             return  # too large for a norm, and for this watch
-        if size == 0:
-            return  # nothing to step along, and nothing to compare with
-        if e.level == 0:
-            e.level = e.recent = size
-            return
-        e.recent = (e.recent + size) / 2
-        e.suspect = e.recent > _UNSTABLE * e.level
-        grown = e.recent > _UNSTABLE**2 * e.level
-        # Gradients of single samples differ as much without growing: they must not end training.
-        may = e.caution >= _LEAST_CAUTION * _UNSTABLE
-        if grown and may and e.rate is not None and self.constructs_rate:
-            # Growth without curvature to explain it: noise, amplified by the rate.
-            e.rate, e.caution = e.rate / _UNSTABLE, e.caution / _UNSTABLE
+        e.guard, lowered = e.guard.watched(size, may_lower=self.constructs_rate)
+        if lowered:
             self._start_in_trouble("gradients grew: rate lowered")
-        e.level = min(e.recent, _RELAX * e.level)
 
     def get_log(self) -> dict[str, Any]:
         """What the optimizer knows and does: see ``estimate.describe``."""

@@ -1,4 +1,4 @@
-"""Variants of the preconditioner: what is inside, and which phases are switched off."""
+"""Variants of the preconditioner, as data: what is inside, and which phases are left out."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class PreconditionedSGD(Preconditioner):
 class AdaptiveSGD(PreconditionedSGD):
     """SGD at the constructed rate; the Hessian is estimated, but does not precondition."""
 
-    def _apply_preconditioner(self) -> None: ...
+    preconditions = False
 
 
 class OnlyAdaptiveSGD(AdaptiveSGD):
     """SGD at the rate constructed from the prior alone."""
 
-    def _setup_estimated_hessian(self) -> None: ...
+    observes = False
 
 
 class PreconditionedTunedSGD(PreconditionedSGD):
