@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 from optiscope import lazy
 
 if TYPE_CHECKING:
+    from optiscope.curvature.conditioning import Conditioning as Conditioning
+    from optiscope.curvature.conditioning import Staleness as Staleness
+    from optiscope.curvature.conditioning import condition_number as condition_number
+    from optiscope.curvature.conditioning import inverse_of as inverse_of
+    from optiscope.curvature.conditioning import staleness as staleness
+    from optiscope.curvature.conditioning import subspace_overlap as subspace_overlap
     from optiscope.curvature.decomposition import GaussNewtonSplit as GaussNewtonSplit
     from optiscope.curvature.decomposition import decompose as decompose
     from optiscope.curvature.density import Density as Density
@@ -21,6 +27,14 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy.attach(
     __name__,
     {
+        "conditioning": (
+            "Conditioning",
+            "Staleness",
+            "condition_number",
+            "inverse_of",
+            "staleness",
+            "subspace_overlap",
+        ),
         "decomposition": (
             "GaussNewtonSplit",
             "decompose",

@@ -24,6 +24,8 @@ __all__ = ["KrylovSpace", "RitzPairs"]
 _ROWS = 16  # vectors in one block of memory
 _BREAKDOWN = 16.0  # multiples of the rounding error below which a remainder is nothing
 
+_SMALL = 1e-3  # of the matrix: a remainder this small is orthogonalized once more
+
 Multiply = Callable[[Tensor], Iterable[tuple[float, Tensor]]]
 """Share and product of each group of samples; the shares sum to 1."""
 
@@ -110,6 +112,14 @@ class KrylovSpace:
             self._open = None
             return False
         dual, primal = dual / norm, primal / norm
+        if not first and norm < _SMALL * self._scale():
+            # What is left is mostly rounding: its share along the basis grew with it.
+            dual, primal = self._outside(dual)
+            norm = self._norm(dual, primal)
+            if not norm > 0:
+                self._open = None
+                return False
+            dual, primal = dual / norm, primal / norm
         self._basis.append(primal)
         if self._metric is not None:
             self._duals.append(dual)

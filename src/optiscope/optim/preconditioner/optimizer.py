@@ -441,6 +441,14 @@ class Preconditioner(PublishedRecipe, CurvatureOptimizer):
         if e.basis is not None and self.preconditions:
             precondition(e.basis, e.coefficients, self._flat)
 
+    def inverse_product(self, v: torch.Tensor) -> torch.Tensor:
+        """(I + U diag(c) U') v: what a gradient [N], in the groups' order, is replaced by."""
+        e = self._estimate
+        if e.basis is None:
+            return v.clone()
+        basis = e.basis.to(v.dtype)
+        return apply_low_rank(basis.mT, e.coefficients.to(v.dtype), v)
+
     # Parts of the phases
 
     @property
