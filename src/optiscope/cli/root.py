@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from optiscope.cli.current_folder import allow_current_folder, forbid_current_folder
-from optiscope.errors import ExitCode, OptiscopeError, one_line
+from optiscope.errors import ExitCode, OptiscopeError, one_line, shorten
 
 __all__ = ["ExitCode", "main", "root"]
 
@@ -118,12 +118,23 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(ExitCode.OK)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        click.echo(f"optiscope: {one_line(explain_os_error(error))}", err=True)
+        sys.exit(ExitCode.STORE)
     except OptiscopeError as error:
         click.echo(f"optiscope: {error}", err=True)
         sys.exit(error.exit_code)
     finally:
         sys.path[:] = search
     sys.exit(status if isinstance(status, int) else ExitCode.OK)
+
+
+def explain_os_error(error: OSError) -> str:
+    """What the system said of a file or folder that the user named."""
+    path = error.filename.decode() if isinstance(error.filename, bytes) else str(error.filename)
+    return f"cannot use {shorten(path)}: {error.strerror or error}"
 
 
 def _one_line(error: click.ClickException) -> str:

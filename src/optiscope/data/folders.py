@@ -27,7 +27,7 @@ def resolve_data_dir(data_dir: str | Path | None = None) -> Path:
     folder = (
         Path(chosen).expanduser() if chosen is not None else user_cache_path("optiscope") / "data"
     )
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise MissingData(
             f"expected a data folder, got the file {folder}: "
             f"point --data-dir or {DATA_DIR_VARIABLE} at the folder that holds the data sets"

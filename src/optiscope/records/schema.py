@@ -15,7 +15,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from optiscope.errors import shorten
 
@@ -162,10 +170,27 @@ Word = Literal["nan", "inf", "-inf"]
 Scalar = float | Word
 
 
+def _normal(value: float) -> float:
+    if value and not 1e-300 <= abs(value) <= 1e300:
+        raise ValueError("the end of a range must be 0 or between 1e-300 and 1e300")
+    return value
+
+
+End = Annotated[float, AfterValidator(_normal)]
+"""An end of a range: what has a reciprocal, so that scales can be drawn."""
+
+
 class _Range(_Model):
-    low: float
-    high: float
+    low: End
+    high: End
     log: bool | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> _Range:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError("a range needs low < high, a logarithmic one low > 0")
+        return self
+
     points: Annotated[int, Field(ge=1)] | None = None
 
 

@@ -37,6 +37,8 @@ _VARIABLES: Final = {
 """CSS variables of the page in place of the neutral colors of figures."""
 
 _NEUTRAL: Final = re.compile(rf"(fill|stroke):({'|'.join(_VARIABLES)})(?![0-9a-f])", re.IGNORECASE)
+_MARK: Final = "\ue000"
+_WORD: Final = re.compile(f"{_MARK}(\\d+){_MARK}")
 _EMPTY: Final = re.compile(r"<g\s*>\s*</g>")
 
 
@@ -60,6 +62,7 @@ def svg_text(figure: Figure, name: str, description: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'<defs>\s*<style type="text/css">.*?</style>\s*</defs>', "", text, flags=re.S)
+    text, words = _without_words(text)
     text = _GROUP.sub(r'data-alg="\1" data-part="\2"', text)
     text = _with_short_ids(text, name)
     text = _PATH.sub(_compact_path, text)
@@ -73,6 +76,7 @@ def svg_text(figure: Figure, name: str, description: str) -> str:
     opening = re.sub(r'\s(?:width|height|version|xmlns|xmlns:xlink)="[^"]*"', "", text[:head])
     label = escape(description)
     body = text[head + 1 :].replace("xlink:href", "href").replace("<g >", "<g>").strip()
+    body = _WORD.sub(lambda m: words[int(m[1])], body)
     return f'{opening} role="img" aria-label="{label}"><title>{label}</title>{body}'
 
 
@@ -91,6 +95,22 @@ def share_styles(drawings: Sequence[str]) -> tuple[list[str], str]:
 
     css = "".join(f".{name}{{{style}}}" for style, name in classes.items())
     return [_STYLE.sub(shared, drawing) for drawing in drawings], css
+
+
+def _without_words(text: str) -> tuple[str, list[str]]:
+    """The drawing with a number in place of each text, and the texts.
+
+    What is done to attributes must not be done to the words of a label, which may look like some: a
+    label of ``style="}body{display:none"`` would become a rule of the page. For the same reason no
+    text keeps a quotation mark.
+    """
+    words: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        words.append(match[1].replace('"', "&quot;"))
+        return f">{_MARK}{len(words) - 1}{_MARK}<"
+
+    return re.sub(r">([^<>]*[^<>\s][^<>]*)<", number, text), words
 
 
 def _with_short_ids(text: str, name: str) -> str:

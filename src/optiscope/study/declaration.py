@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -60,11 +61,21 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _normal(value: float) -> float:
+    """Refuse an end of a range that has no reciprocal: it can be neither drawn nor tuned."""
+    if value and not 1e-300 <= abs(value) <= 1e300:
+        raise ValueError("must be 0 or between 1e-300 and 1e300")
+    return value
+
+
+End = Annotated[float, AfterValidator(_normal)]
+
+
 class RangeTable(_Table):
     """``{low = 1e-3, high = 1.0, log = true}``; ``points`` is for the grid sampler."""
 
-    low: float
-    high: float
+    low: End
+    high: End
     log: bool = True
     points: Annotated[int, Field(ge=2, le=MOST_POINTS)] | None = None
 
