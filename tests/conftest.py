@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("optiscope", deadline=None)  # a busy machine is no fault of a test
+settings.load_profile("optiscope")
 
 DATA_DIR_VARIABLE = "OPTISCOPE_DATA_DIR"
 REQUIRE_DATA_VARIABLE = "OPTISCOPE_REQUIRE_DATA"

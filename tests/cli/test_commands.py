@@ -336,3 +336,11 @@ def test_compact_packs_and_unpacks_a_study(optiscope: Command, tmp_path: Path) -
     outcome = optiscope("compact", tmp_path / "nothing")
     assert outcome.code == 4
     assert "holds no runs" in outcome.err
+
+
+def test_the_package_is_a_program(tmp_path: Path) -> None:
+    (tmp_path / "pandas.py").write_text("raise SystemExit(9)")
+    call = [sys.executable, "-m", "optiscope", "status", "nowhere"]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 4
+    assert done.stderr.startswith("optiscope: nowhere holds no study")

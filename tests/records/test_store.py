@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -409,8 +409,18 @@ def test_a_folder_that_can_be_written_is_made_and_left_empty(tmp_path: Path) -> 
     assert list(store.root.iterdir()) == []
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_records_only(store: RunStore) -> None:
-    for delay in (0.0, 0.013, 0.031):
+@pytest.mark.parametrize(
+    "delays",
+    [
+        (0.0, 0.013, 0.031),
+        pytest.param([0.0007 * n for n in range(200)], marks=pytest.mark.slow),
+    ],
+    ids=["three", "two hundred"],
+)
+def test_a_writer_killed_at_any_moment_leaves_whole_records_only(
+    store: RunStore, delays: Sequence[float]
+) -> None:
+    for delay in delays:
         writer = _writer(store.root)
         assert writer.stdout is not None
         first = writer.stdout.readline()

@@ -1,0 +1,5 @@
+"""``python -m optiscope``: the command line."""
+
+from optiscope.cli import main
+
+main()
