@@ -96,6 +96,7 @@ def test_the_default_path_crosses_at_the_saddle(
     assert path.line_barrier > path.barrier
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["string", "band"])
 @pytest.mark.parametrize(
     ("function", "ends", "saddle", "error"),

@@ -24,7 +24,7 @@ NAMES = (
     "estimation",
     "parameter_groups",
 )
-TALK_NAMES = ("noise",)
+TALK_NAMES = ("noise", "large-batch")
 
 
 @click.command("reproduce")
@@ -66,6 +66,7 @@ def command(
       estimation        rank, observations and prior iterations
       parameter_groups  one constructed rate, or one for each layer
       noise             GD, SGD, and GD with noise of two shapes: where do they end?
+      large-batch       do large batches end in sharper places? Rates varied, losses matched
 
     What is recorded is not run again: stop it at any time and give the same command to go on.
     Only the times of a problem (cost) are not resumed: a measurement that is stopped starts over.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from optiscope.reproduction.talk.experiment import TalkExperiment, run_cells
+from optiscope.reproduction.talk.large_batch import LARGE_BATCH
 from optiscope.reproduction.talk.noise import NOISE
 
 __all__ = ["TALK", "TalkExperiment", "run_cells"]
 
-TALK: dict[str, TalkExperiment] = {e.name: e for e in (NOISE,)}
+TALK: dict[str, TalkExperiment] = {e.name: e for e in (NOISE, LARGE_BATCH)}
