@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optiscope.doctor.augmentation import Augmenter
+from optiscope.doctor.augmentation import Augmenter, AugmentFailed
 from optiscope.doctor.finding import Finding
 from optiscope.doctor.probe import Probe, has_class_axis, logits_of
 from optiscope.doctor.user_data import ReadSamples, Split
@@ -83,7 +84,8 @@ class Context:
             if isinstance(inputs, np.ndarray):
                 inputs = torch.from_numpy(inputs)
             if self.augment is not None and isinstance(inputs, Tensor):
-                inputs = Augmenter(self.augment, inputs)(inputs, self.seed)
+                with contextlib.suppress(AugmentFailed):  # the check of augmentation says so
+                    inputs = Augmenter(self.augment, inputs)(inputs, self.seed)
             self._batch = self.probe.to_device(inputs), self.probe.to_device(targets)
         return self._batch
 
