@@ -95,12 +95,11 @@ def test_a_study_is_submitted_and_equals_one_at_home(slurm: OneNodeSlurm, tmp_pa
 
 def test_a_requeued_job_goes_on_where_it_was(slurm: OneNodeSlurm, tmp_path: Path) -> None:
     """USR1, as before a time limit: the worker saves, asks to be started again, and goes on."""
-    (tmp_path / "study.toml").write_text(STUDY.format(epochs=60).replace("[11, 12]", "[11]"))
+    (tmp_path / "study.toml").write_text(STUDY.format(epochs=300).replace("[11, 12]", "[11]"))
     words = ["bench", str(tmp_path / "study.toml"), "--out", str(tmp_path / "there")]
     optiscope(slurm, *words, "--on", "slurm", "--array", "1")
-    claims = tmp_path / "there" / "claims"
-    wait(slurm, lambda: list(claims.glob("[!.]*.json")))
-    time.sleep(3.0)
+    saved = tmp_path / "there" / "runs" / ".checkpoints"
+    wait(slurm, lambda: list(saved.glob("[!.]*.pt")))
     job = slurm.jobs()[0].split()[0]
     slurm.call("scancel", "--batch", "--signal=USR1", job)
     wait(slurm, lambda: not slurm.jobs())

@@ -113,14 +113,15 @@ def test_a_record_made_with_other_arithmetic_is_not_taken_for_this_trial(tmp_pat
 
     run = optiscope.run("digits_logreg", "sgd", hyperparameters={"lr": 0.1}, epochs=1)
     store = RunStore(tmp_path)
-    store.write(replace(run, environment={**run.environment, "flush_denormal": False}))
+    flush = run.environment["flush_denormal"]
+    store.write(replace(run, environment={**run.environment, "flush_denormal": not flush}))
     told: list[str] = []
     again = optiscope.run(
         "digits_logreg", "sgd", hyperparameters={"lr": 0.1}, epochs=1, out=tmp_path,
         notify=told.append,
     )  # fmt: skip
-    assert "recorded with flush_denormal False, now it is True" in told[0]
-    assert again.environment["flush_denormal"] is True
+    assert f"recorded with flush_denormal {not flush}, now it is {flush}" in told[0]
+    assert again.environment["flush_denormal"] is flush
 
 
 class Ending(torch.optim.SGD):

@@ -20,6 +20,7 @@ from optiscope.study.source_digest import in_a_file, source_digest
 from optiscope.study.work import usable
 from optiscope.train import Progress, run_trial
 from optiscope.train.checkpoint import Checkpoint
+from optiscope.train.device import flushes_denormals
 from optiscope.train.isolation import isolated
 from optiscope.train.recipe import check_recipe
 from optiscope.train.schedule import anneals_twice
@@ -211,7 +212,7 @@ def _recorded(
     store: RunStore, trial: Trial, retry_crashed: bool, notify: Callable[[str], None]
 ) -> Run | None:
     """The run of a trial that need not run again."""
-    found = usable(store, trial, notify)
+    found = usable(store, trial, notify, flush_denormal=flushes_denormals())
     if found is None:
         return None
     crashed = found.status is Status.CRASHED

@@ -17,19 +17,25 @@ KILL_AFTER_SECONDS = 15.0  # that a step hangs in code that no exception can rea
 
 
 def usable(
-    store: RunStore, trial: Trial, say: Callable[[str], None], *, metrics: bool = True
+    store: RunStore,
+    trial: Trial,
+    say: Callable[[str], None],
+    *,
+    metrics: bool = True,
+    flush_denormal: bool = True,
 ) -> Run | None:
     """The recorded run of a trial that need not be trained again.
 
     One that is damaged or was made with other arithmetic is set aside, which ``say`` is told of in
-    a line.
+    a line. ``flush_denormal`` is whether who would train counts denormal numbers as zero, as
+    workers do.
     """
     from optiscope.train.isolation import unlike_arithmetic
 
     run = store.outcome(trial.hash, say, metrics=metrics)
     if run is None or run.imported is not None:
         return run
-    unlike = unlike_arithmetic(run.environment)
+    unlike = unlike_arithmetic(run.environment, flush_denormal=flush_denormal)
     if unlike is None:
         return run
     aside = store.set_aside(trial.hash, even_good=True)

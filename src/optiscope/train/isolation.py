@@ -35,7 +35,6 @@ __all__ = ["ARITHMETIC", "isolated", "unlike_arithmetic"]
 ARITHMETIC: dict[str, Any] = {
     "deterministic_algorithms": False,
     "cudnn_benchmark": False,
-    "flush_denormal": True,
     "float32_matmul_precision": "highest",
 }
 """What the environment of a record says of the arithmetic of every trial."""
@@ -151,7 +150,7 @@ def _switches() -> dict[str, _Switch]:
         "float32 matmul precision": _Switch(
             torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"
         ),
-        "denormal numbers": _Switch(flushes_denormals, torch.set_flush_denormal, True),
+        "denormal numbers": _Switch(flushes_denormals, torch.set_flush_denormal, _AS_IT_IS),
         "threads": _Switch(torch.get_num_threads, torch.set_num_threads, _AS_IT_IS),
         "anomaly mode": _Switch(
             lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
@@ -381,9 +380,15 @@ def isolated(
             )
 
 
-def unlike_arithmetic(environment: Mapping[str, Any]) -> str | None:
-    """In words, how the arithmetic of a record is not that of a trial now; None where it is."""
-    for name, value in ARITHMETIC.items():
+def unlike_arithmetic(environment: Mapping[str, Any], *, flush_denormal: bool) -> str | None:
+    """In words, how the arithmetic of a record is not that of a trial now; None where it is.
+
+    Args:
+        environment: of the record.
+        flush_denormal: whether the process that would train counts denormal numbers as zero: those
+            whose only work is training do, a library has no business to.
+    """
+    for name, value in {**ARITHMETIC, "flush_denormal": flush_denormal}.items():
         recorded = environment.get(name, value)
         if recorded != value:
             return f"recorded with {name} {recorded}, now it is {value}"
