@@ -12,7 +12,7 @@ from optiscope.errors import OptiscopeError
 __all__ = ["command"]
 
 
-class PageNotWritten(OptiscopeError, OSError):
+class PageNotWritten(OptiscopeError):
     """The page or the Markdown file cannot be written."""
 
 

@@ -46,7 +46,7 @@ SECRET = re.compile(
 )
 
 
-class JournalError(OptiscopeError, OSError):
+class JournalError(OptiscopeError):
     """A journal cannot be read or written; the message says which and why."""
 
     exit_code = ExitCode.STORE
