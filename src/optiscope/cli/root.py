@@ -28,6 +28,7 @@ COMMANDS = {
     "log": ("log", "Say why a run was made."),
     "logbook": ("logbook", "Show what changed from run to run, and what came of it."),
     "import": ("importing", "Put published results beside a study's own."),
+    "export": ("export", "Write a study's results as CSV, Parquet, Markdown or LaTeX."),
     "reproduce": ("reproduce", "Repeat a published experiment beside its figures."),
     "watch": ("watch", "Run a training script and say what is wrong with it."),
     "landscape": ("landscape", "See the loss around and between solutions."),
@@ -36,7 +37,9 @@ COMMANDS = {
     "compact": ("compact", "Pack the runs of a study into two files, or unpack them."),
     "data": ("data", "List, download and check data sets."),
 }
-READ_ONLY = frozenset({"status", "report", "claim", "import", "compact", "data", "log", "logbook"})
+READ_ONLY = frozenset(
+    {"status", "report", "claim", "import", "export", "compact", "data", "log", "logbook"}
+)
 """Commands that read folders, which may be anybody's, and train nothing: they import no code."""
 
 

@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from html import escape
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from optiscope.records.trial import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["PRUNED_BY", "Measurement", "Run", "Seconds", "Status", "higher_is_better"]
 
@@ -50,7 +54,7 @@ class Seconds(NamedTuple):
     cpu: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """The record of one trial.
 
@@ -120,6 +124,29 @@ class Run:
         """Epochs and values of one metric, in order of measurement."""
         rows = [m for m in self.metrics if m.split == split and m.name == name]
         return [m.epoch for m in rows], [m.value for m in rows]
+
+    def frame(self) -> pd.DataFrame:
+        """The curves as a data frame: one row per measured epoch, one column per ``split_name``."""
+        from optiscope.records.frames import run_frame
+
+        return run_frame(self)
+
+    def __repr__(self) -> str:
+        """One line: what was trained, how it ended, and the final values of the test split."""
+        trial = self.trial
+        final = ", ".join(f"{k}={v:.4g}" for k, v in self.final.items() if k.startswith("test_"))
+        words = [f"{trial.optimizer} on {trial.problem}", f"seed {trial.seed}", str(self.status)]
+        return f"<Run {', '.join(words)}{': ' + final if final else ''}>"
+
+    def _repr_html_(self) -> str:
+        """Final and best values as a table, for notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{value:.4g}</td>"
+            f"<td>{self.best.get(name, math.nan):.4g}</td></tr>"
+            for name, value in self.final.items()
+        )
+        head = "<tr><th></th><th>final</th><th>best</th></tr>"
+        return f"<p>{escape(repr(self)[1:-1])}</p><table>{head}{rows}</table>"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored in ``run.json`` (without the metrics)."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from optiscope.records.record_file import digest_of
 from optiscope.records.schema import SchemaError, Table, check_entries, check_study, read_json
 from optiscope.records.store import RunStore, StoreError, explain, write_json_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Entry", "StudyFolder"]
 
@@ -49,6 +53,36 @@ class StudyFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.store = RunStore(self.path / "runs")
+
+    def frame(self) -> pd.DataFrame:
+        """One row per planned trial with its status, hyperparameters, final and best values.
+
+        See :func:`optiscope.records.frames.study_frame`; raises StoreError.
+        """
+        from optiscope.records.frames import study_frame
+
+        return study_frame(self)
+
+    def __repr__(self) -> str:
+        """One line: where it is, and how many trials are planned and recorded."""
+        try:
+            entries = self.ledger()
+            names = set(self.store.hashes())
+            done = sum(entry.trial_hash in names for entry in entries)
+            what = f"{self.declaration()['name']}, {done} of {len(entries)} planned trials recorded"
+        except StoreError as error:
+            what = str(error)
+        return f"<StudyFolder {self.path}: {what}>"
+
+    def _repr_html_(self) -> str:
+        """Runs by problem and algorithm, for notebooks."""
+        try:
+            frame = self.frame()
+        except StoreError:
+            return f"<p>{escape(repr(self)[1:-1])}</p>"
+        counts = frame.groupby(["problem", "algorithm", "role", "status"], sort=False).size()
+        table = counts.rename("trials").reset_index().to_html(index=False)
+        return f"<p>{escape(repr(self)[1:-1])}</p>{table}"
 
     def write_declaration(self, declaration: Mapping[str, Any]) -> None:
         """Keep the resolved declaration, creating the folder; raises StoreError."""
