@@ -11,7 +11,7 @@ from torch import nn
 from optiscope.data.samples import Samples
 from optiscope.errors import OptiscopeError
 from optiscope.hints import did_you_mean
-from optiscope.objective.batches import ModelBatch
+from optiscope.objective.batches import ModelBatch, all_random_state
 from optiscope.objective.risk import EmpiricalRisk, RiskError
 from optiscope.problems.problem import Problem, own_loss
 
@@ -79,7 +79,8 @@ def risk_of(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = problem.make_model()
-    chosen: Samples = getattr(problem.data(data_dir), split)
+    with all_random_state([], []):  # some libraries draw numbers when they are first imported
+        chosen: Samples = getattr(problem.data(data_dir), split)
     if samples is not None:
         chosen = chosen.subset(torch.arange(min(samples, len(chosen))))
     if problem.metric is not None:
