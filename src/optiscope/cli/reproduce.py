@@ -24,7 +24,7 @@ NAMES = (
     "estimation",
     "parameter_groups",
 )
-TALK_NAMES = ("noise", "large-batch")
+TALK_NAMES = ("noise", "large-batch", "two-phase", "mean-field")
 
 
 @click.command("reproduce")
@@ -67,6 +67,8 @@ def command(
       parameter_groups  one constructed rate, or one for each layer
       noise             GD, SGD, and GD with noise of two shapes: where do they end?
       large-batch       do large batches end in sharper places? Rates varied, losses matched
+      two-phase         large batches, then small ones: the line through both ends
+      mean-field        two layers scaled by 1/N: does the gap between GD and SGD close?
 
     What is recorded is not run again: stop it at any time and give the same command to go on.
     Only the times of a problem (cost) are not resumed: a measurement that is stopped starts over.

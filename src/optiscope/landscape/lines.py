@@ -124,7 +124,13 @@ def line(
     between = [
         loss for c, loss in zip(coefficients, own_curve.losses.tolist(), strict=True) if 0 <= c <= 1
     ]
-    higher = max(end.loss for end in ends)
+    # The ends' losses as they came out on the line, so that rounding makes no barrier.
+    known = [
+        loss
+        for c, loss in zip(coefficients, own_curve.losses.tolist(), strict=True)
+        if c in (0.0, 1.0)
+    ]
+    higher = max(known) if len(known) == 2 else max(end.loss for end in ends)
     highest = max((x if x == x else float("inf") for x in between), default=higher)
     return Line(
         torch.tensor(coefficients, dtype=torch.float64),
