@@ -650,6 +650,33 @@ BUGS: dict[str, tuple[str, Callable[[Attach], Any]]] = {
     ),
     "updates lost": ("update_lost", low_precision),
     "loss scale left in": ("loss_scale_left_in", unscaled),
+    "no activation": (
+        "activation_missing",
+        lambda a: loop(a, nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 10)), steps=12),
+    ),
+    "loss of the first sample": (
+        "samples_ignored",
+        lambda a: loop(a, loss=lambda o, y: F.cross_entropy(o[:8], y[:8])),
+    ),
+    "seeded in the loop": (
+        "generator_reset",
+        lambda a: loop(
+            a,
+            nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 10)),
+            before=lambda step, model, optimizer: torch.manual_seed(0) and None,
+            steps=30,
+        ),
+    ),
+    "a group without rate": (
+        "weights_unchanged",
+        lambda a: loop(
+            a,
+            make=lambda m: SGD(
+                [{"params": m[0].parameters(), "lr": 0.0}, {"params": m[2:].parameters()}], 0.1
+            ),
+            steps=82,
+        ),
+    ),
 }  # fmt: skip
 
 KEPT: list[Any] = []
@@ -694,10 +721,11 @@ def test_every_rule_has_a_bug() -> None:
     others = {
         "step_without_gradient", "step_after_next_forward", "zero_gradient", "gradient_vanishes",
         "gradient_explodes", "not_finite", "optimizer_holds_foreign",
-        "update_ascends", "weights_unchanged", "weights_reset",
+        "update_ascends", "weights_reset",
         "parameters_replaced", "parameters_share_storage", "model_bypassed", "double_log_softmax",
         "batch_norm_of_one", "inputs_drift", "loss_at_prior", "targets_unrelated",
-        "rate_range_test", "momentum_too_large", "fp16_without_loss_scale", "ranks_differ",
+        "rate_range_test", "activation_hint", "momentum_too_large", "fp16_without_loss_scale",
+        "ranks_differ",
         "ranks_see_same_data",
     }  # fmt: skip
     assert known - tested <= others

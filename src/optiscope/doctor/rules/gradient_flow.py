@@ -496,13 +496,16 @@ class WeightsUnchanged(Rule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.count = self.partly = 0
+        self.still: set[str] = set()
 
     def after_step(self, view: WatchedStep) -> None:
         """Gradients are there, and no parameter changed in any bit."""
         if not view.look or not view.before or view.closure or not view.with_gradient:
             return
         changed = any(bool((u != 0).any()) for u in view.updates.values())
+        if changed:
+            self._some(view)
         if changed or not any(v > 0 for v in view.gradient_norms.values()):
             self.count = 0
             return
@@ -517,6 +520,29 @@ class WeightsUnchanged(Rule):
                 rule="rate_zero" if zero else None,
                 measured={"looks": self.count},
                 threshold={"looks": self.LOOKS},
+            )
+
+    def _some(self, view: WatchedStep) -> None:
+        """Matrices that stay although they have a gradient, while others move."""
+        still = {
+            view.name(p)
+            for p in view.with_gradient
+            if p.ndim > 1
+            and p.dtype in (torch.float32, torch.float64)
+            and view.gradient_norms[view.name(p)] > 0
+            and not bool((view.updates.get(id(p), p) != 0).any())
+        }
+        self.still = still if self.partly == 0 else self.still & still
+        self.partly = self.partly + 1 if self.still else 0
+        if self.partly >= 2 * self.LOOKS and view.number >= 20:
+            self.report(
+                f"{len(self.still)} weight matrices have a gradient and do not change in any step, "
+                "while others do.",
+                "Look at the rate of their parameter group, and at what restores them.",
+                severity="warning",
+                where=sorted(self.still),
+                measured={"looks": self.partly},
+                threshold={"looks": 2 * self.LOOKS},
             )
 
 

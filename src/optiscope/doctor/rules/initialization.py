@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor, nn
 
-from optiscope.doctor.rule import Rule
+from optiscope.doctor.rule import Rule, layer
 from optiscope.monitor.events import Forward, WatchedStep
 
 __all__ = ["RULES"]
@@ -121,4 +122,58 @@ class InitialLoss(Rule):
             )
 
 
-RULES: tuple[type[Rule], ...] = (Symmetric, InitialLoss)
+class MissingActivation(Rule):
+    """Two linear layers with nothing between them: together they are one linear layer."""
+
+    name = "activation_missing"
+    family = "initialization"
+    exact = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = False
+
+    def forward(self, forward: Forward) -> None:
+        """Look once at the graph: a linear layer whose input is that of another."""
+        if self.done or not forward.nodes or self.session.step > 5:
+            return
+        self.done = True
+        pairs = []
+        for node in forward.nodes:
+            upper = _weight(node)
+            lower = None if upper is None else _weight(_passed(node.next_functions[1][0]))
+            if upper is None or lower is None or upper is lower:
+                continue
+            width = upper.shape[1]
+            if lower.shape[0] == width and width >= min(lower.shape[1], upper.shape[0]):
+                pairs.append((layer(self.session.names, lower), layer(self.session.names, upper)))
+        if pairs:
+            self.report(
+                f"The linear layers {pairs[0][0]} and {pairs[0][1]} follow each other without an "
+                "activation: together they can do no more than one.",
+                "Put an activation between them, or remove one of them.",
+                where=[name for pair in pairs for name in pair],
+                measured={"pairs": len(pairs)},
+                threshold={"pairs": 0},
+            )
+
+
+def _weight(node: Any) -> Tensor | None:
+    """The weight of a linear layer on [B, features], by its node."""
+    if node is None or node.name() != "AddmmBackward0" or len(node.next_functions) < 3:
+        return None
+    transpose = node.next_functions[2][0]
+    if transpose is None or transpose.name() != "TBackward0":
+        return None
+    leaf = getattr(transpose.next_functions[0][0], "variable", None)
+    return leaf if isinstance(leaf, nn.Parameter) and leaf.ndim == 2 else None
+
+
+def _passed(node: Any) -> Any:
+    """The node behind views."""
+    while node is not None and node.name() in ("ViewBackward0", "ReshapeAliasBackward0"):
+        node = node.next_functions[0][0]
+    return node
+
+
+RULES: tuple[type[Rule], ...] = (Symmetric, InitialLoss, MissingActivation)

@@ -453,4 +453,51 @@ class Targets(Rule):
             )
 
 
-RULES: tuple[type[Rule], ...] = (ActivationBeforeLoss, Reduction, Broadcasts, Targets)
+class SamplesIgnored(Rule):
+    """Rows of the output that the loss never uses, in batch after batch."""
+
+    name = "samples_ignored"
+    family = "loss_form"
+    severity = "error"
+    exact = True
+    BATCHES = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used: Tensor | None = None
+        self.batches = 0
+        self.rows: set[int] = set()
+
+    def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
+        """Which positions of the batch ever have a gradient."""
+        out, rows = forward.output, forward.rows
+        if out is None or rows is None or out.ndim != 2 or out.shape[0] != len(rows):
+            return
+        if len(rows) < 4 or forward.in_step or self.batches > self.BATCHES:
+            return
+        used = (gradient != 0).any(1).cpu()
+        if self.used is None or len(self.used) != len(used):
+            self.used, self.batches = used, 0
+            self.rows.clear()
+        self.used = self.used | used
+        self.batches += 1
+        self.rows.add(int(rows[0]))
+        share = float(self.used.double().mean())
+        if self.batches == self.BATCHES and 0 < share <= 0.5 and len(self.rows) > 1:
+            self.report(
+                f"The loss uses {share:.0%} of the samples of a batch: the outputs of the others "
+                "never receive a gradient.",
+                "Look at the index or slice between output and loss.",
+                measured={"share": share},
+                threshold={"share": 1.0},
+                confidence=0.95,
+            )
+
+
+RULES: tuple[type[Rule], ...] = (
+    ActivationBeforeLoss,
+    Reduction,
+    Broadcasts,
+    Targets,
+    SamplesIgnored,
+)

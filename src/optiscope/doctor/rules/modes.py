@@ -292,4 +292,51 @@ class _RandomOperations(torch.utils._python_dispatch.TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-RULES: tuple[type[Rule], ...] = (Modes, BatchNorm, Dropout, RandomEvaluation)
+class GeneratorReset(Rule):
+    """Random numbers that are the same in every step."""
+
+    name = "generator_reset"
+    family = "modes"
+    severity = "error"
+    exact = True
+    STEPS = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state: torch.Tensor | None = None
+        self.same = 0
+        self.step = -1
+        self.used = False
+        self.drops: list[tuple[str, Any]] | None = None
+
+    def forward(self, forward: Forward) -> None:
+        """The generator's state is that of the step before although it was used since."""
+        if not forward.grad or forward.in_step or self.session.step > 60:
+            return
+        if self.session.step == self.step:
+            return
+        self.step = self.session.step
+        state = torch.get_rng_state()
+        known = self.state
+        again = self.used and known is not None and torch.equal(state, known)
+        self.same = self.same + 1 if again else 0
+        self.state, self.used = state, False
+        if self.same >= self.STEPS:
+            self.report(
+                "torch's generator is in the same state in every step: dropout and noise are the "
+                "same each time.",
+                "Call torch.manual_seed once, before the loop.",
+                measured={"steps": self.same},
+                threshold={"steps": self.STEPS},
+            )
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Dropout in the forward pass uses the generator; without it nothing is known."""
+        if view.number > 60 or view.index or self.state is None:
+            return
+        if self.drops is None:
+            self.drops = dropouts(view.model)
+        self.used = any(m.training for _, m in self.drops)
+
+
+RULES: tuple[type[Rule], ...] = (Modes, BatchNorm, Dropout, RandomEvaluation, GeneratorReset)
