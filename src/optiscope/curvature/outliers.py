@@ -35,6 +35,7 @@ Rule = Literal["edge", "gap", "threshold"]
 
 _SIGNIFICANT = 0.01
 _SEPARATED = 1.05  # least ratio of the neighbors at an edge
+_BEYOND_THE_LIST = 1.5  # the same where the lower neighbor is known from the density alone
 _TAIL = 4  # spacings that a bulk must show to have a mean
 _WINDOW = 15  # spacings next to the gap that its mean is taken of
 _COMPARABLE = 0.5  # gaps of at least this share of the largest, in logarithms, might be it as well
@@ -190,7 +191,9 @@ def _fitted_edge(values: np.ndarray, density: Density | None) -> tuple[float, fl
         n = len(below)
         t = (upper - lower) / mean if mean > 0 else math.inf if upper > lower else 0.0
         p = (1 + t / n) ** -n
-        if p < _SIGNIFICANT and upper > _SEPARATED * lower:
+        # Below the list there are only Ritz values, which lie short of the eigenvalues.
+        least = _SEPARATED if j < len(values) else _BEYOND_THE_LIST
+        if p < _SIGNIFICANT and upper > least * lower:
             return float(math.sqrt(upper * lower)), float(p), float(upper / lower)
     return None
 
