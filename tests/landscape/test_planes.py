@@ -194,3 +194,13 @@ def test_an_empty_plane_is_refused() -> None:
         landscape.plane(risk, directions, points=1)
     with pytest.raises(LandscapeError, match="not empty"):
         landscape.plane(risk, directions, extent=(1.0, 0.0, 0.0, 1.0))
+
+
+def test_a_step_along_a_leading_eigenvector_rises_by_half_its_eigenvalue() -> None:
+    scales = torch.arange(1.0, 6.0)
+    risk = risk_of(lambda p: (scales * p.square()).sum(), 5)
+    directions = landscape.leading_eigenvectors(risk, {"point": torch.zeros(5)})
+    found = landscape.plane(risk, directions, points=3)
+    assert float(found.losses[1, 2]) == pytest.approx(5.0, rel=1e-4)  # eigenvalue 10
+    assert float(found.losses[2, 1]) == pytest.approx(4.0, rel=1e-4)  # eigenvalue 8
+    assert "10 and 8" in directions.words
