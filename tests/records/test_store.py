@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from record_examples import METRICS, run, trial
 
-from optiscope.records import DamagedRecord, Run, RunStore, Status, StoreError
+from optiscope.records import DamagedRecord, Run, RunStore, Status, StoreError, compact
 from optiscope.records import store as store_module
 
 
@@ -455,3 +455,20 @@ def test_concurrent_writers_of_one_trial_leave_one_whole_record(store: RunStore)
     assert len(found) == 20
     assert all(isinstance(f, Run) and f.steps in range(3) for f in found)
     assert not list(store.root.glob(".*"))
+
+
+def test_folders_that_cannot_be_opened_are_no_fault(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a folder cannot be opened, so cannot be synced."""
+    opened = os.open
+
+    def files_only(path: Path | str, *arguments: int) -> int:
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", files_only)
+    store.write(run())
+    compact(store)
+    assert same(store.read(trial().hash), run())

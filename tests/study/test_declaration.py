@@ -319,3 +319,9 @@ def test_a_space_and_no_tuning_exclude_each_other(
 def test_all_shipped_studies_are_valid() -> None:
     for name in shipped_studies():
         assert load_study(name).algorithms
+
+
+def test_a_name_with_a_blank_is_told_in_words(tmp_path: Path) -> None:
+    name = next(line for line in TEXT.splitlines() if line.startswith("name = "))
+    with pytest.raises(StudyError, match=r"name: expected a name of letters.*'my study'"):
+        loaded(tmp_path, TEXT.replace(name, 'name = "my study"'))

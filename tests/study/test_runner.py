@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from small_studies import SMALL, TRIALS, Inline, declared, essence
 
-from optiscope.records import Run, RunStore, Status, StoreError, StudyFolder
+from optiscope.records import Run, RunStore, Status, StoreError, StudyFolder, compact
 from optiscope.report import write_report
 from optiscope.stats.claims import Claim, study_claims
 from optiscope.study import Event, run_study
@@ -194,6 +194,18 @@ def test_the_record_of_an_interrupted_run_is_replaced(
     run_study(declared(tmp_path), copy, executor=counting)
     assert counting.runs == 3
     assert essence(copy) == essence(undisturbed)
+
+
+def test_a_packed_study_is_complete_and_takes_new_seeds(copy: Path, tmp_path: Path) -> None:
+    assert compact(StudyFolder(copy).store).moved > 0
+    counting = Counting()
+    run_study(declared(tmp_path), copy, executor=counting)
+    assert counting.runs == 0
+    assert [p.name for p in (copy / "runs").iterdir()] == ["segments"]
+    more = declared(tmp_path, SMALL.replace("[11, 12]", "[11, 12, 13]"))
+    run_study(more, copy, executor=counting)
+    assert counting.runs > 0
+    assert len(RunStore(copy / "runs").loose_hashes()) == counting.runs
 
 
 def test_every_record_damaged_at_once(undisturbed: Path, copy: Path, tmp_path: Path) -> None:

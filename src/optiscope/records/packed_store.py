@@ -290,7 +290,12 @@ def _write(folder: Path, table: pa.Table, ending: str, named: Mapping[str, str])
 
 def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk; some file systems cannot say so of folders."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if not path.is_dir():  # Windows opens no folders
+            raise
+        return
     try:
         os.fsync(descriptor)
     except OSError:

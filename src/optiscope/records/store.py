@@ -375,7 +375,12 @@ def _sync(path: Path) -> None:
     """Wait until a file or folder is on the disk; some file systems cannot say so of folders."""
     if sys.platform == "win32" and path.is_dir():
         return  # Windows opens no folders
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if not path.is_dir():  # Windows opens no folders
+            raise
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

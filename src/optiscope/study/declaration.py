@@ -331,6 +331,9 @@ def _explain(error: ValidationError, text: str, origin: str) -> str:
         return f"{where}: unknown word {shorten(path[-1])}; {did_you_mean(path[-1], words)}"
     if kind == "missing":
         return f"{where}: {name} is missing"
+    if kind == "string_pattern_mismatch" and path == ("name",):
+        expected = "a name of letters, digits, dots, dashes and underscores, without blanks"
+        return f"{where}: name: expected {expected}, got {shorten(first['input'])}"
     message = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {shorten(first['input'])}"
     if kind == "literal_error":
         allowed = str(first.get("ctx", {}).get("expected")).split("'")[1::2]
