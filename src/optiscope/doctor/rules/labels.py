@@ -248,7 +248,8 @@ def _neighbours(x: Tensor, labels: Tensor) -> tuple[float, float]:
     x = (x - x.mean(0)) / x.std(0).clamp_min(1e-6)
     distance = torch.cdist(x, x)
     distance.fill_diagonal_(float("inf"))
-    same_sample = distance < 1e-6  # the same sample again, in a later epoch
+    # the same sample again, in a later epoch (cdist is exact to a thousandth at best)
+    same_sample = distance < 0.01 * distance.median()
     distance[same_sample] = float("inf")
     nearest = labels[distance.argmin(1)]
     share = float((nearest == labels).double().mean())
@@ -266,7 +267,7 @@ def _explained(x: Tensor, y: Tensor) -> tuple[float, float]:
     centered = y - y.mean()
     distance = torch.cdist(x, x)
     distance.fill_diagonal_(float("inf"))
-    distance[distance < 1e-6] = float("inf")
+    distance[distance < 0.01 * distance.median()] = float("inf")
     near = centered[distance.argmin(1)]
     correlation = float((near * centered).mean() / centered.square().mean())
     a = torch.cat([x[:half], torch.ones(half, 1, dtype=x.dtype)], 1)
