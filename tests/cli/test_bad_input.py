@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +49,7 @@ COMMANDS = [
     ("run digits_mlp sdg", 2, ["'sdg'", "sgd"]),
     ("run digits_mlp torch.optim:Sgd", 2, ["'Sgd'", "torch.optim"]),
     ("run digits_mlp nowhere:SGD", 2, ["nowhere"]),
-    ("run digits_mlp json:dumps", 2, ["json:dumps", "function"]),
+    ("run digits_mlp json:dumps", 2, ["json:dumps"]),
     ("run json:dumps sgd", 2, ["json:dumps"]),
     ("run digits_mlp sgd --set lr=-0.1", 2, ["lr of sgd", "-0.1"]),
     ("run digits_mlp sgd --set lr=nan", 2, ["lr of sgd", "nan"]),
@@ -69,7 +71,7 @@ COMMANDS = [
     ("run digits_mlp sgd --clip-norm inf", 2, ["norm", "inf"]),
     ("run digits_mlp sgd --max-seconds nan", 2, ["max_seconds", "nan"]),
     ("run digits_mlp sgd --max-seconds inf", 2, ["max_seconds", "inf"]),
-    ("run digits_mlp sgd --device tpu", 2, ["tpu", "'cpu'"]),
+    ("run digits_mlp sgd --device tpu", 2, ["tpu", "cpu, cuda"]),
     ("run digits_mlp sgd --init he_norml", 2, ["he_norml", "'he_normal'"]),
     ("run digits_mlp sgd --threads 1000000", 2, ["threads", "1024", "1000000"]),
     ("run digits_mlp sgd --schedule StepLR,3", 2, ["a rule's settings", "'3'"]),
@@ -173,21 +175,22 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_measured(
     tmp_path: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from optiscope.records import RunStore, Status
-    from optiscope.train import loop
+    from optiscope.train import step
 
     calls = 0
 
     def interrupt(*_: object) -> None:
         nonlocal calls
         calls += 1
-        if calls == 42:  # two of them in evaluations
-            raise KeyboardInterrupt
+        if calls == 40:
+            os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(loop, "regularization", interrupt)
+    monkeypatch.setattr(step, "regularization", interrupt)
     arguments = ("run", "digits_logreg", "sgd", "--epochs", 2, "--out", tmp_path)
     outcome = optiscope(*arguments)
     assert outcome.code == 130
-    assert "interrupted at step 39" in outcome.out
+    words = " ".join(outcome.out.split())
+    assert "interrupted at step 39" in words or "interrupted at step 40" in words, words
     (run,) = RunStore(tmp_path).scan()
     assert run.status is Status.INTERRUPTED  # type: ignore[union-attr]
     outcome = optiscope(*arguments)

@@ -120,7 +120,9 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bench")
     path = folder / "study.toml"
     text = GOOD.replace('["digits_logreg"]', '["digits_logreg", "own_parts:mine"]')
-    path.write_text(text.replace('optimizer = "sgd"', 'optimizer = "own_parts:Slow"'))
+    path.write_text(
+        text.replace('optimizer = "sgd"', 'optimizer = "own_parts:Slow"\nfixed = { lr = 0.1 }')
+    )
     return folder
 
 
@@ -307,7 +309,7 @@ def test_status_tells_what_runs_again_after_an_edit(
     study = tmp_path / "own.toml"
     study.write_text(
         'name = "own"\nquestion = "?"\nproblems = ["digits_logreg"]\nepochs = 1\nseeds = [5]\n'
-        '[[algorithms]]\nlabel = "Mine"\noptimizer = "edited_for_status:Mine"\n'
+        '[[algorithms]]\nlabel = "Mine"\noptimizer = "edited_for_status:Mine"\nfixed = { lr = 0.1 }\n'
     )
     folder = tmp_path / "out"
     assert optiscope("bench", study, "--out", folder, "--workers", 1).code == 0

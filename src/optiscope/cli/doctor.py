@@ -32,7 +32,9 @@ def command() -> None:
     help="Which kinds of fault to run.",
 )
 @click.option("--only", multiple=True, metavar="KIND", help="Run this kind; may be repeated.")
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Of each script."
+)
 @click.option(
     "--clean", type=click.IntRange(min=0), default=0, help="Sound runs of fresh settings."
 )

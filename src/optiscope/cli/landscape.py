@@ -90,8 +90,10 @@ def command() -> None:
 
 @command.command("look", hidden=True)
 @click.argument("problem_name", metavar="PROBLEM")
-@click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=15, show_default=True, help="To train for."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and order.")
 @_common("landscape")
 def look(
     problem_name: str,
@@ -119,7 +121,9 @@ def look(
 @problem_option
 @click.option("--low", type=float, default=-1.0, show_default=True, help="First coefficient.")
 @click.option("--high", type=float, default=2.0, show_default=True, help="Last coefficient.")
-@click.option("--points", type=click.IntRange(min=2), default=61, show_default=True)
+@click.option(
+    "--points", type=click.IntRange(min=2), default=61, show_default=True, help="Along the line."
+)
 @_common("landscape-line")
 def line_command(
     weights: tuple[Path, ...],
@@ -158,7 +162,9 @@ def line_command(
     "solutions for three, trajectory for more].",
 )
 @click.option("--extent", type=float, help="Half the side of a square around the origin.")
-@click.option("--points", type=click.IntRange(min=2), default=31, show_default=True)
+@click.option(
+    "--points", type=click.IntRange(min=2), default=31, show_default=True, help="Along each side."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random directions.")
 @click.option("--processes", type=click.IntRange(min=1), help="At most [default: all cores].")
 @_common("landscape-plane")
@@ -208,7 +214,9 @@ def plane_command(
     "--method", type=click.Choice(["grow", "string", "band", "bezier"]), default="grow",
     show_default=True, help="Growing path, string method, elastic band or Bezier curve.",
 )  # fmt: skip
-@click.option("--gradients", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option(
+    "--gradients", type=click.IntRange(min=1), default=1000, show_default=True, help="Budget."
+)
 @click.option("--match", is_flag=True, help="Permute the units of B towards A first.")
 @click.option(
     "--any-ends", is_flag=True, help="Accept ends that are no minima; the barrier may mean nothing."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from importlib import resources
@@ -184,6 +185,12 @@ class SubsetTable(_Table):
     train: Annotated[int, Field(ge=1)]
 
 
+def _device_word(value: str) -> str:
+    if not re.fullmatch(DEVICE, value):
+        raise ValueError("expected 'cpu', 'cuda', 'cuda:1', 'xpu' or 'mps'")
+    return value
+
+
 class Declaration(_Table):
     """A study as its author wrote it."""
 
@@ -205,7 +212,7 @@ class Declaration(_Table):
     compare: Literal["all", "baseline", "leader"] | None = None
     assumption: Literal["symmetric", "normal"] | None = None
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
-    device: Annotated[str, Field(pattern=f"^(?:{DEVICE})$")] = "cpu"
+    device: Annotated[str, AfterValidator(_device_word)] = "cpu"
     max_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
