@@ -309,7 +309,8 @@ def test_status_tells_what_runs_again_after_an_edit(
     study = tmp_path / "own.toml"
     study.write_text(
         'name = "own"\nquestion = "?"\nproblems = ["digits_logreg"]\nepochs = 1\nseeds = [5]\n'
-        '[[algorithms]]\nlabel = "Mine"\noptimizer = "edited_for_status:Mine"\nfixed = { lr = 0.1 }\n'
+        '[[algorithms]]\nlabel = "Mine"\noptimizer = "edited_for_status:Mine"\n'
+        "fixed = { lr = 0.1 }\n"
     )
     folder = tmp_path / "out"
     assert optiscope("bench", study, "--out", folder, "--workers", 1).code == 0

@@ -179,16 +179,20 @@ def test_a_crashed_run_is_kept_until_it_is_to_run_again(
         "loss=lambda o, t: helper_of_faulty.checked(shipped.loss(o, t)))\n"
     )
     helper = tmp_path / "helper_of_faulty.py"
-    helper.write_text("def checked(losses):\n    raise RuntimeError('a bug since mended')\n")
+    fault = tmp_path / "fault"  # of the machine, not of the code, which the trial would tell
+    fault.touch()
+    helper.write_text(
+        "from pathlib import Path\n\n\ndef checked(losses):\n"
+        f"    if Path({str(fault)!r}).exists():\n"
+        "        raise RuntimeError('a fault since mended')\n    return losses\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     command = ("run", "faulty_problem:faulty", "sgd", "--epochs", 1, "--out", tmp_path / "runs")
     first, second = optiscope(*command), optiscope(*command)
     assert "not run again" not in first.err
     assert "not run again (retry_crashed runs it again)" in " ".join(second.err.split())
     assert (first.code, second.code) == (ExitCode.UNFINISHED, ExitCode.UNFINISHED)
-    helper.write_text("def checked(losses):\n    return losses\n")
-    monkeypatch.delitem(sys.modules, "helper_of_faulty")
-    monkeypatch.delitem(sys.modules, "faulty_problem")
+    fault.unlink()
     third = optiscope(*command, "--retry-crashed")
     assert third.code == 0, third.err
     assert "the run that crashed: moved to" in " ".join(third.err.split())

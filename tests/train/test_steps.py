@@ -245,8 +245,9 @@ def test_a_scaled_step_is_that_many_plain_steps() -> None:
 class OneGroup(torch.optim.SGD):
     """An optimizer that joins all its groups, as some do."""
 
-    def __init__(self, params: list[dict[str, Any]], lr: float = 0.1) -> None:
-        super().__init__([p for group in params for p in group["params"]], lr)
+    def __init__(self, params: list[Any], lr: float = 0.1) -> None:
+        groups = [g["params"] if isinstance(g, dict) else [g] for g in params]
+        super().__init__([p for group in groups for p in group], lr)
 
 
 def test_an_optimizer_that_joins_groups_of_different_rates_is_refused() -> None:
