@@ -300,7 +300,7 @@ class _Run(_Model):
     trial: _Trial
     status: Literal["finished", "diverged", "stopped", "timed_out", "crashed", "interrupted"]
     reason: str
-    steps: Count
+    steps: Annotated[int, Field(ge=-1, lt=2**63)]  # -1 in imported runs that know epochs only
     started: str
     seconds: dict[str, _Seconds]
     counts: dict[str, Count]
