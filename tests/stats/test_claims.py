@@ -359,7 +359,8 @@ def test_the_suggested_study_can_be_run(tmp_path: Path) -> None:
     assert (first.label, first.optimizer, first.budget, first.schedule) == (
         "wide", "sgd", 4, schedule
     )  # fmt: skip
-    assert (second.tuned, second.fixed, second.early_stopping) == (False, {"lr": 1e-3}, stopping)
+    assert (second.tuned, second.fixed) == (False, {"lr": 1e-3})
+    assert second.recipe.early_stopping == stopping
 
 
 def test_one_algorithm_alone_supports_nothing(tmp_path: Path) -> None:
