@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,12 @@ def _same_start() -> None:
     """One seed, and denormals as they come: commands run in this process count them as zero."""
     torch.manual_seed(0)
     torch.set_flush_denormal(False)
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the tests of it also where the suite runs in the background.
+
+    A shell without job control has the commands that it puts there ignore SIGINT.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
