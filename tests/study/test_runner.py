@@ -375,6 +375,7 @@ def test_an_edited_optimizer_runs_again(tmp_path: Path, monkeypatch: pytest.Monk
     text = (
         'name = "own"\nquestion = "?"\nproblems = ["digits_logreg"]\nepochs = 1\nseeds = [5]\n'
         '[[algorithms]]\nlabel = "Mine"\noptimizer = "edited_in_place:Mine"\n'
+        'tune = "none"\n'
     )
     accuracies = []
     for rate in (0.0, 0.1):

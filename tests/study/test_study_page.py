@@ -14,7 +14,9 @@ from optiscope.study import declaration, load_study, run_study
 from optiscope.train.stopping import pruner_names
 
 PAGE = (Path(__file__).parents[2] / "docs" / "study.md").read_text()
-TOML, MODULE = (code for _, code in re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL))
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
+TOML = next(code for kind, code in BLOCKS if kind == "toml")
+MODULE = next(code for kind, code in BLOCKS if kind == "python")
 
 
 def test_every_pruner_is_named() -> None:
