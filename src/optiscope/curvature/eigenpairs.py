@@ -330,7 +330,7 @@ class _Search:
             if self._moved(before):
                 return "missed"
             if not went or done >= steps:
-                self.missed_above = self._level(float(before.values[-1]), went, gap)
+                self.missed_above = self._level(before, gap if went else None)
                 return "nothing"
 
     def _gap(self, pairs: RitzPairs) -> float:
@@ -349,17 +349,35 @@ class _Search:
             gap = min(gap, (nearest - float(keys[-1])) / (nearest - low))
         return max(gap, _NEAREST)
 
-    def _level(self, last: float, went: bool, gap: float) -> float:
-        """Value beyond which a missed pair would have shown."""
-        if not went:
-            return last
-        pairs = self.space.ritz().values
-        low, high = float(pairs[0]), float(pairs[-1])
-        if self.which == "largest":
-            return last + gap / (1 - gap) * (last - low)
-        if self.which == "smallest":
-            return last - gap / (1 - gap) * (high - last)
-        return abs(last) * (1 + 2 * gap / (1 - 2 * gap))
+    def _level(self, before: RitzPairs, gap: float | None) -> float:
+        """Value beyond which a missed pair would have shown, with probability 0.99.
+
+        Two errors add up. The round's best Ritz value falls short of the missed pair by up to
+        ``gap`` of the spectrum's width. And a Ritz value shows only where it lifts one of the list
+        by more than ``_moved`` forgives, less what the residuals of the list couple to it.
+
+        Args:
+            before: the list that verification started from.
+            gap: relative shortfall of the Ritz value; None where the complement is exhausted, so
+                that there is none.
+        """
+        hidden = _RISE * self._limit() + float(torch.linalg.vector_norm(before.residuals))
+        reach = -math.inf  # the highest Ritz value that shifts the list without showing
+        for key in self._keys(before.values).flip(0).tolist():
+            if reach > -math.inf and key > reach:
+                break
+            reach = key + hidden
+        if gap is None:
+            level = reach
+        elif self.which == "magnitude":
+            level = reach / (1 - 2 * gap)
+        else:
+            pairs = self.space.ritz()
+            keys = self._keys(pairs.values)
+            lowest = int(keys.argmin())
+            low = float(keys[lowest] - pairs.residuals[lowest])
+            level = reach + gap / (1 - gap) * (reach - low)
+        return -level if self.which == "smallest" else level
 
     def _restart(self) -> None:
         """Keep the best half of the Ritz vectors."""
