@@ -17,7 +17,7 @@ test: $(VENV)/.tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-slow: $(VENV)/.tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 7200
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .

@@ -44,14 +44,21 @@ def deadline(seconds: float | None) -> Iterator[None]:
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
+    inside = True
+
     def ring(_number: int, _frame: FrameType | None) -> None:
-        raise TimeUp
+        if inside:
+            raise TimeUp
 
     handler = signal.signal(signal.SIGALRM, ring)
     left, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), REPEAT_SECONDS)
     try:
-        yield
+        try:
+            yield
+        finally:
+            inside = False  # an alarm at this very moment must not stop what comes now
     finally:
+        inside = False
         signal.setitimer(signal.ITIMER_REAL, left, interval)  # the caller's own, if there was one
         signal.signal(signal.SIGALRM, handler)
 
