@@ -1,4 +1,8 @@
-"""A Slurm of one node under a folder: own key, own socket, free ports; ended by process id."""
+"""A Slurm of one node under a folder: own key, own socket, free ports; ended by process id.
+
+Nothing of it waits without a limit, reads standard input or outlives the tests: its daemons end
+with the process that started them, and what jobs leave behind is ended by ``down``.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 CONF = """\
 ClusterName=test
-SlurmctldHost={host}
+SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -29,16 +34,17 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-SchedulerType=sched/backfill
+SchedulerType=sched/builtin
+SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
-KillWait=30
+KillWait=5
 MpiDefault=none
 SlurmdTimeout=300
 InactiveLimit=0
 JobRequeue=1
-NodeName={host} CPUs={cpus} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=day Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
@@ -47,7 +53,7 @@ def missing() -> str | None:
     """Why no Slurm can be brought up here, in words; None where it can."""
     if os.geteuid() != 0:
         return "a Slurm for the test needs root"
-    for program in ("munged", "slurmctld", "slurmd", "sbatch"):
+    for program in ("setpriv", "munged", "slurmctld", "slurmd", "sbatch"):
         if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
             return f"no {program} here: apt-get install slurm-wlm munge"
     return None
@@ -72,7 +78,7 @@ class OneNodeSlurm:
         }
 
     def up(self) -> None:
-        """Start its three daemons and wait until the node is idle."""
+        """Start its three daemons and wait until the node is idle; raises TimeoutError."""
         for name in ("state", "spool", "munge"):
             (self.folder / name).mkdir(parents=True)
         os.chmod(self.folder / "munge", 0o700)
@@ -99,34 +105,55 @@ class OneNodeSlurm:
         self._wait(lambda: "idle" in self.call("sinfo", "-h", "-o", "%t"))
 
     def down(self) -> None:
-        """End its daemons and wait for them."""
+        """End its daemons, and whatever of its jobs still runs; at most some seconds."""
         for process in reversed(self.processes):
             process.send_signal(signal.SIGTERM)
         for process in reversed(self.processes):
             try:
-                process.wait(10)
+                process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
+        for number in self._left():
+            os.kill(number, signal.SIGKILL)
 
     def call(self, *words: str) -> str:
         """What a command printed."""
-        done = subprocess.run(words, env=self.environment, capture_output=True, text=True)
+        done = subprocess.run(
+            words, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=30,
+        )  # fmt: skip
         return done.stdout + done.stderr
 
     def jobs(self) -> list[str]:
         """Jobs that are pending or run: "number state"."""
         return self.call("squeue", "-h", "-r", "-o", "%i %T").split("\n")[:-1]
 
+    def _left(self) -> list[int]:
+        """Processes that know this Slurm's configuration, but for those that ask."""
+        mark, left = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode(), []
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (place / "environ").read_bytes().split(b"\0"):
+                    left.append(int(place.name))
+            except OSError:  # it has ended, or is not ours to look at
+                continue
+        return [number for number in left if number != os.getpid()]
+
     def _start(self, *words: str) -> None:
+        follow = ["setpriv", "--pdeathsig", "TERM"]  # the tests may be killed
         with (self.folder / f"{words[0]}.out").open("wb") as log:
             self.processes.append(
-                subprocess.Popen(words, env=self.environment, stdout=log, stderr=log)
-            )
+                subprocess.Popen(
+                    [*follow, *words], env=self.environment, stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=log,
+                )
+            )  # fmt: skip
 
-    def _wait(self, ready: object, seconds: float = 60.0) -> None:
+    def _wait(self, ready: Callable[[], bool], seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
-        while not ready():  # type: ignore[operator]
-            if time.monotonic() > end:
-                logs = [p.read_text()[-500:] for p in self.folder.glob("slurm*.out")]
+        while not ready():
+            if time.monotonic() > end or any(p.poll() is not None for p in self.processes):
+                logs = [p.read_text()[-500:] for p in self.folder.glob("*.out")]
                 raise TimeoutError(f"Slurm did not come up: {logs}")
             time.sleep(0.1)

@@ -32,7 +32,8 @@ __all__ = [
 
 POLL_SECONDS = 0.2
 PARENT_CHECK_SECONDS = 1.0
-MEMORY_EVENTS = Path("/sys/fs/cgroup/memory.events")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 _exit = os._exit  # a task may replace the one in os
@@ -182,9 +183,31 @@ def _flush() -> None:
 
 
 def _out_of_memory_kills() -> int:
-    """Processes of this container that were killed for want of memory."""
+    """Processes that were killed for want of memory in this one's group, or one that holds it.
+
+    A batch system limits the group of a job, a container its own; either version of Linux's
+    control groups.
+    """
     try:
-        words = MEMORY_EVENTS.read_text().split()
+        lines = [line.split(":", 2) for line in OWN_CGROUP.read_text().splitlines()]
+    except OSError:
+        lines = []
+    unified = "".join(path for _, names, path in lines if not names)
+    memory = "".join(path for _, names, path in lines if "memory" in names.split(","))
+    files = [*_upward(CGROUPS, unified, "memory.events")]
+    files += _upward(CGROUPS / "memory", memory, "memory.oom_control")
+    return sum(map(_kills_in, files))
+
+
+def _upward(root: Path, path: str, name: str) -> list[Path]:
+    """A file of a group's folder and of those above it."""
+    folder = root / path.lstrip("/")
+    return [one / name for one in (folder, *folder.parents) if one.is_relative_to(root)]
+
+
+def _kills_in(file: Path) -> int:
+    try:
+        words = file.read_text().split()
         return int(words[words.index("oom_kill") + 1])
     except (OSError, ValueError, IndexError):
         return 0

@@ -20,6 +20,7 @@ from optiscope.hints import did_you_mean
 
 __all__ = ["Machine", "MachineError", "machine_file", "script", "submit"]
 
+SUBMIT_SECONDS = 120
 LEAVE_SECONDS = 120  # before its time limit a job is sent USR1
 
 
@@ -129,7 +130,13 @@ def submit(text: str, folder: Path) -> str:
     path = folder / "job.sh"
     path.write_text(text)
     try:
-        done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True)
+        done = subprocess.run(
+            ["sbatch", str(path)], capture_output=True, text=True, timeout=SUBMIT_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise MachineError(
+            f"sbatch did not answer in {SUBMIT_SECONDS} s: see `squeue --me` before you try again"
+        ) from None
     except FileNotFoundError:
         raise MachineError(
             "expected Slurm on this machine, found no sbatch: use --dry-run, or `optiscope work`"

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -21,14 +21,13 @@ from optiscope.executors.apart import ChildDied, ChildHung, allow_children, sign
 from optiscope.executors.dispatch import MAX_DEATHS, MAX_MISSING
 from optiscope.records import Run, Status, StudyFolder, Trial
 from optiscope.study.claims import Claim, Claims
-from optiscope.study.plan import Plan
+from optiscope.study.progress import LOOK_SECONDS, Progress, study_in
 from optiscope.study.study import Study
-from optiscope.study.work import record_trials, usable
+from optiscope.study.work import record_trials
 
 __all__ = ["Worked", "study_in", "work"]
 
 MARGIN_SECONDS = 60.0  # before the end of its time a worker saves and leaves
-LOOK_SECONDS = 2.0  # between looks at the folder, while others train what is left
 MAX_LOST = 20  # workers that may vanish with one trial
 
 
@@ -45,17 +44,6 @@ class Worked:
     trained: int
     finished: bool
     left: bool
-
-
-def study_in(folder: StudyFolder) -> Study:
-    """The study that is declared in a folder, with the seeds and stages it has by now."""
-    from optiscope.study.resolver import study_from_text
-
-    declared = folder.declaration()
-    study = study_from_text(declared["source"], f"{folder.path / 'study.json'}")
-    stages = declared.get("until_decided")
-    study = replace(study, seeds=tuple(declared["seeds"]), device=declared["device"])
-    return study if stages is None else study.with_stages(stages["stages"])
 
 
 def work(
@@ -93,10 +81,9 @@ class _Worker:
         claims: Claims,
         say: Callable[[str], None],
     ) -> None:
-        self.plan, self.folder, self.data_dir = Plan(study), folder, data_dir
+        self.progress, self.folder, self.data_dir = Progress(study, folder, say), folder, data_dir
         self.claims, self.say = claims, say
-        self.open: dict[str, Trial] = {}
-        self.leaving, self.written = False, -1
+        self.leaving = False
         self.deaths: dict[str, int] = {}
 
     def run(self, seconds: float | None, max_trials: int | None) -> Worked:
@@ -108,9 +95,9 @@ class _Worker:
         trained = 0
         try:
             while not self.leaving and (max_trials is None or trained < max_trials):
-                self._look()
-                self._write_ledger()
-                if not self.open or (end is not None and time.monotonic() > end):
+                self.progress.look()
+                self.progress.write_ledger()
+                if not self.progress.open or (end is not None and time.monotonic() > end):
                     break
                 claim = self._claim()
                 if claim is None:  # others train what is left
@@ -118,49 +105,26 @@ class _Worker:
                     continue
                 try:
                     with self.claims.beating(claim):
-                        trained += self._train(self.open[claim.trial_hash], claim)
+                        trained += self._train(self.progress.open[claim.trial_hash], claim)
                 finally:
                     self.claims.release(claim)
-            self._look()
+            self.progress.look()
         finally:
             if seconds is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        self._write_ledger()
-        return Worked(trained, not self.open, self.leaving)
+        self.progress.write_ledger()
+        return Worked(trained, not self.progress.open, self.leaving)
 
     def _leave(self, number: int, _frame: FrameType | None) -> None:
         """Have the trial save its state, and take no other."""
         self.leaving = True
         signal_child(signal.SIGTERM)
 
-    def _look(self) -> None:
-        """Take in what is recorded by now, and what can be planned from it."""
-        while True:
-            self.open.update((trial.hash, trial) for trial in self.plan.ask())
-            present = self.open.keys() & set(self.folder.store.hashes())
-            runs = [self._usable(self.open[name]) for name in sorted(present)]
-            told = [run for run in runs if run is not None]
-            for run in told:
-                self.plan.tell(run)
-                del self.open[run.trial.hash]
-            if not told:
-                return
-
-    def _write_ledger(self) -> None:
-        """Write the parts of runs where more are known; every worker writes the same."""
-        entries = self.plan.entries
-        if len(entries) != self.written:
-            self.folder.write_ledger(entries)
-            self.written = len(entries)
-
-    def _usable(self, trial: Trial) -> Run | None:
-        return usable(self.folder.store, trial, self.say, metrics=self.plan.needs_curves)
-
     def _claim(self) -> Claim | None:
         """A trial that nobody has; workers begin at different ones."""
-        names = list(self.open)
+        names = list(self.progress.open)
         begin = random.Random(f"{os.getpid()} {len(names)}").randrange(len(names))
         for name in [*names[begin:], *names[:begin]]:
             claim = self.claims.take(name)
@@ -192,7 +156,7 @@ class _Worker:
                 verb, bracket, rest = str(error).partition(" (")
                 return self._give_up(trial, f"its process {verb} {MAX_DEATHS} times{bracket}{rest}")
             return False
-        run = self._usable(trial)
+        run = self.progress.usable(trial)
         if run is None:
             missing = f"{trial.hash} missing"
             self.deaths[missing] = self.deaths.get(missing, 0) + 1
@@ -218,5 +182,10 @@ def requeue() -> str | None:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return None
-    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
+    try:
+        done = subprocess.run(
+            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return " ".join(str(error).split())
     return done.stderr.strip() or None if done.returncode else None
