@@ -210,15 +210,19 @@ def test_a_full_disk_loses_nothing(store: RunStore, monkeypatch: pytest.MonkeyPa
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for place in ("pq.write_table", "sync", "os.replace"):
+    for place in (
+        "records.packed_store.pq.write_table",
+        "atomic_file.sync",
+        "atomic_file.os.replace",
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(f"optiscope.records.packed_store.{place}", full)
+            patch.setattr(f"optiscope.{place}", full)
             with pytest.raises(StoreError, match="disk is full"):
                 compact(store)
         assert content(store) == before
     compact(store)
     with monkeypatch.context() as patch:
-        patch.setattr("optiscope.records.store._sync", full)
+        patch.setattr("optiscope.atomic_file.sync", full)
         with pytest.raises(StoreError, match="disk is full"):
             unpack(store)
     assert content(store) == before

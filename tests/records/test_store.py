@@ -258,10 +258,10 @@ FAULTS = [
 ]
 PLACES = [
     "optiscope.records.store.pq.write_table",
-    "optiscope.records.store._sync",
+    "optiscope.atomic_file.sync",
     "optiscope.records.store.write_json_atomically",
     "optiscope.records.store.os.rename",
-    "optiscope.records.store.os.replace",
+    "optiscope.atomic_file.os.replace",
 ]
 
 

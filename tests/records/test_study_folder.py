@@ -85,7 +85,7 @@ def test_a_failed_write_keeps_the_old_file(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("optiscope.records.store._sync", full)
+        patch.setattr("optiscope.atomic_file.sync", full)
         with pytest.raises(StoreError, match="disk is full"):
             folder.write_ledger([])
     assert folder.ledger() == ENTRIES

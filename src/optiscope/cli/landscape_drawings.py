@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from optiscope.atomic_file import write_atomically
 from optiscope.landscape.basins import BasinMatrix
 from optiscope.landscape.lines import Line
 from optiscope.landscape.matching import UnitMatch
@@ -30,7 +31,6 @@ from optiscope.report.figures.landscape import (
     surface_figure,
 )
 from optiscope.report.page.landscape_page import LandscapeSection, render_landscape_page
-from optiscope.report.study_report import write_atomically
 
 __all__ = [
     "Drawing",

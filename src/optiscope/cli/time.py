@@ -127,7 +127,8 @@ def _print(content: dict[str, Any]) -> None:
 
 
 def _write(out: Path, content: dict[str, Any]) -> None:
-    from optiscope.records.store import StoreError, explain, write_json_atomically
+    from optiscope.atomic_file import write_json_atomically
+    from optiscope.records.store import StoreError, explain
     from optiscope.report.figures.optimizer_time import write_time_figure
 
     try:

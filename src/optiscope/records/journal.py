@@ -22,9 +22,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from optiscope.atomic_file import write_json_atomically
 from optiscope.errors import ExitCode, OptiscopeError, shorten
 from optiscope.records.run import Measurement
-from optiscope.records.store import write_json_atomically
 from optiscope.records.trial import canonical_json
 
 __all__ = [

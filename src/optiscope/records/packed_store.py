@@ -18,8 +18,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from optiscope.atomic_file import commit, draft
 from optiscope.errors import shorten
 
 __all__ = [
@@ -266,8 +265,7 @@ def _write(folder: Path, table: pa.Table, ending: str, named: Mapping[str, str])
     """Write a table into the file that its content names, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"optiscope_segment": VERSION, **named}
-    partial = folder / f".partial-{uuid.uuid4().hex}"
-    try:
+    with draft(folder) as partial:
         pq.write_table(
             table.replace_schema_metadata(metadata),
             partial,
@@ -277,32 +275,11 @@ def _write(folder: Path, table: pa.Table, ending: str, named: Mapping[str, str])
             use_dictionary=False,
             data_page_size=2**24,
         )
-        sync(partial)
         with partial.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         path = folder / f"{digest[:NAME_DIGITS]}{ending}"
-        os.replace(partial, path)
-        sync(folder)
-    finally:
-        partial.unlink(missing_ok=True)
+        commit(partial, path)
     return path
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk; some file systems cannot say so of folders."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        if not path.is_dir():  # Windows opens no folders
-            raise
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _flat(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
+from optiscope import atomic_file
+from optiscope.atomic_file import write_json_atomically
 from optiscope.records.compact import unpack
 from optiscope.records.packed_store import FOLDER as SEGMENTS
 from optiscope.records.packed_store import PackedRecord, PackedStore, SegmentError
@@ -26,7 +25,7 @@ from optiscope.records.record_file import digest_of as _digest
 from optiscope.records.run import Run, Status
 from optiscope.records.store_error import StoreError, explain
 
-__all__ = ["DamagedRecord", "RunStore", "StoreError", "explain", "write_json_atomically"]
+__all__ = ["DamagedRecord", "RunStore", "StoreError", "explain"]
 
 ABANDONED_SECONDS = 3600.0  # a write takes milliseconds: a partial record this old has no writer
 
@@ -108,7 +107,7 @@ class RunStore:
             partial.mkdir(parents=True)
             metrics = partial / "metrics.parquet"
             pq.write_table(metrics_table(run), metrics, compression="zstd")
-            _sync(metrics)
+            atomic_file.sync(metrics)
             content = run.to_dict() | {"metrics_sha256": _sha256(metrics)}
             content["digest"] = _digest(content)
             write_json_atomically(partial / "run.json", content)
@@ -267,7 +266,7 @@ class RunStore:
             partial.mkdir(parents=True)
             for name, content in (("run.json", record.run), ("metrics.parquet", record.metrics)):
                 (partial / name).write_bytes(content)
-                _sync(partial / name)
+                atomic_file.sync(partial / name)
             _rename(partial, self.path(record.trial_hash))
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -325,31 +324,15 @@ class RunStore:
         return good
 
 
-def write_json_atomically(path: Path, content: Any) -> None:
-    """Write JSON so that the file is either the old one or the whole new one.
-
-    Raises:
-        OSError: the disk is full or the folder read-only; the old file stays.
-    """
-    partial = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-        _sync(partial)
-        os.replace(partial, path)
-        _sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def _rename(partial: Path, target: Path) -> None:
-    _sync(partial)
+    atomic_file.sync(partial)
     try:
         os.rename(partial, target)
     except OSError as error:
         # Another process recorded the same trial first; records of one trial are equal.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not target.is_dir():
             raise
-    _sync(target.parent)
+    atomic_file.sync(target.parent)
 
 
 def _content(path: Path) -> bytes:
@@ -369,23 +352,3 @@ def _is_whole_parquet(path: Path) -> bool:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk; some file systems cannot say so of folders."""
-    if sys.platform == "win32" and path.is_dir():
-        return  # Windows opens no folders
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        if not path.is_dir():  # Windows opens no folders
-            raise
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        cannot = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
-        if not (path.is_dir() and error.errno in cannot):
-            raise
-    finally:
-        os.close(descriptor)

@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from optiscope.atomic_file import write_json_atomically
 from optiscope.records.record_file import digest_of
 from optiscope.records.schema import SchemaError, Table, check_entries, check_study, read_json
-from optiscope.records.store import RunStore, StoreError, explain, write_json_atomically
+from optiscope.records.store import RunStore, StoreError, explain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from optiscope.atomic_file import write_atomically
 from optiscope.records import StoreError, StudyFolder
 from optiscope.records.store import explain
 from optiscope.report.appearance import Look, fixed_colors, looks
@@ -18,7 +18,7 @@ from optiscope.report.paper import FORMATS, write_figures
 from optiscope.stats.claims import claims_from
 from optiscope.stats.study_table import StudyTables, read_study
 
-__all__ = ["write_atomically", "write_report"]
+__all__ = ["write_report"]
 
 
 def write_report(
@@ -104,17 +104,3 @@ def _check_labels(given: Sequence[str] | Mapping[str, str], declared: Sequence[s
     for label in given:
         if label not in declared:
             raise ValueError(f"no algorithm is labelled {label!r}: choose of {', '.join(declared)}")
-
-
-def write_atomically(target: Path, text: str) -> None:
-    """Write a page so that it appears whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
-    partial = target.with_name(f".{target.name}-{os.getpid()}")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from optiscope.atomic_file import write_json_atomically
 from optiscope.data.folders import resolve_cache_dir
-from optiscope.records.store import write_json_atomically
 
 __all__ = ["kept_seconds_per_epoch", "measure_seconds_per_epoch"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import threading
 import time
@@ -14,6 +13,8 @@ from types import FrameType
 from typing import Any
 
 import torch
+
+from optiscope.atomic_file import replacing
 
 __all__ = ["Checkpoint"]
 
@@ -53,7 +54,6 @@ class Checkpoint:
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
         """Replace the file by a new state, whole or not at all; one that cannot be is said once."""
         begun = time.monotonic()
-        partial = self.path.with_name(f".{self.path.name}-{os.getpid()}")
         try:
             content = io.BytesIO()
             torch.save(state(), content)
@@ -61,16 +61,11 @@ class Checkpoint:
                 torch.load(io.BytesIO(content.getvalue()), weights_only=True)
                 self._tried = True
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, self.path)
+            with replacing(self.path) as written:
+                written.write_bytes(content.getbuffer())
         except Exception as error:
             self._works = False
             self.say(f"no checkpoints, an interrupted trial starts over: {_in_words(error)}")
-        finally:
-            partial.unlink(missing_ok=True)
         self._saved = time.monotonic()
         self._cost = self._saved - begun
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from optiscope.atomic_file import write_atomically
 
 __all__ = ["render", "write_page"]
 
@@ -27,13 +27,5 @@ def render(data: Mapping[str, Any]) -> str:
 def write_page(path: Path, data: Mapping[str, Any]) -> Path:
     """Write the page beside ``path`` and put it in its place, so that no reader sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".page-", suffix=".html")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(render(data))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_atomically(path, render(data))
     return path

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from optiscope.records.store import StoreError, write_json_atomically
+from optiscope.atomic_file import write_json_atomically
+from optiscope.records.store import StoreError
 from optiscope.reproduction.experiments import Scale
 from optiscope.reproduction.sections import Section
 from optiscope.study import Event
