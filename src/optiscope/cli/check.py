@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import click
 from optiscope.cli.options import as_json, json_option
 from optiscope.errors import ExitCode, OptiscopeError, shorten
 from optiscope.hints import did_you_mean
+from optiscope.import_path import load
 
-__all__ = ["command", "load_object"]
+__all__ = ["command"]
 
 ARGUMENTS = ("model", "loss", "optimizer", "train", "valid", "test", "augment", "seconds", "seed")
 NEEDED = ("model", "loss", "train")
@@ -72,7 +72,7 @@ def setup_arguments(path: str) -> dict[str, Any]:
 
     Raises ``SetupMisuse`` where it cannot be imported, raises, or returns something else.
     """
-    function = load_object(path)
+    function = load(path, "a function", "my_module:setup", SetupMisuse)
     try:
         values = function() if callable(function) else function
     except Exception as error:
@@ -91,26 +91,6 @@ def setup_arguments(path: str) -> dict[str, Any]:
     if missing:
         raise SetupMisuse(f"{path}: the dictionary has no {missing[0]!r}: add it")
     return dict(values)
-
-
-def load_object(path: str) -> Any:
-    """What ``my_package.my_module:name`` names. Raises ``SetupMisuse``."""
-    module_name, colon, name = path.partition(":")
-    if not colon or not module_name or not name:
-        raise SetupMisuse(f"expected MODULE:NAME, as in my_module:setup, got {shorten(path)}")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise SetupMisuse(
-            f"cannot import {module_name} ({type(error).__name__}: {shorten(str(error))}): "
-            "give a module that can be imported from this folder"
-        ) from error
-    if not hasattr(module, name):
-        names = [n for n in vars(module) if not n.startswith("_")]
-        raise SetupMisuse(
-            f"{module_name} has no {name!r}: {did_you_mean(name, names, otherwise='define it')}"
-        )
-    return getattr(module, name)
 
 
 def _print(report: Any) -> None:

@@ -9,12 +9,17 @@ import click
 from optiscope.cli.options import as_json, json_option
 from optiscope.errors import OptiscopeError
 from optiscope.hints import did_you_mean
+from optiscope.import_path import load
 
 __all__ = ["command"]
 
 
 class UnknownKind(OptiscopeError, ValueError):
     """A kind of fault that the suite does not have."""
+
+
+class UnknownTool(OptiscopeError, ValueError):
+    """An import path that leads to no adapter of a tool."""
 
 
 @click.group("doctor")
@@ -71,9 +76,7 @@ def bugs(
         return
     attach: Any = our_adapter
     if tool is not None:
-        from optiscope.cli.check import load_object
-
-        attach = load_object(tool)
+        attach = load(tool, "an adapter", "my_module:attach", UnknownTool)
     label = tool or "optiscope.watch"
 
     def tell(outcome: Outcome) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import math
 import re
@@ -11,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -20,6 +18,7 @@ from torch.optim import Optimizer
 
 from optiscope.errors import OptiscopeError, is_ctrl_c, shorten
 from optiscope.hints import did_you_mean
+from optiscope.import_path import load
 from optiscope.optim import included
 from optiscope.optim.baselines import first_order
 from optiscope.optim.spec import OptimizerSpec
@@ -208,6 +207,11 @@ def bind(
             raise
         given = ", ".join(f"{k}={v!r}" for k, v in hyperparameters.items()) or "its defaults"
         why = " ".join(str(error).split()) or type(error).__name__
+        if inspect.isfunction(spec.make) and not is_shipped(spec):
+            raise BadSettingsError(
+                f"expected {name} to be a function that makes a torch.optim.Optimizer, got none "
+                f"from {given}: {why}"
+            ) from None
         raise BadSettingsError(f"{name} refuses {given}: {why}") from None
     if not isinstance(spec.make, type) and not is_shipped(spec) and not spec.closure:
         closure = _needs_closure(type(made))  # a factory tells it by what it makes
@@ -384,38 +388,7 @@ def _check_names(spec: OptimizerSpec, hyperparameters: Mapping[str, Any]) -> Non
 
 
 def _imported(path: str) -> OptimizerSpec:
-    module_name, _, attribute = path.partition(":")
-    if module_name.endswith(".py") or "/" in module_name:
-        file = PurePath(module_name)
-        folder = "the project's folder" if file.parent == PurePath() else f"folder {file.parent}"
-        raise UnknownOptimizerError(
-            f"expected my_package.my_module:MyOptimizer, got the file {module_name!r}: name the "
-            f"module without .py, {file.stem}:{attribute}, and run from {folder}"
-        )
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except ValueError:
-        raise UnknownOptimizerError(
-            f"expected my_package.my_module:MyOptimizer, got {path!r}: "
-            "name a module before the colon"
-        ) from None
-    except ModuleNotFoundError as error:
-        raise UnknownOptimizerError(
-            f"expected an importable module in {path!r}, got no module named {error.name!r}: "
-            "install it or run from its folder"
-        ) from None
-    except AttributeError:
-        raise UnknownOptimizerError(
-            f"expected an optimizer {attribute!r} in module {module_name!r}, got none of that "
-            "name: correct the word after the colon"
-        ) from None
-    except BaseException as error:  # also one that is meant to end the process
-        if is_ctrl_c(error):
-            raise
-        what = " ".join(str(error).split())
-        raise UnknownOptimizerError(
-            f"expected an importable module in {path!r}, got {type(error).__name__} from it: {what}"
-        ) from error
+    found = load(path, "an optimizer", "my_package.my_module:MyOptimizer", UnknownOptimizerError)
     if isinstance(found, OptimizerSpec):
         return found
     spec = _spec_at(path, found)

@@ -5,12 +5,12 @@ torch is imported only when a problem is made, so that listing stays fast.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optiscope.errors import OptiscopeError, is_ctrl_c, shorten
 from optiscope.hints import did_you_mean
+from optiscope.import_path import load
 from optiscope.problems.catalogue import ENTRIES, Entry
 
 if TYPE_CHECKING:
@@ -69,45 +69,21 @@ def _imported(path: str) -> Problem:
     """The problem at ``module:attribute``."""
     from optiscope.problems.problem import Problem
 
-    module_name, _, attribute = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except ValueError:
-        raise UnknownProblemError(
-            f"expected my_package.my_module:my_problem, got {path!r}: "
-            "name a module before the colon"
-        ) from None
-    except ModuleNotFoundError as error:
-        raise UnknownProblemError(
-            f"expected an importable module in {path!r}, got no module named {error.name!r}: "
-            "install it or run from its folder"
-        ) from None
-    except AttributeError:
-        raise UnknownProblemError(
-            f"expected a problem {attribute!r} in module {module_name!r}, got none of that name: "
-            "correct the word after the colon"
-        ) from None
-    except BaseException as error:  # also one that is meant to end the process
-        if is_ctrl_c(error):
-            raise
-        raise UnknownProblemError(_from_there(path, "an importable module", error)) from error
+    found = load(path, "a problem", "my_package.my_module:my_problem", UnknownProblemError)
     if callable(found) and not isinstance(found, Problem):
         try:
             found = found()
         except BaseException as error:
             if is_ctrl_c(error):
                 raise
-            what = "a function that takes no arguments and returns a problem"
-            raise UnknownProblemError(_from_there(path, what, error)) from error
+            what = " ".join(str(error).split())
+            raise UnknownProblemError(
+                f"expected a function that takes no arguments and returns a problem at {path!r}, "
+                f"got {type(error).__name__} from it: {what}"
+            ) from error
     if not isinstance(found, Problem):
         raise UnknownProblemError(
             f"expected {path!r} to be an optiscope.problems.Problem or a function that returns "
             f"one, got {type(found).__name__}: see docs/problems.md"
         )
-    return found if found.name else replace(found, name=attribute)
-
-
-def _from_there(path: str, expected: str, error: BaseException) -> str:
-    """One line about an error that code at an import path raised."""
-    what = " ".join(str(error).split())
-    return f"expected {expected} at {path!r}, got {type(error).__name__} from it: {what}"
+    return found if found.name else replace(found, name=path.partition(":")[2])
