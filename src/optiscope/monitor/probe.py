@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from optiscope.monitor.events import Forward
+from optiscope.objective.own_loss import named_loss
 
 if TYPE_CHECKING:
     from optiscope.monitor.session import Session
@@ -135,8 +136,8 @@ def loss_at(
     from optiscope.monitor.session import main_output
 
     output = output_at(session, forward, shifted=shifted, seed=seed)
-    own = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
-    if isinstance(own, Tensor) and own.numel() == 1:
+    own = named_loss(output)
+    if own is not None and own.numel() == 1:
         return float(own)
     out = main_output(output)
     if out is None or target is None:

@@ -28,6 +28,7 @@ from optiscope.objective.batches import (
     mixed,
     seed_everything,
 )
+from optiscope.objective.own_loss import loss_among
 from optiscope.objective.products import FlatParameters
 from optiscope.objective.risk_operator import Kind, Leaves, RiskOperator
 from optiscope.objective.selection import Selection, select_parameters
@@ -460,7 +461,12 @@ class EmpiricalRisk:
         Raises:
             RiskError: the loss returns neither a scalar nor one value per sample.
         """
-        loss = _own_loss(outputs) if self.loss is None else self.loss(outputs, batch.targets)
+        loss = loss_among(outputs) if self.loss is None else self.loss(outputs, batch.targets)
+        if self.loss is None and loss is None:
+            raise RiskError(
+                f"expected the model to return its loss (output.loss), got {type(outputs).__name__}"
+                " without one: pass loss(outputs, targets), or labels in the batch"
+            )
         if not isinstance(loss, Tensor):
             raise RiskError(
                 f"expected the loss to be a tensor, got {type(loss).__name__}: return it without "
@@ -637,22 +643,6 @@ def _without_prefix(
         ):
             state_dict = {name.removeprefix(prefix): t for name, t in state_dict.items()}
     return state_dict
-
-
-def _own_loss(outputs: Any) -> Any:
-    """The loss among what a model returns, or the output itself."""
-    if isinstance(outputs, Mapping) and "loss" in outputs:
-        return outputs["loss"]
-    if getattr(outputs, "loss", None) is not None:
-        return outputs.loss
-    if isinstance(outputs, (tuple, list)) and outputs:
-        return outputs[0]
-    if isinstance(outputs, Tensor):
-        return outputs
-    raise RiskError(
-        f"expected the model to return its loss (output.loss), got {type(outputs).__name__} "
-        "without one: pass loss(outputs, targets), or labels in the batch"
-    )
 
 
 def _declared(loss: Loss | None) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from optiscope.data.samples import Batch, Splits
 from optiscope.errors import shorten
 from optiscope.hints import did_you_mean
+from optiscope.objective.own_loss import loss_among
 from optiscope.problems.baseline import Baseline
 from optiscope.records.run import FALLING, higher_is_better
 
@@ -153,25 +154,19 @@ def logits_of(outputs: Any) -> Tensor:
 
 
 def own_loss(outputs: Any, targets: Any) -> Tensor:
-    """The loss that a model computed itself: ``outputs.loss``, ``outputs["loss"]``, or the first
-    of a tuple; the targets were among its inputs.
+    """The loss that a model computed itself; the targets were among its inputs.
 
     Raises:
         ValueError: there is none.
     """
-    if isinstance(outputs, Mapping):
-        found = outputs.get("loss")
-    elif isinstance(outputs, tuple):
-        found = outputs[0] if outputs else None
-    else:
-        found = getattr(outputs, "loss", None)
-    if not isinstance(found, Tensor):
+    loss = loss_among(outputs)
+    if loss is None:
         raise ValueError(
             "a problem without a loss needs a model that returns its own, as outputs.loss: got "
             f"{type(outputs).__name__}; give the problem a loss or a training_loss, or the data "
             "set's batches 'labels'"
         )
-    return found
+    return loss
 
 
 def all_parameters(model: nn.Module) -> list[ParamGroup]:
