@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -51,10 +52,9 @@ def look_at(
         on_step: told of a stage, the steps done and all of its steps.
     """
     trained = [
-        _trained(problem, epochs, s, data_dir, lambda done, total, s=s: on_step(  # type: ignore[misc]
-            f"training, seed {s}", done, total))
+        _trained(problem, epochs, s, data_dir, functools.partial(on_step, f"training, seed {s}"))
         for s in (seed, seed + 1)
-    ]  # fmt: skip
+    ]
     model, way = trained[0]
     ends = [way[-1], trained[1][1][-1]]
     risk = risk_of(problem, "train", model, data_dir=data_dir, samples=samples)

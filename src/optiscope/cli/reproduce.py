@@ -73,7 +73,7 @@ def command(
     What is recorded is not run again: stop it at any time and give the same command to go on.
     Only the times of a problem (cost) are not resumed: a measurement that is stopped starts over.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
     from rich.table import Table
     from rich.text import Text
 
@@ -87,11 +87,11 @@ def command(
     with Progress(
         *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
     ) as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(study: str, event: Event) -> None:
-            task = tasks.setdefault(study, bar.add_task(study) if study not in tasks else 0)
-            bar.update(task, completed=event.done, total=event.total)  # type: ignore[arg-type]
+            task = tasks[study] if study in tasks else tasks.setdefault(study, bar.add_task(study))
+            bar.update(task, completed=event.done, total=event.total)
             if event.warning:
                 bar.console.print(Text(event.message, style="yellow"))
 

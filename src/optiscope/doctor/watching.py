@@ -139,7 +139,7 @@ class Watch:
             try:
                 action(finding)
             except Exception as error:
-                error.from_user = True  # type: ignore[attr-defined]
+                self.session.raised_by_user = error
                 raise
         elif not finding.is_alarm:
             logger.info("%s", finding)

@@ -89,7 +89,7 @@ class _Tracker(TorchDispatchMode):
     """Labels of all tensors that operations inside the mode see, and what has been joined."""
 
     def __init__(self, data: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        TorchDispatchMode.__init__(self)
         self._alive = list(data)  # so that no id is used twice
         self._data = set(map(id, self._alive))  # inputs, and what was computed from them
         self._parents = [PINNED]

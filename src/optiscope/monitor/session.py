@@ -23,6 +23,7 @@ from optiscope.monitor.graph import last_operation, walk
 from optiscope.monitor.hooks import Hooks
 from optiscope.monitor.loss_form import LossForm, recover_form
 from optiscope.monitor.probe import ProbeError
+from optiscope.objective.own_loss import named_loss
 
 __all__ = ["Session", "main_output", "tensors_in", "unwrap_model", "unwrap_optimizer"]
 
@@ -167,6 +168,7 @@ class Session:
         self.tokens: deque[tuple[int, Any]] = deque(maxlen=64)
         self.other_optimizers: dict[int, tuple[Any, set[int]]] = {}
         self.failures: list[str] = []
+        self.raised_by_user: Exception | None = None  # by a callback; passed on, not counted
         self.observers: list[Observer] = []
         self.strangers = 0
         self._version: int | None = None
@@ -251,7 +253,7 @@ class Session:
                     except ProbeError as error:
                         logger.debug("probe failed: %s", error)
                     except Exception as error:
-                        if getattr(error, "from_user", False):
+                        if error is self.raised_by_user:
                             raise
                         self._drop(observer, event, error)
         finally:
@@ -302,8 +304,8 @@ class Session:
         if out is not None:
             forward.output = out.detach()
             forward.grad = out.requires_grad
-        given = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
-        if isinstance(given, Tensor) and given.numel() == 1:
+        given = named_loss(output)
+        if given is not None and given.numel() == 1:
             forward.loss = given.detach()
             self._note_loss(forward.loss)
         self._release()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,21 @@ def has_statistics(model: nn.Module) -> bool:
     return any(_gathers(module) for module in model.modules())
 
 
-def _gathers(module: nn.Module) -> bool:
+class _Gathering(Protocol):
+    """A batch norm, or another normalization, that keeps running statistics."""
+
+    momentum: float | None
+
+    def reset_running_stats(self) -> None: ...
+
+
+def _gathers(module: object) -> bool:
     """Whether it is a batch norm, or another normalization, that keeps a running mean."""
     return isinstance(getattr(module, "running_mean", None), Tensor)
+
+
+def _gathers_with_momentum(module: object) -> TypeGuard[_Gathering]:
+    return _gathers(module) and hasattr(module, "momentum")
 
 
 def _call(model: nn.Module, batch: Any) -> None:
@@ -64,22 +76,22 @@ def recompute_statistics(
         ValueError: there is no batch, so that there are no statistics either.
     """
     modes = {module: module.training for module in model.modules()}
-    momenta = {m: m.momentum for m in modes if _gathers(m) and hasattr(m, "momentum")}
+    momenta = [(m, m.momentum) for m in modes if _gathers_with_momentum(m)]
     seen = 0
     try:
         for module in modes:
             module.training = any(True for _ in module.buffers(recurse=False))
-        for module in momenta:
-            module.reset_running_stats()  # type: ignore[operator]
-            module.momentum = None  # type: ignore[assignment]
+        for gathering, _ in momenta:
+            gathering.reset_running_stats()
+            gathering.momentum = None
         for batch in islice(batches, max_batches):
             forward(model, batch)
             seen += 1
     finally:
         for module, training in modes.items():
             module.training = training
-        for module, momentum in momenta.items():
-            module.momentum = momentum
+        for gathering, momentum in momenta:
+            gathering.momentum = momentum
     if momenta and not seen:
         raise ValueError(
             "expected at least one batch to gather statistics from, got none: pass a DataLoader of "

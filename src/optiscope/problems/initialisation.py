@@ -255,7 +255,8 @@ def _reset(layers: list[nn.Module], generator: torch.Generator | None) -> None:
     """The layers as the framework draws them, from ``generator`` where it is given."""
     if generator is None:
         for layer in layers:
-            layer.reset_parameters()  # type: ignore[operator]
+            reset: Any = layer.reset_parameters
+            reset()
         return
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))

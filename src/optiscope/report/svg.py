@@ -57,7 +57,7 @@ def svg_text(figure: Figure, name: str, description: str) -> str:
     """
     buffer = io.StringIO()
     metadata = {"Date": None, "Creator": None, "Type": None, "Format": None}
-    FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)  # type: ignore[no-untyped-call]
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=metadata)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)

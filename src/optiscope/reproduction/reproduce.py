@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from optiscope.atomic_file import write_atomically, write_json_atomically
 from optiscope.errors import OptiscopeError
-from optiscope.records.store import StoreError, explain, write_json_atomically
-from optiscope.report.study_report import write_atomically, write_report
+from optiscope.records.store import StoreError, explain
+from optiscope.report.study_report import write_report
 from optiscope.reproduction.experiments import Experiment, Scale, TimedProblem, experiment
 from optiscope.reproduction.page import render_page
 from optiscope.reproduction.sections import TIMED, Section, cost_section, study_section
@@ -80,7 +82,7 @@ def reproduce(
             target / part.name,
             workers=workers,
             data_dir=data_dir,
-            on_event=lambda event, label=part.name: on_event(label, event),  # type: ignore[misc]
+            on_event=functools.partial(on_event, part.name),
         )
         write_report(kept)
         sections.append(study_section(part, kept))

@@ -23,6 +23,7 @@ from optiscope.optim import registry
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.records import Run, Status, Trial
 from optiscope.train import run_trial
+from optiscope.train.step import has_modes
 
 __all__ = ["OptimizerConformance"]
 
@@ -47,7 +48,7 @@ class OptimizerConformance:
         """The optimizer with its hyperparameters."""
         return registry.bind(self.optimizer, dict(self.hyperparameters))
 
-    def model(self) -> nn.Module:
+    def model(self) -> nn.ModuleDict:
         """A small network with a layer that is frozen and one that nothing uses."""
         torch.manual_seed(0)
         model = nn.ModuleDict(
@@ -66,29 +67,32 @@ class OptimizerConformance:
         parameters = [p for p in model.parameters() if p.requires_grad]
         groups = [{"params": parameters[:2]}, {"params": parameters[2:]}]
         made = self.bound()(groups, horizon=2 * self.steps, steps_per_epoch=self.steps)
-        if callable(getattr(made, "train", None)):
-            made.train()  # type: ignore[attr-defined]
+        if has_modes(made):
+            made.train()
         return made
 
-    def train(self, model: nn.Module, optimizer: Optimizer, first: int, last: int) -> list[float]:
+    def train(
+        self, model: nn.ModuleDict, optimizer: Optimizer, first: int, last: int
+    ) -> list[float]:
         """Losses of the steps from ``first`` to ``last``, each on a batch of its own."""
         losses = []
-        for step in range(first, last):
-            generator = torch.Generator().manual_seed(step)
+        for number in range(first, last):
+            generator = torch.Generator().manual_seed(number)
             inputs = torch.randn(16, 6, generator=generator, dtype=_dtype(model))
             targets = (inputs[:, 0] > 0).long() + (inputs[:, 1] > 0.5).long()
 
             def closure(inputs: Tensor = inputs, targets: Tensor = targets) -> Tensor:
                 optimizer.zero_grad()
-                hidden = torch.tanh(model["frozen"](model["first"](inputs)))  # type: ignore[index]
-                loss = F.cross_entropy(model["last"](hidden), targets)  # type: ignore[index]
+                hidden = torch.tanh(model["frozen"](model["first"](inputs)))
+                loss = F.cross_entropy(model["last"](hidden), targets)
                 loss.backward()
                 losses.append(loss.item())
                 return loss
 
-            torch.manual_seed(step)
+            torch.manual_seed(number)
             if self.bound().closure:
-                optimizer.step(closure)  # type: ignore[arg-type]
+                step: Any = optimizer.step  # torch types a closure as one that returns a float
+                step(closure)
             else:
                 closure()
                 optimizer.step()
@@ -142,7 +146,7 @@ class OptimizerConformance:
         for name, parameter in model.named_parameters():
             if name.startswith(("frozen", "unused")):
                 assert torch.equal(parameter, before[name]), f"{name} moved"
-        assert not torch.equal(model["last"].weight, before["last.weight"])  # type: ignore[index]
+        assert not torch.equal(model.get_parameter("last.weight"), before["last.weight"])
 
     def test_it_trains_in_double_precision(self) -> None:
         """Parameters keep their type, and so does the state that has their shape."""
@@ -170,9 +174,9 @@ class OptimizerConformance:
         if all("lr" in group for group in optimizer.param_groups):
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"] * 0.0
-            before = model["last"].weight.detach().clone()  # type: ignore[index]
+            before = model.get_parameter("last.weight").detach().clone()
             self.train(model, optimizer, 0, 1)
-            moved = (model["last"].weight - before).abs().max()  # type: ignore[index]
+            moved = (model.get_parameter("last.weight") - before).abs().max()
             assert moved <= 1e-6
 
 

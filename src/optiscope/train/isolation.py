@@ -371,7 +371,9 @@ def isolated(
         sys.modules.update({k: v for k, v in modules.items() if sys.modules.get(k, v) is not v})
         if list(warnings.filters) != filters:
             warnings.resetwarnings()
-            warnings.filters[:] = filters  # type: ignore[index]
+            present = warnings.filters
+            assert isinstance(present, list)  # the one that Python looks at, which is put back
+            present[:] = filters
         stack.close()
         if stuck:
             what = "; ".join(stuck)

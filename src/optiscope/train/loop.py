@@ -291,7 +291,7 @@ class Training:
         )
         _scale_rates(optimizer, self.groups)
         if has_modes(optimizer):
-            optimizer.train()  # type: ignore[attr-defined]
+            optimizer.train()
         return optimizer
 
     def _own_instruments(self, ends_when_diverged: bool) -> Iterator[Instrument]:
@@ -529,10 +529,7 @@ class Training:
             raise EndRun(Status.TIMED_OUT, self._out_of_time("at"))
 
     def _step_schedule(self, schedule: Schedule) -> None:
-        if schedule.metric is None:
-            schedule.scheduler.step()
-        else:
-            schedule.scheduler.step(self.latest[schedule.metric])  # type: ignore[arg-type]
+        schedule.step(self.latest)
         self.clock.mark("optimizer")
 
     def _measure(self, epoch: float, split: str, values: Mapping[str, float]) -> None:

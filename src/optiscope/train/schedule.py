@@ -43,6 +43,14 @@ class Schedule:
     interval: str
     metric: str | None = None
 
+    def step(self, latest: Mapping[str, float]) -> None:
+        """Go on to the next rate, seen the ``latest`` value of the metric that is watched."""
+        if self.metric is None:
+            self.scheduler.step()
+        else:
+            assert isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau)
+            self.scheduler.step(latest[self.metric])
+
 
 def schedule_names() -> list[str]:
     """``linear_decay`` and every scheduler class of torch."""
@@ -87,7 +95,7 @@ def check_schedule(
         warnings.simplefilter("ignore")
         try:
             for _ in range(known or (2 if schedule.interval == "epoch" else 9)):
-                schedule.scheduler.step(*([1.0] if schedule.metric else []))  # type: ignore[arg-type]
+                schedule.step({} if schedule.metric is None else {schedule.metric: 1.0})
         except Exception as error:
             raise _refused(str(declared.get("name")), error) from None
 

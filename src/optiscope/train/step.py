@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,8 @@ class TrainingStep:
             self.copies["start"] = [p.detach().clone() for p in self.parameters]
             self.clock.mark("instruments")
         if self.closure_driven:
-            self.optimizer.step(closure)  # type: ignore[arg-type]
+            step: Any = self.optimizer.step  # torch types a closure as one that returns a float
+            step(closure)
         else:
             objective = closure()
             self._step_once(objective)
@@ -142,7 +143,17 @@ def clip_gradients(parameters: Sequence[Tensor], declared: Mapping[str, float]) 
         nn.utils.clip_grad_value_(parameters, declared["value"])
 
 
-def has_modes(optimizer: Optimizer) -> bool:
+class HasModes(Protocol):
+    """What trains and evaluates at different weights."""
+
+    def eval(self) -> object:
+        """Go to the weights that are evaluated."""
+
+    def train(self) -> object:
+        """Go back to those that are trained."""
+
+
+def has_modes(optimizer: Optimizer) -> TypeGuard[HasModes]:
     """Whether it trains and evaluates at different weights (schedule-free methods)."""
     return all(callable(getattr(optimizer, name, None)) for name in ("eval", "train"))
 
@@ -164,7 +175,7 @@ def evaluation_mode(
         return
     watched = list(model.parameters()) if has_statistics(model) else []
     before = [p.detach().clone() for p in watched]
-    optimizer.eval()  # type: ignore[attr-defined]
+    optimizer.eval()
     try:
         if all(torch.equal(p, q) for p, q in zip(watched, before, strict=True)):
             yield
@@ -172,4 +183,4 @@ def evaluation_mode(
             with statistics_of_these_weights(model, batches(), forward):
                 yield
     finally:
-        optimizer.train()  # type: ignore[attr-defined]
+        optimizer.train()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from optiscope.doctor.rule import Rule
 from optiscope.monitor.events import Forward, WatchedStep
+
+if TYPE_CHECKING:
+    from optiscope.monitor.session import Session
 
 __all__ = ["RULES"]
 
@@ -182,16 +186,15 @@ def _entropy(counts: Counter[int]) -> float:
     return float(-(values * values.log()).sum())
 
 
-def labels_of(session: object, forward: Forward, gradient: Tensor) -> Tensor | None:
+def labels_of(session: Session, forward: Forward, gradient: Tensor) -> Tensor | None:
     """Class labels of a training batch: the criterion's targets, else recovered ones."""
     target = forward.target
     if target is not None and not target.is_floating_point() and target.dtype != torch.bool:
         flat = target.reshape(-1)[:2048].cpu()
         return flat[flat >= 0]
-    form = session.form(forward, gradient)  # type: ignore[attr-defined]
+    form = session.form(forward, gradient)
     if form.kind in ("cross_entropy", "nll"):
-        labels: Tensor = form.labels
-        return labels
+        return form.labels
     return None
 
 

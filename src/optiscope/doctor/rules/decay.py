@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Any
 
 from torch import Tensor
 
@@ -65,9 +66,9 @@ class Decay(Rule):
                 threshold={"ratio": 1.0},
             )
 
-    def _decoupled(self, view: WatchedStep, groups: list[dict[str, object]]) -> None:
+    def _decoupled(self, view: WatchedStep, groups: list[dict[str, Any]]) -> None:
         """Steps in which decoupled decay halves a weight: less than 600 outlast no training."""
-        shrink = max(float(g["lr"]) * float(g["weight_decay"]) for g in groups)  # type: ignore[arg-type]
+        shrink = max(float(g["lr"]) * float(g["weight_decay"]) for g in groups)
         if type(view.optimizer).__name__ == "Muon" or shrink <= 0:
             return
         self.ratios.append(shrink)

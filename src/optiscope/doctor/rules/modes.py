@@ -265,7 +265,7 @@ class RandomEvaluation(Rule):
         if small is None:
             return
         self.tries += 1
-        watched = _RandomOperations()  # type: ignore[no-untyped-call]
+        watched = _RandomOperations()
         with watched:
             output_at(self.session, small)
         if watched.drops:
@@ -281,7 +281,9 @@ class RandomEvaluation(Rule):
 class _RandomOperations(torch.utils._python_dispatch.TorchDispatchMode):
     """Counts the operations that dropout is made of."""
 
-    drops = 0
+    def __init__(self) -> None:
+        torch.utils._python_dispatch.TorchDispatchMode.__init__(self)
+        self.drops = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

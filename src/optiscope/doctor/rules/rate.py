@@ -114,9 +114,9 @@ class TooSmall(Rule):
 
 
 def _warming_up(view: WatchedStep) -> bool:
-    group = view.optimizer.param_groups[0]
+    group: dict[str, Any] = view.optimizer.param_groups[0]
     target = group.get("initial_lr")
-    return bool(target) and float(group["lr"]) < 0.5 * float(target)  # type: ignore[arg-type]
+    return bool(target and float(group["lr"]) < 0.5 * float(target))
 
 
 class TooLarge(Rule):

@@ -6,6 +6,7 @@ hyperparameter (the learning rate) unless a study says more.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
@@ -47,8 +48,7 @@ def _with_betas(optimizer: Callable[..., Optimizer]) -> Callable[..., Optimizer]
             )
         return optimizer(params, **settings)
 
-    make.__wrapped__ = optimizer  # type: ignore[attr-defined]
-    return make
+    return functools.update_wrapper(make, optimizer, assigned=(), updated=())
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,8 @@ def trajectory(
                 for group in optimizer.param_groups:
                     group["lr"] = rate(step)
             if closure:
-                optimizer.step(objective)  # type: ignore[arg-type]
+                step_with: Any = optimizer.step  # torch types a closure as returning a float
+                step_with(objective)
             else:
                 objective()
                 optimizer.step()
