@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
 from optiscope.errors import OptiscopeError
-from optiscope.executors.apart import ChildDied, ChildHung, run_apart
+from optiscope.executors.apart import (
+    ChildDied,
+    ChildHung,
+    allowing_children,
+    children_allowed,
+    run_apart,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
 
@@ -20,6 +27,17 @@ def test_what_a_child_does_stays_with_it() -> None:
     marks: list[int] = []
     run_apart(lambda begin: marks.append(os.getpid()))
     assert marks == []
+
+
+def test_children_are_for_one_thread_and_for_as_long_as_it_only_forks() -> None:
+    seen: list[bool] = []
+    with allowing_children():
+        assert children_allowed()
+        other = threading.Thread(target=lambda: seen.append(children_allowed()))
+        other.start()
+        other.join(10)
+    assert seen == [False]
+    assert not children_allowed()
 
 
 def test_an_error_comes_back() -> None:

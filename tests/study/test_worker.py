@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from small_studies import SMALL, TRIALS, declared, essence
 
+from optiscope.executors.apart import children_allowed
 from optiscope.records import Run, RunStore, Status, StudyFolder
 from optiscope.study.claims import Claims
 from optiscope.study.worker import study_in, work
@@ -55,6 +56,7 @@ def test_one_worker_records_what_bench_does(undisturbed: Path, tmp_path: Path) -
 def test_a_worker_leaves_after_so_many_trials(tmp_path: Path) -> None:
     kept = prepared(tmp_path)
     did = work(study_in(kept), kept, max_trials=2)
+    assert not children_allowed()  # what comes next in this process may use threads
     assert (did.trained, did.finished) == (2, False)
     assert len(kept.store.hashes()) == 2
 

@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ __all__ = [
     "ChildDied",
     "ChildHung",
     "allow_children",
+    "allowing_children",
     "children_allowed",
     "follow_parent",
     "run_apart",
@@ -37,7 +39,7 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 _exit = os._exit  # a task may replace the one in os
-_state = {"allowed": 0, "child": 0}
+_state = {"thread": 0, "child": 0}
 
 
 class ChildDied(Exception):
@@ -49,13 +51,29 @@ class ChildHung(Exception):
 
 
 def allow_children() -> None:
-    """Declare that this process only forks: from now on tasks may run in children of it."""
-    _state["allowed"] = int(sys.platform == "linux")
+    """Declare that this process only forks: from now on tasks of this thread may run in children.
+
+    Another thread's may not: a child has only the thread that forked it, and waits forever for a
+    lock that any other held.
+    """
+    if sys.platform == "linux":
+        _state["thread"] = threading.get_ident()
+
+
+@contextmanager
+def allowing_children() -> Iterator[None]:
+    """Allow children inside, and no longer afterwards: the process may do other work then."""
+    before = _state["thread"]
+    allow_children()
+    try:
+        yield
+    finally:
+        _state["thread"] = before
 
 
 def children_allowed() -> bool:
-    """Whether tasks of this process may run in children of it."""
-    return bool(_state["allowed"])
+    """Whether tasks of this thread may run in children of this process."""
+    return _state["thread"] == threading.get_ident()
 
 
 def signal_child(number: int) -> None:

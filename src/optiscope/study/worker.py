@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from optiscope.executors.apart import ChildDied, ChildHung, allow_children, signal_child
+from optiscope.executors.apart import ChildDied, ChildHung, allowing_children, signal_child
 from optiscope.executors.dispatch import MAX_DEATHS, MAX_MISSING
 from optiscope.records import Run, Status, StudyFolder, Trial
 from optiscope.study.claims import Claim, Claims
@@ -67,9 +67,9 @@ def work(
         claims: those of the folder.
         say: told, in a line, of every trial, and of what goes wrong.
     """
-    return _Worker(study, folder, data_dir, claims or Claims(folder.path), say).run(
-        seconds, max_trials
-    )
+    worker = _Worker(study, folder, data_dir, claims or Claims(folder.path), say)
+    with allowing_children():
+        return worker.run(seconds, max_trials)
 
 
 class _Worker:
@@ -87,7 +87,6 @@ class _Worker:
         self.deaths: dict[str, int] = {}
 
     def run(self, seconds: float | None, max_trials: int | None) -> Worked:
-        allow_children()
         end = None if seconds is None else time.monotonic() + max(seconds - MARGIN_SECONDS, 0.0)
         handlers = {n: signal.signal(n, self._leave) for n in _signals(seconds)}
         if seconds is not None:
