@@ -8,7 +8,7 @@ content, and the content is checked against the schema before a run is made of i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,9 +83,9 @@ def read_record(
     return Run(**{**vars(header.run), "metrics": _measurements(content)})
 
 
-def metrics_table(run: Run) -> pa.Table:
+def metrics_table(metrics: Sequence[Measurement]) -> pa.Table:
     """The metrics of a run as they are stored."""
-    columns = zip(*run.metrics, strict=True) if run.metrics else ([] for _ in METRICS_SCHEMA)
+    columns = zip(*metrics, strict=True) if metrics else ([] for _ in METRICS_SCHEMA)
     return pa.table(
         [pa.array(c, f.type) for c, f in zip(columns, METRICS_SCHEMA, strict=True)],
         schema=METRICS_SCHEMA,

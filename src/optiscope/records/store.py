@@ -106,7 +106,7 @@ class RunStore:
         try:
             partial.mkdir(parents=True)
             metrics = partial / "metrics.parquet"
-            pq.write_table(metrics_table(run), metrics, compression="zstd")
+            pq.write_table(metrics_table(run.metrics), metrics, compression="zstd")
             atomic_file.sync(metrics)
             content = run.to_dict() | {"metrics_sha256": _sha256(metrics)}
             content["digest"] = _digest(content)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from optiscope.executors.apart import children_allowed, run_apart
@@ -56,10 +56,7 @@ def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -
         ChildDied: a trial's own process ended without a word.
         ChildHung: a trial's own process had to be killed when its time was up.
     """
-    # Imported here so that a parent that only plans and waits does not need torch's memory; and
-    # before any child is forked, which then need not do it again.
-    from optiscope import problems  # noqa: F401
-    from optiscope.optim import registry  # noqa: F401
+    # Imported here so that a parent that only plans and waits does not need torch's memory.
     from optiscope.train.device import prepare_process
     from optiscope.train.loop import patience
 
@@ -67,12 +64,30 @@ def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -
     if not children_allowed():
         _record(trials, store, data_dir)
         return
+    _warm_up()
     for trial in trials:
         limit = patience(trial)
         run_apart(
             partial(_record, [trial], store, data_dir),
             seconds=None if limit is None else limit + KILL_AFTER_SECONDS,
         )
+
+
+@cache
+def _warm_up() -> None:
+    """Do once, before any child is forked, what each of them would do again: half a second.
+
+    No tensor is computed and no device touched, so that children stay safe to fork.
+    """
+    import torch._dynamo  # noqa: F401 - which any optimizer of torch's imports when it is made
+
+    from optiscope import problems  # noqa: F401
+    from optiscope.optim import registry  # noqa: F401
+    from optiscope.records.record_file import metrics_table
+    from optiscope.train.environment import learn_surroundings
+
+    metrics_table([])  # pyarrow imports pandas when it first sees a list
+    learn_surroundings()
 
 
 def _record(

@@ -14,7 +14,7 @@ import torch
 
 from optiscope.train.device import device_name, flushes_denormals
 
-__all__ = ["environment"]
+__all__ = ["environment", "learn_surroundings"]
 
 
 @functools.cache
@@ -71,3 +71,10 @@ def environment(device: torch.device) -> dict[str, Any]:
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "commit": _commit(),
     }
+
+
+def learn_surroundings() -> None:
+    """Look up what no trial can change (commit, versions, processor), for this process to keep."""
+    _commit()
+    _versions()
+    _processor()

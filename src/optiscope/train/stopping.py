@@ -12,15 +12,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import optuna
-from optuna.distributions import BaseDistribution
+from typing import TYPE_CHECKING, Any
 
 from optiscope.hints import did_you_mean
 from optiscope.monitor.instrument import EndRun, EpochView, Instrument
 from optiscope.records import Status
 from optiscope.records.run import PRUNED_BY, higher_is_better
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.pruners import BasePruner
 
 __all__ = ["EarlyStopping", "Pruning", "check_pruner", "make_pruner", "pruner_names"]
 
@@ -103,6 +104,8 @@ class EarlyStopping(Instrument):
 
 def pruner_names() -> list[str]:
     """Optuna's pruners that decide from a trial's own curve and those before it."""
+    import optuna  # here and below: few trials are pruned, and each process would pay for it
+
     return sorted(
         name
         for name in optuna.pruners.__all__
@@ -110,12 +113,14 @@ def pruner_names() -> list[str]:
     )
 
 
-def make_pruner(declared: Mapping[str, Any]) -> optuna.pruners.BasePruner:
+def make_pruner(declared: Mapping[str, Any]) -> BasePruner:
     """Optuna's pruner of a declared ``{name = "MedianPruner", n_startup_trials = 2}``.
 
     Raises:
         ValueError: unknown name or settings.
     """
+    import optuna
+
     settings = dict(declared)
     name = settings.pop("name", None)
     if name not in pruner_names():
@@ -123,7 +128,7 @@ def make_pruner(declared: Mapping[str, Any]) -> optuna.pruners.BasePruner:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            pruner: optuna.pruners.BasePruner = getattr(optuna.pruners, name)(**settings)
+            pruner: BasePruner = getattr(optuna.pruners, name)(**settings)
     except (TypeError, ValueError) as error:
         raise ValueError(f"pruner {name}: {error}") from None
     return pruner
@@ -149,6 +154,8 @@ class Pruning(Instrument):
     def __init__(
         self, pruner: Mapping[str, Any], metric: str, past: Sequence[Mapping[str, Any]]
     ) -> None:
+        import optuna
+
         self.pruner, self.metric = str(pruner["name"]), metric
         self._reported: list[tuple[int, float]] = []
         optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import stats
+from scipy import special
 
 __all__ = ["curvature_interval", "misfit", "rejected"]
 
@@ -26,12 +26,12 @@ def rejected(found: float, expected: float, deviation: float, batches: int) -> b
     The misfit is F-distributed with 1 and ``batches`` - 1 degrees of freedom where the prediction
     holds, its deviation having been estimated from that many batches.
     """
-    limit = float(stats.f.isf(REJECT, 1, max(batches - 1, 1)))
+    limit = float(special.fdtri(1, max(batches - 1, 1), 1 - REJECT))
     matters = abs(found - expected) > MATTERS * abs(expected)
     return matters and misfit(found, expected, deviation) > limit
 
 
 def curvature_interval(value: float, deviation: float, batches: int) -> tuple[float, float, float]:
     """A curvature with the ends of its 95 % interval."""
-    reach = float(stats.t.isf(0.025, max(batches - 1, 1))) * deviation
+    reach = float(-special.stdtrit(max(batches - 1, 1), 0.025)) * deviation
     return value, value - reach, value + reach
