@@ -6,7 +6,15 @@ import dis
 import re
 from typing import ClassVar
 
-__all__ = ["ExitCode", "OptiscopeError", "is_ctrl_c", "one_line", "shorten"]
+__all__ = [
+    "ExitCode",
+    "OptiscopeError",
+    "describe",
+    "is_ctrl_c",
+    "message_of",
+    "one_line",
+    "shorten",
+]
 
 
 class ExitCode:
@@ -69,6 +77,24 @@ def _cut(text: str, limit: int) -> str:
 
 _QUOTED = re.compile(r"(?<!\w)'[^']{79,}'")
 _LONG_WORD = re.compile(r"\S{401,}")
+
+
+def message_of(error: BaseException) -> str:
+    """What an error of foreign code says, on one line; empty where it says nothing.
+
+    Its ``__str__`` is foreign code too, and may raise or return what is no text.
+    """
+    try:
+        return one_line(str(error))
+    except BaseException as second:
+        if is_ctrl_c(second):
+            raise
+        return f"its message raises {type(second).__name__}"
+
+
+def describe(error: BaseException) -> str:
+    """Kind and message of an error of foreign code on one line: ``ValueError: no such rate``."""
+    return ": ".join(filter(None, [type(error).__name__, message_of(error)]))
 
 
 def is_ctrl_c(error: BaseException) -> bool:

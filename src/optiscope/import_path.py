@@ -6,7 +6,7 @@ import importlib
 from pathlib import PurePath
 from typing import Any
 
-from optiscope.errors import OptiscopeError, is_ctrl_c
+from optiscope.errors import OptiscopeError, is_ctrl_c, message_of
 from optiscope.hints import did_you_mean
 
 __all__ = ["load"]
@@ -44,7 +44,7 @@ def load(path: str, noun: str, example: str, error: type[OptiscopeError]) -> Any
     except BaseException as raised:  # also one that is meant to end the process
         if is_ctrl_c(raised):
             raise
-        what = " ".join(str(raised).split())
+        what = message_of(raised)
         raise error(
             f"expected an importable module in {path!r}, got {type(raised).__name__} from it: "
             f"{what}"

@@ -44,7 +44,7 @@ def test_a_containers_quota_counts(
     quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
-    home = sys.modules["optiscope.executors.process_pool"]
+    home = sys.modules["optiscope.cores"]
     monkeypatch.setattr(home, "QUOTA", tmp_path / "cpu.max")
     assert available_cores() == (cores or len(os.sched_getaffinity(0)))
 

@@ -249,6 +249,11 @@ def test_batch_sizes_are_different_settings() -> None:
         ("test_accuracy", "91.3%", "test_accuracy: could not read '91.3%' as a number"),
         ("test_accuracy", "1_0", "could not read"),
         ("test_acc,test_accuracy", "0.9,0.8", "test accuracy stands in two columns"),
+        ("val_acc", "88", "val_acc: an accuracy is a fraction"),
+        ("Validation_Accuracy", "88", "validation_accuracy: an accuracy is a fraction"),
+        ("val_acc,valid_accuracy", "0.9,0.8", "valid accuracy stands in two columns"),
+        ("test_accuracy", "null", "leave the cell empty where nothing was measured"),
+        ("test_loss", "-", "leave the cell empty where nothing was measured"),
     ],
 )
 def test_implausible_figures_are_refused_with_their_line(
@@ -259,6 +264,60 @@ def test_implausible_figures_are_refused_with_their_line(
     with pytest.raises(ImportFormatError, match=rf"t\.csv, line 3: .*{message}") as error:
         import_table(file)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("top5_accuracy", 91.3, "divide it by 100"),
+        ("accuracy_top1", 91.3, "divide it by 100"),
+        ("balanced_acc", -0.1, "fraction between 0 and 1"),
+        ("top5_accuracy_std", 5.0, "0.7071"),
+        ("error_rate", 8.7, "fraction between 0 and 1"),
+        ("perplexity", 0.5, "at least 1"),
+        ("mse", -1.0, "at least 0"),
+        ("f1_std", -1.0, "deviation must be"),
+    ],
+)
+def test_other_metrics_are_judged_by_what_their_names_say(
+    name: str, value: float, words: str
+) -> None:
+    with pytest.raises(ImportFormatError, match=words):
+        foreign_run(
+            source="s", problem="p", optimizer="o", hyperparameters={}, seed=0, epochs=1,
+            batch_size=1, metrics=[Measurement(-1, 1.0, "test", name, value)],
+        )  # fmt: skip
+
+
+def test_names_of_columns_in_other_letters(tmp_path: Path) -> None:
+    file = tmp_path / "caps.csv"
+    file.write_text(
+        "Problem,Optimizer,Learning_Rate,Batch_Size,Num_Epochs,Seed,Epoch,Val_Accuracy,Test_Acc\n"
+        "p,adam,3e-3,32,2,1,2,0.8,0.9\np,adam,0.003,32,2,1,1,0.7,0.6\n"
+    )
+    (run,) = import_table(file)
+    assert run.final == {"valid_accuracy": 0.8, "test_accuracy": 0.9}
+    assert run.trial.hyperparameters == {"lr": 0.003}
+
+
+@pytest.mark.parametrize("name", ["step", "_step", "Global_Step", "iteration"])
+def test_another_time_than_epochs_is_not_taken_for_the_end(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "steps.csv"
+    file.write_text(
+        f"problem,optimizer,lr,batch_size,num_epochs,{name},test_accuracy\np,adam,1,32,20,5,0.9\n"
+    )
+    with pytest.raises(ImportFormatError, match=f"has a column {name.casefold()} and none called"):
+        import_table(file)
+
+
+@pytest.mark.parametrize("lr", ['"0,003"', "fast", "true"])
+def test_a_rate_that_is_no_number_is_refused(tmp_path: Path, lr: str) -> None:
+    file = tmp_path / "rate.csv"
+    file.write_text(
+        f"problem,optimizer,lr,batch_size,num_epochs,test_accuracy\np,adam,{lr},32,2,0.9\n"
+    )
+    with pytest.raises(ImportFormatError, match=r"rate\.csv, line 2: lr must be a number"):
+        import_table(file)
 
 
 def test_plausible_figures_at_the_edge(tmp_path: Path) -> None:
@@ -439,6 +498,9 @@ STRANGE = {
     "deep/package.json": "3",
     ".ipynb_checkpoints/run-checkpoint.json": deepobs(),
     ".hidden.json": "{",
+    "empty.json": "",
+    "lines.json": '{"step": 1}\n{"step": 2}\n',
+    "tsconfig.json": '// settings\n{"compilerOptions": {}}',
 }
 
 
@@ -447,14 +509,18 @@ def test_what_is_no_run_is_left_out_of_a_folder_and_named(tmp_path: Path) -> Non
     written(obs, deepobs(), "SGD/run.json")
     for name, content in STRANGE.items():
         written(obs, content, name)
+    (obs / "a_folder.json").mkdir()
+    (obs / "nowhere.json").symlink_to("/nowhere/at/all")
+    (obs / "marked.json").write_bytes(b'\xef\xbb\xbf{"lr": 0.1}')
+    (obs / "latin1.json").write_bytes(b'{"name": "\xe9"}')
     left_out: list[str] = []
     (run,) = import_deepobs(obs, on_left_out=left_out.append)
     assert run.final["test_loss"] == 1.0
-    assert len(left_out) == len(STRANGE)
+    assert len(left_out) == len(STRANGE) + 4
     assert all(any(str(Path(name)) in line for line in left_out) for name in STRANGE)
     with pytest.warns(UserWarning, match="left out") as warned:
         import_deepobs(obs)
-    assert len(warned) == len(STRANGE)
+    assert len(warned) == len(STRANGE) + 4
 
 
 @pytest.mark.parametrize(
@@ -470,6 +536,9 @@ def test_what_is_no_run_is_left_out_of_a_folder_and_named(tmp_path: Path) -> Non
         deepobs(test_losses={"a": 1}),
         deepobs(test_losses=5),
         deepobs(training_params=[1]),
+        deepobs(optimizer_hyperparams=None),
+        deepobs(test_losses="2.3"),
+        '{"train_losses": [2.3, NaN, 1.0],, ',
     ],
 )
 def test_a_damaged_run_in_a_folder_is_an_error(tmp_path: Path, content: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -22,7 +23,7 @@ from wicked import ACTS, Wicked
 import optiscope
 from optiscope.optim import registry
 from optiscope.records import Run, Status, Trial
-from optiscope.train import TrialError, run_trial
+from optiscope.train import TrialError, loop, run_trial
 from optiscope.train.isolation import ARITHMETIC, _read, _switches, isolated
 
 
@@ -37,7 +38,7 @@ def snapshot() -> dict[str, Any]:
         "hooks": [dict(t) if isinstance(t, dict) else t for t in tables],
         "signals": [signal.getsignal(n) for n in signal.valid_signals()],
         "timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
-        "functions": (nn.functional.linear, torch.optim.SGD.step),
+        "functions": (nn.functional.linear, torch.optim.SGD.step, sum, math.sqrt, loop.evaluate),
         "torch": torch.get_rng_state().tolist(),
         "numpy": repr(np.random.get_state()),
         "python": random.getstate(),
@@ -72,8 +73,12 @@ def test_a_trial_is_the_same_whatever_the_process_was_used_for(innocent: Run) ->
         torch.set_float32_matmul_precision("medium")
         torch.set_flush_denormal(False)
         torch.autocast("cpu").__enter__()
+        torch.backends.mkldnn.enabled = False
+        torch.backends.cuda.enable_flash_sdp(False)
+        np.seterr(all="raise")
         assert essence(train(small)) == essence(innocent)
         assert torch.get_default_dtype() is torch.float64
+        assert not torch.backends.mkldnn.enabled
 
 
 def test_what_a_record_says_of_arithmetic_is_always_the_same() -> None:
@@ -152,6 +157,76 @@ def test_an_optimizer_that_ends_the_process_has_crashed(kind: BaseException, clo
     assert run.status is Status.CRASHED
     assert run.reason.startswith(f"at step 2: {type(kind).__name__}")
     assert "\n" not in run.reason
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda: os._exit(0), "SystemExit: os._exit(0)"),
+        (lambda: os.execv("/bin/true", ["true"]), "SystemExit: os.execv('/bin/true', ['true'])"),
+        (lambda: os.execl("/bin/true", "true"), "SystemExit: os.execv"),
+    ],
+)
+def test_what_would_end_the_process_without_a_word_is_a_crash(act: Any, words: str) -> None:
+    class Leaving(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            act()
+
+    ending = os._exit
+    run = train(small, Leaving)
+    assert run.status is Status.CRASHED
+    assert run.reason.startswith(f"at step 0: {words}")
+    assert os._exit is ending
+
+    class Unmade(torch.optim.SGD):
+        def __init__(self, params: Any) -> None:
+            act()
+
+    with pytest.raises(registry.BadSettingsError, match=r"refuses its defaults: os\._?exe?"):
+        optiscope.run("digits_logreg", Unmade)
+
+
+def test_a_process_forked_in_a_trial_may_end() -> None:
+    class Forking(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            child = os.fork()
+            if child == 0:
+                os._exit(3)
+            self.code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            raise ValueError(f"the child ended with {self.code}")
+
+    assert "the child ended with 3" in train(small, Forking).reason
+
+
+class Mute(Exception):
+    """Its message raises."""
+
+    def __str__(self) -> str:
+        raise SystemExit(0)
+
+
+class Odd(Exception):
+    """Its message is no text."""
+
+    def __str__(self) -> Any:
+        return 5
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (Mute(), "at step 2: Mute: its message raises SystemExit ("),
+        (Odd(), "at step 2: Odd: its message raises TypeError ("),
+        (ValueError("a\nb\x1b[31m"), "at step 2: ValueError: a b\\x1b[31m ("),
+        (ValueError("x" * 100_000), "at step 2: ValueError: xxx"),
+    ],
+)
+def test_any_error_becomes_one_short_line(error: BaseException, words: str) -> None:
+    run = train(small, type("Ending", (Ending,), {"kind": error}))
+    assert run.status is Status.CRASHED
+    assert run.reason.startswith(words)
+    assert run.reason.isprintable()
+    assert len(run.reason) < 700
 
 
 def test_ctrl_c_is_no_crash() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
 import gc
+import locale
+import math
 import os
 import random
 import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class _Doubling(TorchFunctionMode):
@@ -37,6 +42,24 @@ def _replaced_method() -> None:
     original = torch.optim.SGD.step
     torch.optim.SGD.step = lambda self, closure=None: None  # type: ignore[assignment, method-assign]
     assert original is not torch.optim.SGD.step
+
+
+class _Rounding(TorchDispatchMode):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return result.mul(1.001) if func is torch.ops.aten.mm.default else result
+
+
+def _no_more_files() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def _replaced_evaluation() -> None:
+    from optiscope.train import loop
+
+    loop.evaluate = lambda *a, **k: {"loss": 0.0}  # type: ignore[assignment]
 
 
 def _new_precisions() -> None:
@@ -70,6 +93,17 @@ ACTS: dict[str, Callable[[], object]] = {
     ),
     "function": _replaced_function,
     "method": _replaced_method,
+    "dispatch mode": lambda: KEPT.append(_Rounding()) or KEPT[-1].__enter__(),
+    "evaluation": _replaced_evaluation,
+    "builtin": lambda: setattr(builtins, "sum", lambda *a, **k: 0),
+    "mathematics": lambda: setattr(math, "sqrt", lambda x: 1.0),
+    "clock": lambda: setattr(time, "perf_counter", lambda: 0.0),
+    "linear algebra": lambda: setattr(torch.linalg, "vector_norm", lambda *a, **k: torch.zeros(())),
+    "a schedule": lambda: setattr(torch.optim.lr_scheduler.StepLR, "step", lambda self: None),
+    "files": _no_more_files,
+    "cores": lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
+    "locale": lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8"),
+    "digits": lambda: sys.set_int_max_str_digits(640),
     "torch seed": lambda: torch.manual_seed(1),
     "numpy seed": lambda: np.random.seed(1),
     "python seed": lambda: random.seed(1),

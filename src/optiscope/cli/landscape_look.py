@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from optiscope import landscape
 from optiscope.cli.landscape_drawings import Drawing, draw_line, draw_path, draw_plane
-from optiscope.landscape.grid import usable_cores
+from optiscope.cores import available_cores
 from optiscope.problems import Problem
 from optiscope.problems.risk import risk_of
 
@@ -92,7 +92,7 @@ def look_at(
 
 def _points(seconds: float) -> int:
     """Points along each axis of a plane that takes about `PLANE_SECONDS`."""
-    affordable = math.sqrt(PLANE_SECONDS * usable_cores() / max(seconds, 1e-4))
+    affordable = math.sqrt(PLANE_SECONDS * available_cores() / max(seconds, 1e-4))
     return max(15, min(41, int(affordable) // 2 * 2 + 1))
 
 

@@ -23,9 +23,9 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass
 
-from optiscope.errors import ExitCode, OptiscopeError
+from optiscope.cores import available_cores
+from optiscope.errors import ExitCode, OptiscopeError, describe
 from optiscope.executors.apart import ChildDied, ChildHung
-from optiscope.executors.process_pool import available_cores
 from optiscope.records import Run, Status, Trial
 
 __all__ = ["MAX_DEATHS", "MAX_MISSING", "Dispatch", "WorkerError"]
@@ -272,7 +272,7 @@ def _error_of(future: Future[object]) -> BaseException | None:
 
 
 def _in_words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return describe(error)[:300]
 
 
 def _refuse_threads(pool: Executor) -> None:

@@ -7,29 +7,12 @@ import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from optiscope.executors.apart import allow_children, follow_parent
 
-__all__ = ["WorkerPool", "available_cores", "process_pool"]
-
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Microseconds of all cores in a period of microseconds, or the word max (Linux, cgroup v2)."""
-
-
-def available_cores() -> int:
-    """Cores this process may use; of a container with a quota of time, as many as that is worth."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = QUOTA.read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError):  # no such file, or "max"
-        return cores
+__all__ = ["WorkerPool", "process_pool"]
 
 
 class WorkerPool(ProcessPoolExecutor):

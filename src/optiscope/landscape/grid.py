@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import sys
 import time
 import warnings
@@ -17,7 +16,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["evaluate_all", "usable_cores"]
+from optiscope.cores import available_cores
+
+__all__ = ["evaluate_all"]
 
 WORTHWHILE = 4.0
 """Seconds of work below which processes are not started."""
@@ -25,13 +26,6 @@ WORTHWHILE = 4.0
 OnProgress = Callable[[int, int], None]
 
 _function: Callable[[Any], Any] | None = None
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def evaluate_all(
@@ -58,7 +52,7 @@ def evaluate_all(
         _tell(on_progress, len(results), len(points))
     rest = points[len(results) :]
     seconds = (time.perf_counter() - begun) * len(rest)
-    count = usable_cores() if processes is None else processes
+    count = available_cores() if processes is None else processes
     if processes is None and seconds < WORTHWHILE:
         count = 1
     count = min(count, max(1, len(rest)))

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from optiscope.errors import OptiscopeError, is_ctrl_c, shorten
+from optiscope.errors import OptiscopeError, is_ctrl_c, message_of, shorten
 from optiscope.hints import did_you_mean
 from optiscope.import_path import load
 from optiscope.optim import included
@@ -206,7 +206,7 @@ def bind(
         if is_ctrl_c(error):
             raise
         given = ", ".join(f"{k}={v!r}" for k, v in hyperparameters.items()) or "its defaults"
-        why = " ".join(str(error).split()) or type(error).__name__
+        why = message_of(error) or type(error).__name__
         if inspect.isfunction(spec.make) and not is_shipped(spec):
             raise BadSettingsError(
                 f"expected {name} to be a function that makes a torch.optim.Optimizer, got none "

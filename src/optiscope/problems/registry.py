@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optiscope.errors import OptiscopeError, is_ctrl_c, shorten
+from optiscope.errors import OptiscopeError, is_ctrl_c, message_of, shorten
 from optiscope.hints import did_you_mean
 from optiscope.import_path import load
 from optiscope.problems.catalogue import ENTRIES, Entry
@@ -76,7 +76,7 @@ def _imported(path: str) -> Problem:
         except BaseException as error:
             if is_ctrl_c(error):
                 raise
-            what = " ".join(str(error).split())
+            what = message_of(error)
             raise UnknownProblemError(
                 f"expected a function that takes no arguments and returns a problem at {path!r}, "
                 f"got {type(error).__name__} from it: {what}"

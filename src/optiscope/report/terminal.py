@@ -81,6 +81,8 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
     if edges:
         more = f"; and {len(edges) - 1} more, see the page" if len(edges) > 1 else ""
         lines.append(f"{AT_THE_EDGE}: {edges[0]}{more}.")
+    refused = {c.problem: c.refused for c in spent.values() if c.refused}
+    lines += [f"No ratio of times: {reason}." for reason in refused.values()]
     if tables.damaged:
         lines.append(f"{len(tables.damaged)} damaged records: run `optiscope bench` again.")
     table.caption = Text("\n".join(lines))
@@ -148,6 +150,7 @@ def _plain(result: Result, cost: Cost | None) -> dict[str, Any]:
         "imported": result.imported,
         "seconds_per_step": float(np.median(cost.wall)) if cost else None,
         "relative_to_reference": float(np.median(cost.ratios)) if cost and cost.ratios else None,
+        "time_refused": cost.refused if cost else None,
     }
 
 

@@ -11,7 +11,7 @@ from optiscope.errors import OptiscopeError, shorten
 from optiscope.hints import did_you_mean
 from optiscope.stats.comparison import Verdict
 
-__all__ = ["Question", "QuestionError", "parse_question"]
+__all__ = ["TIME", "Question", "QuestionError", "parse_question"]
 
 FORM = (
     "'A better than B', 'A worse than B' or 'A equals B within 0.005', "
@@ -25,7 +25,10 @@ _VERBS = {
     "equal to": Verdict.EQUIVALENT,
     "equivalent to": Verdict.EQUIVALENT,
 }
-_VERB = re.compile(rf"\s+(?:is\s+)?({'|'.join(_VERBS)})\s+", re.IGNORECASE)
+_TIME_VERBS = {"faster than": Verdict.BETTER, "slower than": Verdict.WORSE}
+TIME = "training time"
+"""Metric of a question about time."""
+_VERB = re.compile(rf"\s+(?:is\s+)?({'|'.join([*_VERBS, *_TIME_VERBS])})\s+", re.IGNORECASE)
 _CLAUSE = re.compile(r"\s+(?=(?:within|on|at|after|in)\s)", re.IGNORECASE)
 
 
@@ -43,7 +46,8 @@ class Question:
         verdict: better, worse or equivalent.
         problem: name of the problem, as the study spells it.
         epochs: horizon, or None for the study's own.
-        metric: such as ``accuracy`` or ``loss``, or None for the study's own.
+        metric: such as ``accuracy`` or ``loss``, or None for the study's own; :data:`TIME` of a
+            question about time.
         margin: of equivalence, or None for the study's own.
     """
 
@@ -82,13 +86,16 @@ def parse_question(text: str, *, labels: Sequence[str], problems: Sequence[str])
         raise QuestionError(f"{a!r} stands on both sides: name two different algorithms")
     if "on" not in values and len(problems) > 1:
         raise QuestionError(f"the study has several problems: add 'on {problems[0]}' or another")
+    metric = _metric(values["in"]) if "in" in values else None
+    if verb.lower() in _TIME_VERBS:
+        metric = TIME
     return Question(
         a=a,
         b=b,
-        verdict=_VERBS[verb.lower()],
+        verdict={**_VERBS, **_TIME_VERBS}[verb.lower()],
         problem=_match(values["on"], problems, "problem") if "on" in values else problems[0],
         epochs=_epochs(values["at"]) if "at" in values else None,
-        metric=_metric(values["in"]) if "in" in values else None,
+        metric=metric,
         margin=_margin(values["within"]) if "within" in values else None,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optiscope.records import StudyFolder, higher_is_better
-from optiscope.stats.claim_question import QuestionError, parse_question
+from optiscope.stats.claim_question import TIME, QuestionError, parse_question
 from optiscope.stats.comparison import (
     FLIP_TEST,
     SIGN_TEST,
@@ -25,6 +25,7 @@ from optiscope.stats.refusal import (
     refuse_family,
     refuse_horizon,
     refuse_metric,
+    refuse_time,
 )
 from optiscope.stats.sequential import SequentialPlan, next_stage, sequential_comparison
 
@@ -170,6 +171,8 @@ def claim(
     problem, a, b = asked.problem, asked.a, asked.b
     if asked.epochs is not None and asked.epochs != evidence.declaration["epochs"][problem]:
         return refuse_horizon(evidence, problem, a, b, asked.epochs)
+    if asked.metric == TIME:
+        return refuse_time(evidence, problem, a, b)
     declared = evidence.metric(problem)
     if asked.metric not in (None, declared, *_measured(evidence, problem)):
         raise QuestionError(f"{problem} reports no {asked.metric}: leave it out, or say {declared}")

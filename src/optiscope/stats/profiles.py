@@ -18,6 +18,7 @@ from scipy import stats
 
 from optiscope.records import higher_is_better
 from optiscope.stats.study_table import NO_OUTCOME, StudyTables
+from optiscope.stats.summary import time_refused
 
 __all__ = [
     "PerformanceProfile",
@@ -47,7 +48,8 @@ class TargetCost:
             number of seeds the worse of the middle two).
         epochs: of each seed, to the first measurement at the target or beyond; infinite for a
             run that missed it or failed.
-        seconds: of training, wall clock, likewise.
+        seconds: of training, wall clock, likewise; NaN where they cannot be compared, as the runs
+            are of different hardware, were resumed, or shared a device.
     """
 
     problem: str
@@ -68,8 +70,8 @@ class TargetCost:
 
     @property
     def median_seconds(self) -> float:
-        """Median over seeds of the seconds, likewise."""
-        return _upper_median(self.seconds)
+        """Median over seeds of the seconds that can be compared, likewise; NaN without any."""
+        return _upper_median([s for s in self.seconds if not math.isnan(s)])
 
 
 @dataclass(frozen=True)
@@ -243,10 +245,12 @@ def _target_cost(tables: StudyTables, problem: str, label: str, goal: float) -> 
         return None
     epochs, seconds = [], []
     horizon = float(tables.declaration["epochs"][problem])
-    for seed, complete, wall in zip(
+    refused = time_refused(tables, problem) is not None
+    for seed, complete, wall, untimed in zip(
         runs["seed"].tolist(),
         runs["complete"].tolist(),
         pd.to_numeric(runs["training_wall"]).tolist(),
+        runs["untimed"].tolist(),
         strict=True,
     ):
         rows = curves[curves["seed"] == seed]
@@ -256,7 +260,8 @@ def _target_cost(tables: StudyTables, problem: str, label: str, goal: float) -> 
         trained = float(at.max()) if len(at) else horizon
         epochs.append(reached)
         share = reached / trained if trained > 0 else 0.0
-        seconds.append(share * wall if math.isfinite(reached) else math.inf)
+        spent = share * wall if math.isfinite(reached) else math.inf
+        seconds.append(math.nan if refused or isinstance(untimed, str) else spent)
     return TargetCost(problem, label, goal, tuple(epochs), tuple(seconds))
 
 

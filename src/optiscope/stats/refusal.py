@@ -12,11 +12,20 @@ from typing import Any
 from optiscope.records import Run, Status
 from optiscope.records.trial import canonical_json
 from optiscope.stats.evidence import Evidence, Part
+from optiscope.stats.hardware import hardware, time_refusal, untimed
 from optiscope.stats.naming import counted
 from optiscope.stats.sign_flip import fewest_seeds
 from optiscope.stats.study_toml import study_toml
 
-__all__ = ["Refusal", "did_not_run", "refuse", "refuse_family", "refuse_horizon", "refuse_metric"]
+__all__ = [
+    "Refusal",
+    "did_not_run",
+    "refuse",
+    "refuse_family",
+    "refuse_horizon",
+    "refuse_metric",
+    "refuse_time",
+]
 
 FEWEST_SEEDS = 10
 """Reporting seeds of a suggested study whose declared ones are too few to decide anything."""
@@ -32,8 +41,8 @@ class Refusal:
         b: label of the second.
         rule: that it breaks: ``imported``, ``test metric``, ``budget``, ``shared seeds``,
             ``problem version``, ``optimizer version``, ``horizon``, ``not paired``,
-            ``unfinished``, ``seeds``, ``metric``, ``family`` or
-            ``did not run`` or ``inconsistent``.
+            ``unfinished``, ``seeds``, ``metric``, ``family``, ``did not run``, ``inconsistent`` or
+            ``time``.
         reason: what is not supported and why, in words.
         study_that_would_answer: text of a TOML file for ``optiscope bench``; None where this
             study itself will answer once it is finished.
@@ -77,6 +86,21 @@ def refuse_metric(evidence: Evidence, problem: str, a: str, b: str, metric: str)
         "a metric chosen after the results are known is chosen for its answer",
         metric=metric,
     )
+
+
+def refuse_time(evidence: Evidence, problem: str, a: str, b: str) -> Refusal:
+    """Refusal of a claim about time, with what keeps these runs from telling."""
+    case = _Case(evidence, problem, a, b)
+    environments = [run.environment for run in _runs(case.reporting(a, b))]
+    reasons = [untimed(environment) for environment in environments]
+    alone = [hardware(e) for e, why in zip(environments, reasons, strict=True) if why is None]
+    optimizers = ",".join(str(evidence.algorithm(label)["optimizer"]) for label in (a, b))
+    why = time_refusal(problem, alone, reasons) or (
+        f"the trials of a study run beside each other on {problem} and one after the other, not in "
+        "turns: their seconds tell of the machine's other work too"
+    )
+    how = f"measure it on one machine: optiscope time {problem} --optimizers {optimizers}"
+    return Refusal(problem, a, b, "time", f"{why}; {how}", None)
 
 
 def refuse_family(evidence: Evidence, problem: str, a: str, b: str) -> Refusal:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from optiscope.records import DamagedRecord, Entry, Run, Status, StudyFolder
 from optiscope.stats.evidence import Evidence, Part
+from optiscope.stats.hardware import hardware, untimed
 from optiscope.stats.importers.kept import imported_runs
 
 __all__ = [
@@ -61,6 +62,8 @@ _RUN_COLUMNS: Final = (
     "peak_memory_bytes",
     "started",
     "imported",
+    "hardware",
+    "untimed",
 )
 _CURVE_COLUMNS: Final = ("algorithm", "problem", "seed", "split", "name", "epoch", "value")
 
@@ -210,9 +213,10 @@ def read_study(
         if key not in read:
             run = read[key] = folder.store.read(key, metrics=key in drawn)
             if isinstance(run, Run):
-                where = json.dumps(dict(run.environment), sort_keys=True)
+                shown = {k: v for k, v in run.environment.items() if k != "sessions"}
+                where = json.dumps(shown, sort_keys=True)
                 environments[where] += 1
-                samples.setdefault(where, run.environment)
+                samples.setdefault(where, shown)
         run = read[key]
         rows.append(_row(entry, run))
         if isinstance(run, Run) and entry.role == "reporting" and curves:
@@ -306,6 +310,8 @@ def _row(entry: Entry, run: Run | DamagedRecord | None) -> dict[str, Any]:
             "peak_memory_bytes": run.peak_memory_bytes,
             "started": run.started,
             "imported": run.imported,
+            "hardware": hardware(run.environment),
+            "untimed": untimed(run.environment),
         }
         | {f"wall_{phase}": seconds.wall for phase, seconds in run.seconds.items()}
         | {f"cpu_{phase}": seconds.cpu for phase, seconds in run.seconds.items()}

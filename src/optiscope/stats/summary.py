@@ -13,9 +13,19 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from optiscope.records import Status, higher_is_better
+from optiscope.stats.hardware import time_refusal
 from optiscope.stats.study_table import DAMAGED, MISSING, PHASES, StudyTables
 
-__all__ = ["FAILED", "Cost", "Result", "costs", "failures", "higher_is_better", "results"]
+__all__ = [
+    "FAILED",
+    "Cost",
+    "Result",
+    "costs",
+    "failures",
+    "higher_is_better",
+    "results",
+    "time_refused",
+]
 
 FAILED: Final = tuple(
     str(s) for s in (Status.DIVERGED, Status.CRASHED, Status.TIMED_OUT, Status.INTERRUPTED)
@@ -84,6 +94,10 @@ class Cost:
         hessian_products: per step.
         peak_memory_bytes: largest over the seeds, or None where unknown.
         total_wall: mean wall seconds of training of a whole run.
+        refused: why the seconds of this problem cannot be compared, and ``ratios`` is empty; None
+            where they can.
+
+    Runs that were resumed, or shared a device, are in none of these seconds.
     """
 
     problem: str
@@ -96,6 +110,7 @@ class Cost:
     hessian_products: float
     peak_memory_bytes: int | None
     total_wall: float
+    refused: str | None = None
 
 
 def results(tables: StudyTables) -> list[Result]:
@@ -109,12 +124,25 @@ def costs(tables: StudyTables) -> list[Cost]:
     """One cost per problem and algorithm that took a step, in the user's order."""
     found = []
     for problem in tables.problems:
+        refused = time_refused(tables, problem)
         reference = _wall_per_step(tables, problem, str(tables.declaration["reference"]))
         for label in tables.labels:
-            cost = _cost(tables, problem, label, reference)
+            cost = _cost(tables, problem, label, {} if refused else reference, refused)
             if cost is not None:
                 found.append(cost)
     return found
+
+
+def time_refused(tables: StudyTables, problem: str) -> str | None:
+    """Why seconds of the reporting runs on a problem cannot be compared; None where they can."""
+    runs = tables.runs
+    rows = runs[(runs["problem"] == problem) & (runs["role"] == "reporting")]
+    known = rows[rows["hardware"].notna()]
+    return time_refusal(
+        problem,
+        known["hardware"][_timed(known)].tolist(),
+        [reason for reason in known["untimed"].tolist() if isinstance(reason, str)],
+    )
 
 
 def failures(tables: StudyTables) -> pd.DataFrame:
@@ -173,7 +201,11 @@ def _wall_per_step(tables: StudyTables, problem: str, label: str) -> dict[int, f
 
 
 def _cost(
-    tables: StudyTables, problem: str, label: str, reference: Mapping[int, float]
+    tables: StudyTables,
+    problem: str,
+    label: str,
+    reference: Mapping[int, float],
+    refused: str | None,
 ) -> Cost | None:
     wall = _wall_per_step(tables, problem, label)
     if not wall:
@@ -195,11 +227,14 @@ def _cost(
         hessian_products=float((_numbers(rows, "hessian_products") / steps).mean()),
         peak_memory_bytes=None if np.isnan(memory).all() else int(np.nanmax(memory)),
         total_wall=float(total.mean()) if len(total) else math.nan,
+        refused=refused,
     )
 
 
 def _timed(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    return (_numbers(rows, "steps") > 0) & (_numbers(rows, "training_wall") > 0)
+    """Runs that took a step, were timed, and had their device to themselves throughout."""
+    alone = rows["untimed"].isna().to_numpy(bool)
+    return alone & (_numbers(rows, "steps") > 0) & (_numbers(rows, "training_wall") > 0)
 
 
 def _numbers(rows: pd.DataFrame, column: str) -> NDArray[np.float64]:

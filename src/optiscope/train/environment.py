@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import subprocess
 from importlib import metadata
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from optiscope.cores import available_cores
 from optiscope.train.device import device_name, flushes_denormals
 
 __all__ = ["environment", "learn_surroundings"]
@@ -61,7 +61,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "packages": dict(_versions()),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "device": device_name(device),
         "cuda": torch.version.cuda if device.type == "cuda" else None,

@@ -8,17 +8,22 @@ computed alike, whatever the process was used for before.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import gc
+import locale
+import math
 import os
 import random
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +32,7 @@ from torch import nn
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
+from optiscope.errors import describe
 from optiscope.train.device import flushes_denormals
 from optiscope.train.seeds import preserved_generators
 
@@ -54,6 +60,9 @@ class _Switch:
     write: Callable[[Any], object]
     start: Any
 
+
+NUMPY_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+"""What NumPy does about floating-point errors unless told otherwise."""
 
 _AS_IT_IS = object()
 CPU = torch.device("cpu")
@@ -114,6 +123,11 @@ def _pop_function_modes(depth: int) -> None:
         torch._C._pop_torch_function_stack()
 
 
+def _pop_dispatch_modes(depth: int) -> None:
+    while torch._C._len_torch_dispatch_stack() > depth:
+        torch._C._pop_torch_dispatch_stack(None)
+
+
 def _pop_saved_tensor_hooks(top: Any) -> None:
     autograd = torch._C._autograd
     while (now := autograd._top_saved_tensors_default_hooks(True)) is not None and now != top:
@@ -127,6 +141,9 @@ def _switches() -> dict[str, _Switch]:
     found |= {
         "torch function modes": _Switch(
             torch._C._len_torch_function_stack, _pop_function_modes, _AS_IT_IS
+        ),
+        "torch dispatch modes": _Switch(
+            torch._C._len_torch_dispatch_stack, _pop_dispatch_modes, _AS_IT_IS
         ),
         "default device": _Switch(_device_mode, _set_device_mode, None),
         "inference mode": _Switch(torch.is_inference_mode_enabled, _set_inference_mode, False),
@@ -166,18 +183,18 @@ def _switches() -> dict[str, _Switch]:
             _AS_IT_IS,
         ),
         "warn always": _Switch(torch.is_warn_always_enabled, torch.set_warn_always, _AS_IT_IS),
-        "cudnn": _flag(backends.cudnn, "enabled"),
+        "cudnn": _flag(backends.cudnn, "enabled", True),
         "cudnn benchmark": _flag(backends.cudnn, "benchmark", False),
-        "cudnn deterministic": _flag(backends.cudnn, "deterministic"),
-        "mkldnn": _flag(backends.mkldnn, "enabled"),
-        "mkldnn deterministic": _flag(backends.mkldnn, "deterministic"),
-        "nnpack": _Switch(torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled, _AS_IT_IS),
-        "opt_einsum": _flag(backends.opt_einsum, "enabled"),
+        "cudnn deterministic": _flag(backends.cudnn, "deterministic", False),
+        "mkldnn": _flag(backends.mkldnn, "enabled", True),
+        "mkldnn deterministic": _flag(backends.mkldnn, "deterministic", False),
+        "nnpack": _Switch(torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled, True),
+        "opt_einsum": _flag(backends.opt_einsum, "enabled", backends.opt_einsum.is_available()),
         "quantized engine": _flag(backends.quantized, "engine"),
         "attention fast path": _Switch(
-            backends.mha.get_fastpath_enabled, backends.mha.set_fastpath_enabled, _AS_IT_IS
+            backends.mha.get_fastpath_enabled, backends.mha.set_fastpath_enabled, True
         ),
-        "uninitialized memory": _flag(torch.utils.deterministic, "fill_uninitialized_memory"),
+        "uninitialized memory": _flag(torch.utils.deterministic, "fill_uninitialized_memory", True),
         "module hooks are full": _flag(module_hooks, "_global_is_full_backward_hook"),
         "overwritten parameters": _Switch(
             torch.__future__.get_overwrite_module_params_on_conversion,
@@ -189,7 +206,7 @@ def _switches() -> dict[str, _Switch]:
             torch.__future__.set_swap_module_params_on_conversion,
             _AS_IT_IS,
         ),
-        "numpy's errors": _Switch(np.geterr, lambda v: np.seterr(**v), _AS_IT_IS),
+        "numpy's errors": _Switch(np.geterr, lambda v: np.seterr(**v), NUMPY_ERRORS),
         "recursion limit": _Switch(sys.getrecursionlimit, sys.setrecursionlimit, _AS_IT_IS),
         "switch interval": _Switch(sys.getswitchinterval, sys.setswitchinterval, _AS_IT_IS),
         "trace": _Switch(sys.gettrace, sys.settrace, _AS_IT_IS),
@@ -202,12 +219,19 @@ def _switches() -> dict[str, _Switch]:
         "umask": _Switch(_umask, os.umask, _AS_IT_IS),
         "stdout": _flag(sys, "stdout"),
         "stderr": _flag(sys, "stderr"),
+        "stdin": _flag(sys, "stdin"),
         "excepthook": _flag(sys, "excepthook"),
+        "unraisable hook": _flag(sys, "unraisablehook"),
+        "digits of an integer": _Switch(
+            sys.get_int_max_str_digits, sys.set_int_max_str_digits, _AS_IT_IS
+        ),
+        "locale": _Switch(_locale, _set_locale, _AS_IT_IS),
         "shown warnings": _flag(warnings, "showwarning"),
     }
+    found |= _limits()
     for kind in ("flash", "math", "mem_efficient", "cudnn"):
         read = getattr(cuda, f"{kind}_sdp_enabled")
-        found[f"{kind} attention"] = _Switch(read, getattr(cuda, f"enable_{kind}_sdp"), _AS_IT_IS)
+        found[f"{kind} attention"] = _Switch(read, getattr(cuda, f"enable_{kind}_sdp"), True)
     for name in ("allow_tf32", "allow_fp16_reduced_precision_reduction"):
         found[f"cuda {name}"] = _flag(cuda.matmul, name)
     return found
@@ -227,6 +251,34 @@ def _precision(backend: str, operation: str) -> _Switch:
         lambda value: torch._C._set_fp32_precision_setter(backend, operation, value),
         "none" if backend == "mkldnn" or operation in ("all", "matmul") else _AS_IT_IS,
     )
+
+
+def _locale() -> str:
+    return locale.setlocale(locale.LC_ALL)
+
+
+def _set_locale(name: str) -> None:
+    locale.setlocale(locale.LC_ALL, name)
+
+
+def _limits() -> dict[str, _Switch]:
+    """What the system lets this process use, where it can be told: files, memory, cores."""
+    found: dict[str, _Switch] = {}
+    if hasattr(os, "sched_setaffinity"):
+        found["cores"] = _Switch(
+            lambda: os.sched_getaffinity(0), lambda v: os.sched_setaffinity(0, v), _AS_IT_IS
+        )
+    try:
+        import resource
+    except ImportError:  # Windows
+        return found
+    for name in ("AS", "CPU", "DATA", "FSIZE", "NOFILE", "STACK"):
+        kind = getattr(resource, f"RLIMIT_{name}", None)
+        if kind is not None:
+            found[f"limit {name}"] = _Switch(
+                partial(resource.getrlimit, kind), partial(resource.setrlimit, kind), _AS_IT_IS
+            )
+    return found
 
 
 def _folder() -> str | None:
@@ -259,17 +311,29 @@ def _namespaces() -> list[Any]:
     """Modules and classes whose functions somebody may have replaced."""
     optimizers = [c for c in vars(torch.optim).values() if isinstance(c, type)]
     layers = [c for c in vars(nn).values() if isinstance(c, type) and issubclass(c, nn.Module)]
+    schedules = [c for c in vars(torch.optim.lr_scheduler).values() if isinstance(c, type)]
     modules = [torch, nn.functional, nn.init, nn.utils, torch.autograd, torch.random, np, random]
-    return [*modules, np.random, torch.Tensor, torch.Generator, *optimizers, *layers]
+    modules += [torch.linalg, torch.fft, torch.special, torch.nn.parallel, torch.utils.data]
+    modules += [np.random, np.linalg, np.fft, builtins, math, time, os, os.path, signal]
+    ours = [m for name, m in sys.modules.items() if name.partition(".")[0] == "optiscope"]
+    classes = [torch.Tensor, torch.Generator, nn.Parameter, torch.autograd.Function]
+    return [*modules, *ours, *classes, *optimizers, *schedules, *layers]
 
 
 def _put_back(namespace: Any, before: dict[str, Any]) -> None:
-    """Undo assignments to names that a module or class had; new names stay."""
+    """Undo assignments to functions and classes that a module or class had; new names stay.
+
+    Other values stay too, such as the counts and caches that modules keep for themselves.
+    """
     now = vars(namespace)
     for name, value in before.items():
-        if now.get(name, _AS_IT_IS) is not value:
+        if now.get(name, _AS_IT_IS) is not value and _is_code(value):
             with contextlib.suppress(AttributeError, TypeError):
                 setattr(namespace, name, value)
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) or isinstance(value, property | classmethod | staticmethod)
 
 
 def _put_entries_back(table: MutableMapping[Any, Any], entries: dict[Any, Any]) -> None:
@@ -303,6 +367,39 @@ def _restore_signals(handlers: dict[int, Any]) -> None:
                 signal.signal(number, handler)
 
 
+_refusing = {"depth": 0, "process": 0}
+_lock = threading.Lock()
+ENDINGS = ("_exit", "execv", "execve")
+_ENDINGS = {name: getattr(os, name) for name in ENDINGS}
+
+
+@contextmanager
+def _exits_refused() -> Iterator[None]:
+    """Have calls that end or replace this process without a word raise SystemExit instead.
+
+    Only here: in a process that was forked from this one they do what they say.
+    """
+    with _lock:
+        _refusing["depth"] += 1
+        _refusing["process"] = os.getpid()
+        for name, function in _ENDINGS.items():
+            setattr(os, name, partial(_refuse_ending, name, function))
+    try:
+        yield
+    finally:
+        with _lock:
+            _refusing["depth"] -= 1
+            if not _refusing["depth"]:
+                for name, function in _ENDINGS.items():
+                    setattr(os, name, function)
+
+
+def _refuse_ending(name: str, function: Callable[..., object], *arguments: Any) -> object:
+    if os.getpid() != _refusing["process"]:
+        return function(*arguments)
+    raise SystemExit(f"os.{name}({', '.join(map(repr, arguments))})")
+
+
 class _Unreadable:
     """Stands for the value of a switch that cannot be read."""
 
@@ -322,7 +419,7 @@ def _restore(switches: dict[str, _Switch], before: dict[str, Any]) -> Iterator[s
         try:
             switch.write(before[name])
         except Exception as error:
-            yield f"{name} ({type(error).__name__}: {' '.join(str(error).split())})"
+            yield f"{name} ({describe(error)})"
 
 
 @contextmanager
@@ -348,6 +445,7 @@ def isolated(
     path, filters, modules = list(sys.path), list(warnings.filters), dict(sys.modules)
     handlers, timed = _signals(), _timer_runs()
     stack = ExitStack()
+    stack.enter_context(_exits_refused())
     stack.enter_context(preserved_generators(device))
     try:
         for name, switch in switches.items():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optiscope.data.samples import Batch, Splits, batches
-from optiscope.errors import OptiscopeError
+from optiscope.errors import OptiscopeError, describe
 from optiscope.monitor.instrument import (
     EndRun,
     EpochView,
@@ -562,5 +562,4 @@ def _scale_rates(optimizer: Optimizer, declared: Sequence[ParamGroup]) -> None:
 def _in_words(error: BaseException) -> str:
     """An unexpected error in one line, with the place it came from."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    text = ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split())]))
-    return f"{text} ({Path(where.filename).name}:{where.lineno})"
+    return f"{describe(error)} ({Path(where.filename).name}:{where.lineno})"

@@ -22,6 +22,7 @@ from typing import Any
 
 from torch.optim import Optimizer, lr_scheduler
 
+from optiscope.errors import message_of
 from optiscope.hints import did_you_mean
 from optiscope.records.run import higher_is_better
 
@@ -148,7 +149,7 @@ def make_schedule(
 
 def _refused(name: str, error: Exception) -> ValueError:
     """What torch has against a schedule, in one line."""
-    why = " ".join(str(error).split()) or type(error).__name__
+    why = message_of(error) or type(error).__name__
     if isinstance(error, ZeroDivisionError):
         why += ", as a phase of it lasts one step or none: train for more steps or lengthen it"
     return ValueError(f"schedule {name}: {why}")

@@ -230,5 +230,6 @@ def _target_cell(cost: TargetCost) -> Cell:
     seeds = f"{cost.reached} of {len(cost.epochs)} seeds"
     if not math.isfinite(cost.median_epochs):
         return Cell(f"missed ({seeds})", "bad")
-    text = f"{significant(cost.median_epochs)} ({seconds_text(cost.median_seconds)}"
-    return Cell(f"{text})" if cost.reached == len(cost.epochs) else f"{text}; {seeds})")
+    spent = seconds_text(cost.median_seconds) if math.isfinite(cost.median_seconds) else ""
+    words = "; ".join(filter(None, [spent, seeds if cost.reached < len(cost.epochs) else ""]))
+    return Cell(significant(cost.median_epochs) + (f" ({words})" if words else ""))

@@ -86,6 +86,9 @@ def cost_table(costs: Sequence[Cost], looks: Mapping[str, Look], reference: str)
         "All but the last two columns are per training step: median wall and CPU time of training, "
         "mean wall time of each phase (evaluation is not training), and counted work."
     )
+    refused = next((c.refused for c in costs if c.refused), None)
+    if refused is not None:
+        caption += f" No ratio is stated: {refused}."
     return DataTable(columns, rows, caption)
 
 

@@ -39,6 +39,9 @@ _FILE_NAME = re.compile(r"__(\d{4}-\d{2}-\d{2})-(\d{2})-(\d{2})-(\d{2})$")
 
 _CURVES = tuple(f"{split}_{name}" for split in ("train", "valid", "test") for name in _NAMES)
 
+DAMAGED_BYTES = 2**20
+"""How much of a file that is not JSON is searched for the words of a run."""
+
 Curves = dict[tuple[str, str], list[float]]
 
 
@@ -66,12 +69,10 @@ def import_deepobs(
     runs: list[Run] = []
     left_out: list[str] = []
     for file in files:
-        hidden = any(part.startswith(".") for part in file.relative_to(root).parts)
-        content = None if hidden else _content(file)
-        if content is not None and _is_run(content):
+        why, content = _no_run(file, file.relative_to(root))
+        if why is None:
             runs.append(_run_in(file, content))
         else:
-            why = "it is hidden" if hidden else "it holds no run of DeepOBS"
             left_out.append(f"left out {file}: {why}")
     if not runs:
         raise ImportFormatError(f"{root} holds no run of DeepOBS: {left_out[0]}")
@@ -80,9 +81,38 @@ def import_deepobs(
     return runs
 
 
+def _no_run(file: Path, name: Path) -> tuple[str | None, Any]:
+    """Why a file of a folder holds no run, in words; None and its content where it holds one.
+
+    Raises:
+        ImportFormatError: it holds a run, by its name or by a word in it, that cannot be read.
+    """
+    if any(part.startswith(".") for part in name.parts):
+        return "it is hidden", None
+    if not file.is_file():
+        return "it is a folder" if file.is_dir() else "it is no file", None
+    try:
+        content = _content(file)
+    except ImportFormatError:
+        if _FILE_NAME.search(file.stem) or _names_a_run(file):
+            raise
+        return "it is not JSON, and holds no run of DeepOBS", None
+    return (None, content) if _is_run(content) else ("it holds no run of DeepOBS", None)
+
+
+def _names_a_run(file: Path) -> bool:
+    """Whether a file that is not JSON holds a word that only runs do."""
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(DAMAGED_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return True
+    return any(f'"{word}"' in text for word in (*_CURVES, "testproblem", "random_seed"))
+
+
 def _content(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ImportFormatError(f"cannot read {file}: {error.strerror}") from None
     except RecursionError:
@@ -112,6 +142,9 @@ def _run_in(file: Path, content: Any) -> Run:
 
 def _run(content: Mapping[str, Any], file: Path) -> Run:
     pytorch = "optimizer_name" in content
+    for name in ("optimizer_hyperparams", "optimizer_params", "hyperparams", "training_params"):
+        if not isinstance(content.get(name, {}), dict):
+            raise ValueError(f"{name} must be an object, got {shorten(content[name])}")
     if pytorch:
         source, optimizer = PYTORCH, content["optimizer_name"]
         settings = content.get("optimizer_hyperparams", content.get("optimizer_params", {}))
@@ -160,6 +193,8 @@ def _curves(content: Mapping[str, Any]) -> Curves:
     for split in ("train", "valid", "test"):
         for plural, name in _NAMES.items():
             values = content.get(f"{split}_{plural}")
+            if values is not None and not isinstance(values, list):
+                raise ValueError(f"{split}_{plural} must be a list, got {shorten(values)}")
             if values and any(value is not None for value in values):
                 curves[split, name] = [_figure(v, f"{split}_{plural}") for v in values]
     if ("test", "loss") not in curves:

@@ -38,6 +38,9 @@ UNKNOWN_STEP = -1
 ROUNDING = 1e-6
 """An accuracy that was averaged in single precision may exceed 1 by less than this."""
 
+NOT_MEASURED = ("-", "--", "n/a", "na", "none", "null", "?")
+"""What tables write for no value, which says neither "not measured" nor "no number"."""
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.I | re.A)
 _WORDS = {"none": None, "null": None, "": None, "true": True, "false": False}
 
@@ -53,7 +56,10 @@ def read_number(text: str) -> float:
         ValueError: anything else, a percent sign and a decimal comma included.
     """
     if _NUMBER.fullmatch(text.strip()) is None:
-        raise ValueError(f"could not read {shorten(text)} as a number: write it as 0.913 or 9.1e-1")
+        hint = "write it as 0.913 or 9.1e-1"
+        if text.strip().casefold() in NOT_MEASURED:
+            hint = "leave the cell empty where nothing was measured, write nan where it diverged"
+        raise ValueError(f"could not read {shorten(text)} as a number: {hint}")
     return float(text)
 
 
@@ -110,13 +116,13 @@ def implausible(name: str, value: float) -> str | None:
     Values that are no number are not judged: they stand for a loss that diverged.
 
     Args:
-        name: ``accuracy``, ``loss``, ``accuracy_std``, ``loss_std`` or another metric's.
+        name: ``accuracy``, ``loss``, ``accuracy_std``, ``top5_accuracy`` or another metric's.
         value: what was stated.
     """
     if name.endswith("_std"):
         if value < 0 or math.isinf(value):
             return f"a standard deviation must be a finite number of at least 0, got {value:g}"
-        if name == "accuracy_std" and value > math.sqrt(0.5):  # of the two values 0 and 1
+        if _is_fraction(name) and value > math.sqrt(0.5):  # of the two values 0 and 1
             return (
                 "no standard deviation of accuracies between 0 and 1 exceeds 0.7071, "
                 f"got {value:g}: divide it by 100 if it is in points"
@@ -124,12 +130,21 @@ def implausible(name: str, value: float) -> str | None:
         return None
     if not math.isfinite(value):
         return None
-    if name == "accuracy" and not 0 <= value <= 1 + ROUNDING:
+    if _is_fraction(name) and not 0 <= value <= 1 + ROUNDING:
         hint = ": divide it by 100 if it is in percent" if 1 < value <= 100 else ""
-        return f"an accuracy is a fraction between 0 and 1, got {value:g}{hint}"
+        kind = "an accuracy" if "acc" in name else name
+        return f"{kind} is a fraction between 0 and 1, got {value:g}{hint}"
+    if name.endswith("perplexity") and value < 1 - ROUNDING:
+        return f"a perplexity is at least 1, got {value:g}"
     if not higher_is_better(name) and value < 0:
         return f"a loss is at least 0, got {value:g}"
     return None
+
+
+def _is_fraction(name: str) -> bool:
+    """Whether a metric is a share of samples: accuracies of any kind, and rates of errors."""
+    words = set(name.split("_"))
+    return bool(words & {"accuracy", "acc"}) or {"error", "rate"} <= words
 
 
 def implausible_spread(mean: float, deviation: float, runs: int | None) -> str | None:

@@ -51,11 +51,16 @@ from optiscope.stats.importers.foreign_run import (
 
 __all__ = ["import_table", "parse_settings"]
 
-_METRIC = re.compile(r"^(?:final_)?(train|valid|test)_(acc|accuracy|loss)(?:_(mean|std))?$")
-_BEST = re.compile(r"^best_(train|valid|test)_(acc|accuracy|loss)(?:_per_seed)?_mean$")
+_SPLIT = r"(train|val|valid|validation|test)"
+_METRIC = re.compile(rf"^(?:final_)?{_SPLIT}_(acc|accuracy|loss)(?:_(mean|std))?$")
+_BEST = re.compile(rf"^best_{_SPLIT}_(acc|accuracy|loss)(?:_per_seed)?_mean$")
+_SPLITS = {"val": "valid", "validation": "valid"}
+_STEPS = ("step", "_step", "global_step", "trainer/global_step", "iteration", "iter")
+"""Columns of another time than epochs, which final values of a run have not."""
 _FULL = {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}
 _OTHERS = (
-    "experiment", "framework", "problem", "optimizer", "hyperparameters", "lr", "batch_size",
+    "experiment", "framework", "problem", "optimizer", "hyperparameters", "lr", "learning_rate",
+    "batch_size",
     "num_epochs", "epochs", "seed", "seeds", "n_runs", "n_seeds", "n_diverged",
     "n_aborted_or_diverged", "epoch",
 )  # fmt: skip
@@ -148,7 +153,7 @@ def _rows(file: Path) -> list[_Row]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
-            columns = [name.strip() for name in next(reader, [])]
+            columns = [name.strip().casefold() for name in next(reader, [])]
             lines = [(reader.line_num, cells) for cells in reader]
     except OSError as error:
         raise ImportFormatError(f"cannot read {file}: {error.strerror}") from None
@@ -161,6 +166,12 @@ def _rows(file: Path) -> list[_Row]:
     if missing:
         names = shorten(", ".join(columns))
         raise ImportFormatError(f"{file} has no column {missing[0]}: its columns are {names}")
+    steps = next((name for name in _STEPS if name in columns), None)
+    if steps is not None and "epoch" not in columns:
+        raise ImportFormatError(
+            f"{file} has a column {steps} and none called epoch: time is read in epochs, give each "
+            "row its epoch, or one row of final values a run without the column"
+        )
     if len(set(known)) < len(known):
         twice = next(name for name in known if known.count(name) > 1)
         raise ImportFormatError(f"{file} has two columns {twice}: keep one of them")
@@ -247,8 +258,10 @@ def _identity(row: _Row, source: str) -> _Identity:
     if batch_size is None:
         raise ValueError("no batch_size in a column of its own, nor among the hyperparameters")
     settings = plain_settings(settings)
-    lr = _agreed("lr", row.cells.get("lr"), settings.get("lr"))
+    lr = _agreed("lr", row.cells.get("lr"), row.cells.get("learning_rate"), settings.get("lr"))
     if lr is not None:
+        if not isinstance(lr, int | float) or isinstance(lr, bool):
+            raise ValueError(f"lr must be a number such as 0.003, got {shorten(lr)}")
         settings["lr"] = lr
     seed = row.cells.get("seed")
     words = [source, row.cells.get("framework"), row.cells.get("experiment")]
@@ -292,15 +305,16 @@ def _figures(row: _Row, identity: _Identity) -> _Figures:
         if (match := _METRIC.match(column)) is not None:
             name = _FULL[match[2]] + ("_std" if match[3] == "std" else "")
             value = _plausible(row, column, name)
-            if (match[1], name) in values:
-                raise ValueError(f"{match[1]} {name} stands in two columns")
+            split = _SPLITS.get(match[1], match[1])
+            if (split, name) in values:
+                raise ValueError(f"{split} {name} stands in two columns")
             # The deviation of a single run is written as nan, which says nothing of the run.
             if not (name.endswith("_std") and math.isnan(value)):
-                values[match[1], name] = value
+                values[split, name] = value
         elif (match := _BEST.match(column)) is not None:
             value = _plausible(row, column, _FULL[match[2]])
             if math.isfinite(value):
-                best[f"{match[1]}_{_FULL[match[2]]}"] = value
+                best[f"{_SPLITS.get(match[1], match[1])}_{_FULL[match[2]]}"] = value
     for split in ("train", "valid", "test"):
         mean, deviation = values.get((split, "accuracy")), values.get((split, "accuracy_std"))
         if mean is not None and deviation is not None and math.isfinite(mean):
