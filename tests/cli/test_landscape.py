@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from optiscope.landscape.weight_files import WeightFileError, read_weights
+from optiscope.objective.weight_files import WeightFileError, read_weights
 from optiscope.problems import get
 
 if TYPE_CHECKING:
@@ -100,6 +100,40 @@ def test_path_match_and_basins(optiscope: Command, tmp_path: Path, weights: list
     assert basins["verdict"].startswith("same basin")
 
 
+def test_runs_that_kept_their_weights(optiscope: Command, tmp_path: Path) -> None:
+    runs = []
+    for seed in (0, 1):
+        outcome = optiscope(
+            "run", "digits_logreg", "sgd", "--set", "lr=0.1", "--seed", seed, "--epochs", 3,
+            "--out", tmp_path / "runs", "--keep-weights", "1-3", "--json",
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        assert "weights: of 3 epochs, 1 to 3" in outcome.err
+        runs.append(Path(outcome.err.partition("record: ")[2].splitlines()[0]))
+    few = ("--samples", 60, "--out", tmp_path / "page", "--json")
+    ways = {
+        "line": ("line", *runs, "--points", 4),
+        "line of an epoch": ("line", *runs, "--epoch", 1, "--points", 4),
+        "files": ("line", *(run / "weights" / "epoch_2.safetensors" for run in runs)),
+        "way": ("plane", runs[0], "--points", 3),
+        "around": ("plane", runs[0], "--epoch", 2, "--points", 3),
+    }
+    found = {}
+    for name, arguments in ways.items():
+        outcome = optiscope("landscape", *arguments, *few)
+        assert outcome.code == 0, outcome.err
+        found[name] = json.loads(outcome.out)
+    assert found["line"]["line"]["distance"] > found["line of an epoch"]["line"]["distance"] * 0.5
+    assert found["way"]["plane"]["share"] is not None
+    assert found["around"]["plane"]["share"] is None
+    outcome = optiscope("landscape", "line", *runs, "--epoch", 7)
+    assert outcome.code == 2
+    assert "(1, 2, 3), got 7" in outcome.err
+    outcome = optiscope("spectrum", runs[0], "--epoch", 1, "--samples", 40, "--top", 2)
+    assert outcome.code == 0, outcome.err
+    assert "epoch 1" in outcome.out
+
+
 def test_a_first_look_trains_and_draws(optiscope: Command, tmp_path: Path) -> None:
     outcome = optiscope(
         "landscape", "digits_logreg", "--epochs", 1, "--samples", 50, "--out", tmp_path
@@ -116,8 +150,8 @@ def test_refusals_take_one_line(optiscope: Command, tmp_path: Path, weights: lis
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"no weights")
     for arguments, words in (
-        (("line", weights[0]), "Missing option '--problem'"),
-        (("line", weights[0], "--problem", "digits_rnn"), "expected 2 weight files, got 1"),
+        (("line", *weights[:2]), "Missing option '--problem'"),
+        (("line", weights[0], "--problem", "digits_rnn"), "expected 2 weight files or runs, got 1"),
         (("line", broken, broken, "--problem", "digits_rnn"), "expected weights in"),
         (("line", tmp_path / "none.pt", broken, "--problem", "digits_rnn"), "cannot read"),
         (("line", *weights[:2], "--problem", "digits_mpl"), "did you mean"),

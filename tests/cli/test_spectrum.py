@@ -64,12 +64,12 @@ def test_weights_from_a_file_and_a_layer(
 def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "bad.pt"
     bad.write_bytes(b"not a state dict")
-    for arguments, match in [
-        (("digits_lgreg",), "did you mean"),
-        (("digits_logreg", "--weights", str(bad)), "state dict"),
-        (("digits_logreg", "--weights", str(tmp_path / "none.pt")), "no such file"),
-        (("digits_logreg", "--figure", "x.txt"), ".png"),
-        (("digits_logreg", "--layer", "nothing"), "layer"),
+    for arguments, code, match in [
+        (("digits_lgreg",), 2, "did you mean"),
+        (("digits_logreg", "--weights", str(bad)), 3, "expected weights in"),
+        (("digits_logreg", "--weights", str(tmp_path / "none.pt")), 3, "No such file"),
+        (("digits_logreg", "--figure", "x.txt"), 2, ".png"),
+        (("digits_logreg", "--layer", "nothing"), 2, "layer"),
     ]:
-        assert call(*arguments, "--samples", "16") == 2
+        assert call(*arguments, "--samples", "16") == code
         assert match in capsys.readouterr().err

@@ -1,11 +1,13 @@
-"""``optiscope landscape``: lines, planes, paths, matched units and basins of weight files.
+"""``optiscope landscape``: lines, planes, paths, matched units and basins of trained weights.
 
 A first look needs no file: ``optiscope landscape digits_mlp`` trains briefly and draws.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,19 +38,52 @@ class _Landscape(click.Group):
         return super().resolve_command(ctx, args)
 
 
-problem_option = click.option(
-    "--problem",
-    "problem_name",
-    required=True,
-    metavar="NAME",
-    help="Problem whose model the weights fit and on whose samples the loss is evaluated.",
-)
+@dataclass(frozen=True)
+class Asked:
+    """What every subcommand is asked for.
+
+    Attributes:
+        samples: the first so many training samples only; None: all.
+        out: folder of the page and its figures.
+        data_dir: where the data sets are.
+        wants_json: print numbers for machines.
+    """
+
+    samples: int | None
+    out: Path
+    data_dir: Path | None
+    wants_json: bool
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A problem, its risk on training samples, and solutions.
+
+    Attributes:
+        problem: whose model the weights fit.
+        risk: mean loss over the training samples.
+        states: one state dict for each solution.
+        labels: a word for each.
+        way: whether they are the epochs of one run, in order.
+    """
+
+    problem: Problem
+    risk: EmpiricalRisk
+    states: list[dict[str, Tensor]]
+    labels: list[str]
+    way: bool
 
 
 def _common(default_out: str) -> Decorator:
-    """Options that every subcommand has."""
+    """Options that every subcommand has, handed over as one value."""
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(
+            *, samples: int | None, out: Path, data_dir: Path | None, wants_json: bool, **own: Any
+        ) -> None:
+            function(Asked(samples, out, data_dir, wants_json), **own)
+
         for option in (
             json_option,
             data_dir_option,
@@ -65,15 +100,37 @@ def _common(default_out: str) -> Decorator:
                 help="Use the first so many training samples only [default: all].",
             ),
         ):
-            function = option(function)
-        return function
+            run = option(run)
+        return run
 
     return add
 
 
-weights_argument = click.argument(
-    "weights", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="A B ..."
-)
+def _solutions(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Files and runs that a subcommand is given, and the problem they belong to."""
+    for option in (
+        click.option(
+            "--epoch",
+            type=click.IntRange(min=0),
+            help="Of runs: whose weights [default: the last].",
+        ),
+        click.option(
+            "--problem",
+            "problem_name",
+            metavar="NAME",
+            help="Problem whose model the weights fit and on whose samples the loss is evaluated "
+            "[default: that of the runs].",
+        ),
+        click.argument(
+            "weights",
+            nargs=-1,
+            required=True,
+            type=click.Path(path_type=Path),
+            metavar="A B ...",
+        ),
+    ):
+        function = option(function)
+    return function
 
 
 @click.group("landscape", cls=_Landscape)
@@ -83,8 +140,9 @@ def command() -> None:
     `optiscope landscape PROBLEM` trains the problem briefly from two seeds and draws a plane with
     the way that training took, the line through both solutions, and a path between them.
 
-    The subcommands take weight files: .safetensors, or written by
-    torch.save(model.state_dict(), path).
+    The subcommands take weight files (.safetensors, or written by
+    torch.save(model.state_dict(), path)) and folders of runs that kept their weights
+    (optiscope run --keep-weights).
     """
 
 
@@ -95,15 +153,7 @@ def command() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights and order.")
 @_common("landscape")
-def look(
-    problem_name: str,
-    epochs: int,
-    seed: int,
-    samples: int | None,
-    out: Path,
-    data_dir: Path | None,
-    wants_json: bool,
-) -> None:
+def look(asked: Asked, problem_name: str, epochs: int, seed: int) -> None:
     """Train PROBLEM briefly from two seeds and draw what lies around and between."""
     from optiscope import problems
     from optiscope.cli.landscape_look import look_at
@@ -111,14 +161,18 @@ def look(
     problem = problems.get(problem_name)
     with _progress() as bar:
         drawn = look_at(
-            problem, epochs=epochs, seed=seed, samples=samples, data_dir=data_dir, on_step=bar
+            problem,
+            epochs=epochs,
+            seed=seed,
+            samples=asked.samples,
+            data_dir=asked.data_dir,
+            on_step=bar,
         )
-    _deliver(drawn, out, wants_json)
+    _deliver(drawn, asked)
 
 
 @command.command("line")
-@weights_argument
-@problem_option
+@_solutions
 @click.option("--low", type=float, default=-1.0, show_default=True, help="First coefficient.")
 @click.option("--high", type=float, default=2.0, show_default=True, help="Last coefficient.")
 @click.option(
@@ -126,34 +180,29 @@ def look(
 )
 @_common("landscape-line")
 def line_command(
-    weights: tuple[Path, ...],
-    problem_name: str,
+    asked: Asked,
     low: float,
     high: float,
     points: int,
-    samples: int | None,
-    out: Path,
-    data_dir: Path | None,
-    wants_json: bool,
+    **given: Any,
 ) -> None:
     """Loss and accuracy on the line through A and B and beyond, on training and test samples."""
     from optiscope import landscape
     from optiscope.cli.landscape_drawings import draw_line
     from optiscope.problems.risk import risk_of
 
-    problem, risk, states = _loaded(problem_name, weights, 2, samples, data_dir)
-    test = risk_of(problem, "test", risk.model, data_dir=data_dir)
+    found = _loaded(asked, count=2, **given)
+    test = risk_of(found.problem, "test", found.risk.model, data_dir=asked.data_dir)
     with _progress() as bar:
         line = landscape.line(
-            risk, *states, low=low, high=high, points=points, others={"test": test},
+            found.risk, *found.states, low=low, high=high, points=points, others={"test": test},
             on_progress=bar.of("line"),
         )  # fmt: skip
-    _deliver([draw_line(problem.name, line)], out, wants_json)
+    _deliver([draw_line(found.problem.name, line)], asked)
 
 
 @command.command("plane")
-@weights_argument
-@problem_option
+@_solutions
 @click.option(
     "--directions",
     type=click.Choice(["random", "solutions", "trajectory", "eigenvectors"]),
@@ -169,47 +218,48 @@ def line_command(
 @click.option("--processes", type=click.IntRange(min=1), help="At most [default: all cores].")
 @_common("landscape-plane")
 def plane_command(
-    weights: tuple[Path, ...],
-    problem_name: str,
+    asked: Asked,
     directions: str | None,
     extent: float | None,
     points: int,
     seed: int,
     processes: int | None,
-    samples: int | None,
-    out: Path,
-    data_dir: Path | None,
-    wants_json: bool,
+    **given: Any,
 ) -> None:
-    """Loss on a plane: around one file, through three, or of a trajectory of more."""
+    """Loss on a plane: around one file, through three, or of a trajectory of more.
+
+    A single run that kept the weights of three epochs or more is a trajectory.
+    """
     from optiscope import landscape
     from optiscope.cli.landscape_drawings import draw_plane
 
-    problem, risk, states = _loaded(problem_name, weights, None, samples, data_dir)
+    found = _loaded(asked, every_epoch=directions in (None, "trajectory"), **given)
     if directions is None:
-        directions = {1: "random", 3: "solutions"}.get(len(states), "trajectory")
-    if directions == "solutions" and len(states) != 3:
-        raise click.UsageError(f"expected three weight files for a plane, got {len(states)}")
+        by_count = {1: "random", 3: "solutions"}.get(len(found.states), "trajectory")
+        directions = "trajectory" if found.way else by_count
+    if directions == "solutions" and len(found.states) != 3:
+        raise click.UsageError(f"expected three weight files for a plane, got {len(found.states)}")
     if directions == "random":
-        chosen = landscape.random_directions(risk, states[0], seed=seed)
+        chosen = landscape.random_directions(found.risk, found.states[0], seed=seed)
     elif directions == "solutions":
-        chosen = landscape.through_solutions(risk, *states)
+        chosen = landscape.through_solutions(found.risk, *found.states)
     elif directions == "eigenvectors":
-        chosen = landscape.leading_eigenvectors(risk, states[0])
+        chosen = landscape.leading_eigenvectors(found.risk, found.states[0])
     else:
-        chosen = landscape.trajectory_directions(risk, states)
+        chosen = landscape.trajectory_directions(found.risk, found.states)
     with _progress() as bar:
         plane = landscape.plane(
-            risk, chosen, extent=extent, points=points, processes=processes,
+            found.risk, chosen, extent=extent, points=points, processes=processes,
             on_progress=bar.of("plane"),
         )  # fmt: skip
-    losses = [float(risk.value(s)) for s in states] if directions == "trajectory" else []
-    _deliver([draw_plane(problem.name, plane, losses)], out, wants_json)
+    losses = (
+        [float(found.risk.value(s)) for s in found.states] if directions == "trajectory" else []
+    )
+    _deliver([draw_plane(found.problem.name, plane, losses)], asked)
 
 
 @command.command("path")
-@weights_argument
-@problem_option
+@_solutions
 @click.option(
     "--method", type=click.Choice(["grow", "string", "band", "bezier"]), default="grow",
     show_default=True, help="Growing path, string method, elastic band or Bezier curve.",
@@ -223,33 +273,28 @@ def plane_command(
 )
 @_common("landscape-path")
 def path_command(
-    weights: tuple[Path, ...],
-    problem_name: str,
+    asked: Asked,
     method: Any,
     gradients: int,
     match: bool,
     any_ends: bool,
-    samples: int | None,
-    out: Path,
-    data_dir: Path | None,
-    wants_json: bool,
+    **given: Any,
 ) -> None:
     """A path from A to B along which the loss stays low, and its barrier."""
     from optiscope import landscape
     from optiscope.cli.landscape_drawings import draw_path
 
-    problem, risk, states = _loaded(problem_name, weights, 2, samples, data_dir)
+    found = _loaded(asked, count=2, **given)
     with _progress() as bar:
         path = landscape.connect(
-            risk, *states, method=method, gradients=gradients, match=match,
+            found.risk, *found.states, method=method, gradients=gradients, match=match,
             require_converged=not any_ends, on_progress=bar.of("gradients"),
         )  # fmt: skip
-    _deliver([draw_path(problem.name, path)], out, wants_json)
+    _deliver([draw_path(found.problem.name, path)], asked)
 
 
 @command.command("match")
-@weights_argument
-@problem_option
+@_solutions
 @click.option(
     "--save",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -257,35 +302,36 @@ def path_command(
 )
 @_common("landscape-match")
 def match_command(
-    weights: tuple[Path, ...],
-    problem_name: str,
+    asked: Asked,
     save: Path | None,
-    samples: int | None,
-    out: Path,
-    data_dir: Path | None,
-    wants_json: bool,
+    **given: Any,
 ) -> None:
     """Permute the units of B towards A, and compare the lines before and after."""
     from optiscope import landscape
     from optiscope.cli.landscape_drawings import draw_match
 
-    problem, risk, states = _loaded(problem_name, weights, 2, samples, data_dir)
-    match = landscape.match_units(risk.model, *states)
+    found = _loaded(asked, count=2, **given)
+    match = landscape.match_units(found.risk.model, *found.states)
     with _progress() as bar:
         before, after = (
             landscape.line(
-                risk, states[0], state, low=0.0, high=1.0, points=41, on_progress=bar.of(name)
+                found.risk,
+                found.states[0],
+                state,
+                low=0.0,
+                high=1.0,
+                points=41,
+                on_progress=bar.of(name),
             )
-            for name, state in (("line", states[1]), ("line, matched", match.state_dict))
+            for name, state in (("line", found.states[1]), ("line, matched", match.state_dict))
         )
     if save is not None:
         _save(match.state_dict, save)
-    _deliver([draw_match(problem.name, match, before, after)], out, wants_json)
+    _deliver([draw_match(found.problem.name, match, before, after)], asked)
 
 
 @command.command("basins")
-@weights_argument
-@problem_option
+@_solutions
 @click.option(
     "--tolerance", type=float, required=True, help="Largest barrier within one basin, as a loss."
 )
@@ -295,48 +341,66 @@ def match_command(
 @click.option("--any-ends", is_flag=True, help="Accept solutions that are no minima.")
 @_common("landscape-basins")
 def basins_command(
-    weights: tuple[Path, ...],
-    problem_name: str,
+    asked: Asked,
     tolerance: float,
     gradients: int,
     match: bool,
     any_ends: bool,
-    samples: int | None,
-    out: Path,
-    data_dir: Path | None,
-    wants_json: bool,
+    **given: Any,
 ) -> None:
     """Connect every pair of the files and say whether they share a basin."""
     from optiscope import landscape
     from optiscope.cli.landscape_drawings import draw_basins
 
-    problem, risk, states = _loaded(problem_name, weights, None, samples, data_dir)
+    found = _loaded(asked, **given)
     with _progress() as bar:
         result = landscape.same_basin(
-            risk, states, tolerance=tolerance, gradients=gradients, match=match,
+            found.risk, found.states, tolerance=tolerance, gradients=gradients, match=match,
             require_converged=not any_ends, on_progress=bar.of("pairs"),
         )  # fmt: skip
-    names = [path.stem for path in weights]
-    _deliver([draw_basins(problem.name, names, result)], out, wants_json)
+    _deliver([draw_basins(found.problem.name, found.labels, result)], asked)
 
 
 def _loaded(
-    name: str,
+    asked: Asked,
+    *,
     weights: tuple[Path, ...],
-    count: int | None,
-    samples: int | None,
-    data_dir: Path | None,
-) -> tuple[Problem, EmpiricalRisk, list[dict[str, Tensor]]]:
-    """The problem, its risk on training samples, and the state dicts."""
+    problem_name: str | None,
+    epoch: int | None,
+    count: int | None = None,
+    every_epoch: bool = False,
+) -> Loaded:
+    """The problem, its risk on training samples, and the solutions.
+
+    Args:
+        asked: of the risk.
+        weights: files and folders of runs.
+        problem_name: None: that of the runs.
+        epoch: of runs; None: the last.
+        count: of solutions; None: any.
+        every_epoch: whether one run stands for all the weights that it kept.
+    """
     if count is not None and len(weights) != count:
-        raise click.UsageError(f"expected {count} weight files, got {len(weights)}")
+        raise click.UsageError(f"expected {count} weight files or runs, got {len(weights)}")
     from optiscope import problems
-    from optiscope.landscape.weight_files import read_weights
+    from optiscope.cli.weight_sources import all_weights_of, weights_at
     from optiscope.problems.risk import risk_of
 
-    problem = problems.get(name)
-    states = [read_weights(path) for path in weights]
-    return problem, risk_of(problem, data_dir=data_dir, samples=samples), states
+    way = every_epoch and epoch is None and len(weights) == 1 and weights[0].is_dir()
+    sources = all_weights_of(weights[0]) if way else [weights_at(p, epoch) for p in weights]
+    if way and len(sources) < 3:
+        sources, way = sources[-1:], False
+    if problem_name is None:
+        named = {source.problem for source in sources} - {None}
+        if not named:
+            raise click.UsageError("Missing option '--problem'.")
+        if len(named) > 1:
+            words = ", ".join(sorted(str(name) for name in named))
+            raise click.UsageError(f"expected weights of one problem, got {words}: name --problem")
+        problem_name = str(named.pop())
+    problem = problems.get(problem_name)
+    risk = risk_of(problem, data_dir=asked.data_dir, samples=asked.samples)
+    return Loaded(problem, risk, [s.state for s in sources], [s.label for s in sources], way)
 
 
 def _save(state: dict[str, Tensor], path: Path) -> None:
@@ -390,12 +454,12 @@ def _progress() -> _Bars:
     return _Bars()
 
 
-def _deliver(drawings: list[Any], out: Path, wants_json: bool) -> None:
+def _deliver(drawings: list[Any], asked: Asked) -> None:
     """Write page and figures; say what was found and where it is."""
     from optiscope.cli.landscape_drawings import write_drawings
 
-    page = write_drawings(drawings, out)
-    if wants_json:
+    page = write_drawings(drawings, asked.out)
+    if asked.wants_json:
         click.echo(as_json({"page": str(page), **{d.name: d.numbers for d in drawings}}))
         return
     console = terminal()

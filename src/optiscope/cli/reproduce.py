@@ -24,7 +24,7 @@ NAMES = (
     "estimation",
     "parameter_groups",
 )
-TALK_NAMES = ("noise", "large-batch", "two-phase", "mean-field")
+TALK_NAMES = ("noise", "large-batch", "two-phase", "mean-field", "connected")
 
 
 @click.command("reproduce")
@@ -69,6 +69,7 @@ def command(
       large-batch       do large batches end in sharper places? Rates varied, losses matched
       two-phase         large batches, then small ones: the line through both ends
       mean-field        two layers scaled by 1/N: does the gap between GD and SGD close?
+      connected         from which width on are arbitrary solutions connected?
 
     What is recorded is not run again: stop it at any time and give the same command to go on.
     Only the times of a problem (cost) are not resumed: a measurement that is stopped starts over.

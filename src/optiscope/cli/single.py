@@ -92,6 +92,13 @@ class _RunCommand(click.Command):
     is_flag=True,
     help="Watch the training and say what is wrong with it; with --out, keep the page there.",
 )
+@click.option(
+    "--keep-weights",
+    metavar="EPOCHS",
+    help="With --out: keep the model's state at these epochs in the record's folder, for "
+    "`optiscope spectrum` and `optiscope landscape`: 0,5,10-20 (0 is before the first step), all, "
+    "or last.",
+)
 @click.option("--retry-crashed", is_flag=True, help="With --out: run it again if it crashed.")
 @data_dir_option
 @json_option
@@ -118,6 +125,7 @@ def command(
 
     from optiscope.cli.root import ExitCode
     from optiscope.records import RunStore, Status
+    from optiscope.records.kept_weights import kept_weights
     from optiscope.study.single import RunInterrupted, RunNotStored, run
     from optiscope.train.device import prepare_process
 
@@ -176,7 +184,10 @@ def command(
     if unwritten is not None:
         raise unwritten  # last: what was measured has been shown
     if out is not None:
-        console.print(f"record: {RunStore(out).path(result.trial.hash)}", soft_wrap=True)
+        folder = RunStore(out).path(result.trial.hash)
+        console.print(f"record: {folder}", soft_wrap=True)
+        if kept := kept_weights(folder):
+            console.print(f"weights: of {len(kept)} epochs, {min(kept)} to {max(kept)}")
     if result.status is Status.INTERRUPTED:
         ctx.exit(ExitCode.INTERRUPTED)
     ctx.exit(ExitCode.OK if result.status.complete else ExitCode.UNFINISHED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,31 @@ __all__ = ["command"]
 
 SUFFIXES = (".png", ".svg", ".pdf")
 MATRICES = ("hessian", "gauss_newton", "residual")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was measured, and of what.
+
+    Attributes:
+        title: problem and weights, in words.
+        part: split whose samples were used.
+        matrix: one of `MATRICES`.
+        risk: mean loss over the samples.
+        pairs: leading eigenpairs.
+        count: outliers among them; None for the smallest ones.
+        density: of the other eigenvalues, where asked for.
+        split: H = G + R, where asked for.
+    """
+
+    title: str
+    part: str
+    matrix: str
+    risk: EmpiricalRisk
+    pairs: Eigenpairs
+    count: OutlierCount | None
+    density: Density | None
+    split: GaussNewtonSplit | None
 
 
 @click.command("spectrum")
@@ -136,13 +162,13 @@ def command(
                 progress=lambda i, n: bar.update(task, completed=i, total=n, note=f"{i} of {n}"),
             )
     count = None if which == "smallest" else curvature.count_outliers(pairs, density)
+    found = _Found(loaded.title, part, matrix, risk, pairs, count, density, split)
     if figure is not None:
-        _draw(figure, loaded.title, part, risk, matrix, pairs, count, density, split)
-    values = _values(loaded.title, part, matrix, risk, pairs, count, density, split)
+        _draw(figure, found)
     if wants_json:
-        click.echo(as_json(values))
+        click.echo(as_json(_values(found)))
         return
-    _print(loaded.title, part, matrix, risk, pairs, count, density, split)
+    _print(found)
     if figure is not None:
         click.echo(f"figure: {figure}")
 
@@ -167,20 +193,14 @@ def _top(bar: Progress, operator: Any, top: int, which: Any, tol: float, seed: i
     return pairs
 
 
-def _values(
-    title: str,
-    part: str,
-    matrix: str,
-    risk: EmpiricalRisk,
-    pairs: Eigenpairs,
-    count: OutlierCount | None,
-    density: Density | None,
-    split: GaussNewtonSplit | None,
-) -> dict[str, Any]:
+def _values(found: _Found) -> dict[str, Any]:
+    """What was found, as plain values."""
+    risk, pairs, count = found.risk, found.pairs, found.count
+    density, split = found.density, found.split
     values: dict[str, Any] = {
-        "source": title,
-        "on": part,
-        "matrix": matrix,
+        "source": found.title,
+        "on": found.part,
+        "matrix": found.matrix,
         "parameters": risk.size,
         "samples": risk.samples,
         "figures": risk.evaluate(),
@@ -243,22 +263,16 @@ def _cost(cost: Any) -> dict[str, float]:
     }
 
 
-def _print(
-    title: str,
-    part: str,
-    matrix: str,
-    risk: EmpiricalRisk,
-    pairs: Eigenpairs,
-    count: OutlierCount | None,
-    density: Density | None,
-    split: GaussNewtonSplit | None,
-) -> None:
+def _print(found: _Found) -> None:
+    """What was found, as tables and sentences."""
     from rich.table import Table
 
+    risk, pairs, count = found.risk, found.pairs, found.count
+    density, split = found.density, found.split
     out = terminal()
     figures = ", ".join(f"{name} {value:.4g}" for name, value in risk.evaluate().items())
-    name = matrix.replace("_", "-")
-    out.print(f"{title}: {name} on {part}", style="bold")
+    name = found.matrix.replace("_", "-")
+    out.print(f"{found.title}: {name} on {found.part}", style="bold")
     out.print(f"{risk.size:,} parameters, {risk.samples:,} samples, {figures}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("rank", "eigenvalue", "± data", "residual", ""):
@@ -323,29 +337,22 @@ def _print_split(out: Any, split: GaussNewtonSplit) -> None:
     out.print(split.finding)
 
 
-def _draw(
-    path: Path,
-    title: str,
-    part: str,
-    risk: EmpiricalRisk,
-    matrix: str,
-    pairs: Eigenpairs,
-    count: OutlierCount | None,
-    density: Density | None,
-    split: GaussNewtonSplit | None,
-) -> None:
+def _draw(path: Path, found: _Found) -> None:
+    """Write a picture of what was found, its caption with cost and errors."""
     import torch
 
     from optiscope.cli.spectrum_source import save_figure
     from optiscope.report.figures.spectrum import DensityLine, Leading, spectrum_figure
 
+    risk, pairs, count = found.risk, found.pairs, found.count
+    density, split = found.density, found.split
     costs = [part.cost for part in (pairs, density, split) if part is not None]
     total = sum(costs[1:], costs[0])
-    name = matrix.replace("_", "-")
+    name = found.matrix.replace("_", "-")
     caption = (
         f"{len(pairs)} {pairs.which} eigenvalues of the {name} matrix over {risk.samples:,} "
-        f"samples ({part}) and {risk.size:,} parameters; cost {total.gradient_equivalents:.0f} "
-        "gradients. "
+        f"samples ({found.part}) and {risk.size:,} parameters; cost "
+        f"{total.gradient_equivalents:.0f} gradients. "
     )
     if pairs.data_errors is not None:
         caption += (
@@ -389,4 +396,4 @@ def _draw(
         threshold=float("nan") if count is None else count.threshold,
         outliers="" if count is None else f"{count.count} outliers ({count.low} to {count.high})",
     )
-    save_figure(spectrum_figure(f"Spectrum of {title}", leading, caption, line, parts), path)
+    save_figure(spectrum_figure(f"Spectrum of {found.title}", leading, caption, line, parts), path)

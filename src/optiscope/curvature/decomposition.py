@@ -22,6 +22,7 @@ from torch import Tensor
 
 from optiscope.curvature.eigenpairs import Eigenpairs, top_eigenpairs
 from optiscope.curvature.hutchinson import Estimate, estimate_of, rademacher
+from optiscope.curvature.linear_map import OperatorError
 from optiscope.objective.cost import Cost
 from optiscope.objective.risk import EmpiricalRisk
 from optiscope.objective.risk_operator import RiskOperator
@@ -97,8 +98,14 @@ def decompose(
 
     Raises:
         SecondDerivativeError: the model returns its own loss, or cannot be differentiated twice.
+        OperatorError: what was given is no risk.
     """
     started = time.perf_counter()
+    if not isinstance(risk, EmpiricalRisk):
+        raise OperatorError(
+            f"expected a risk, of which H, G and R are taken, got {type(risk).__name__}: pass "
+            "optiscope.EmpiricalRisk(model, loss, batches)"
+        )
     gauss_newton, residual = risk.gauss_newton(theta), risk.residual(theta)
     if exact is None:
         exact = risk.size <= EXACT_SIZE

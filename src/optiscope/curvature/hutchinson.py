@@ -76,7 +76,7 @@ def trace(
         progress: told the probes done and all of them.
 
     Raises:
-        TraceError: fewer than two probes, or pairs without vectors.
+        TraceError: fewer than two probes, pairs without vectors, or products that are not finite.
     """
     started = time.perf_counter()
     matrix = as_linear_map(operator, size)
@@ -103,6 +103,8 @@ def trace(
             progress(i + 1, count)
     cost = cost_of(matrix, count, builds, time.perf_counter() - started)
     values = torch.tensor(parts, dtype=torch.float64)  # [P, G]
+    if not bool(values.isfinite().all()):
+        raise TraceError("expected finite products, got one that is not: has training diverged?")
     weights = torch.tensor(shares, dtype=torch.float64)
     if exact:
         total = values.sum(0)

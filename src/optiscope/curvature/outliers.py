@@ -99,6 +99,10 @@ def count_outliers(
     Raises:
         OutlierError: an unknown rule, or a rule without what it needs.
     """
+    if not isinstance(pairs, Eigenpairs):
+        raise OutlierError(
+            f"expected eigenpairs, got {type(pairs).__name__}: pass what top_eigenpairs returns"
+        )
     rules = ("edge", "gap", "threshold")
     if rule is not None and rule not in rules:
         raise OutlierError(

@@ -25,6 +25,7 @@ from optiscope.landscape.ground import (
     LandscapeError,
     NotConvergedError,
     Statistics,
+    state_of,
     still_falling,
 )
 from optiscope.landscape.path import Path, connect
@@ -136,6 +137,7 @@ def same_basin(
         )
     begun = time.perf_counter()
     ground = Ground(risk, statistics)
+    solutions = [state_of(s, f"solution {k}") for k, s in enumerate(solutions)]
     ends = [ground.checkpoint(s, f"solution {k}") for k, s in enumerate(solutions)]
     objective = ground.evaluations()
     ends = [ground.descended_from(end, objective) for end in ends]

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from optiscope.landscape.ground import LandscapeError
+from optiscope.landscape.ground import LandscapeError, state_of
 from optiscope.objective.risk import EmpiricalRisk
 
 __all__ = [
@@ -81,7 +81,7 @@ def random_directions(
     if vectors not in ("whole", "zero"):
         raise LandscapeError(f"expected vectors to be 'whole' or 'zero', got {vectors!r:.80}")
     generator = torch.Generator().manual_seed(seed)
-    origin = risk.flatten(center)
+    origin = risk.flatten(state_of(center, "the center"))
     weights = risk.unflatten(origin)
     axes = []
     for _ in range(2):
@@ -130,7 +130,9 @@ def through_solutions(
     Raises:
         LandscapeError: the three lie on one line.
     """
-    origin, second, third = (risk.flatten(state) for state in (a, b, c))
+    origin, second, third = (
+        risk.flatten(state_of(state, name)) for state, name in ((a, "a"), (b, "b"), (c, "c"))
+    )
     first = second - origin
     length = torch.linalg.vector_norm(first)
     offset = third - origin
@@ -168,7 +170,8 @@ def trajectory_directions(
     Raises:
         LandscapeError: fewer than three, or they lie on one line.
     """
-    points = [s if isinstance(s, Tensor) else risk.flatten(s) for s in states]
+    points = [s if isinstance(s, Tensor) else risk.flatten(state_of(s, f"point {k}"))
+              for k, s in enumerate(states)]  # fmt: skip
     if len(points) < 3:
         raise LandscapeError(f"expected a trajectory of at least 3 points, got {len(points)}")
     last = points[-1]
@@ -206,10 +209,16 @@ def leading_eigenvectors(risk: EmpiricalRisk, center: Mapping[str, Tensor]) -> D
     """The two eigenvectors of the Hessian with the largest eigenvalues, at ``center``.
 
     A step of 1 along an axis of eigenvalue lambda raises the loss by lambda / 2, to second order.
+
+    Raises:
+        LandscapeError: there is only one parameter.
     """
     from optiscope.curvature import top_eigenpairs
 
+    center = state_of(center, "the center")
     origin = risk.flatten(center)
+    if len(origin) < 2:
+        raise LandscapeError("expected at least two parameters for a plane, got one: use a line")
     pairs = top_eigenpairs(risk.hessian(dict(center)), k=2)
     first, second = (float(value) for value in pairs.values)
     vectors = pairs.vectors

@@ -36,6 +36,7 @@ __all__ = [
     "NotConvergedError",
     "NotReproducedError",
     "Statistics",
+    "state_of",
     "still_falling",
 ]
 
@@ -82,6 +83,22 @@ class Checkpoint:
     fall: float = math.nan
 
 
+def state_of(given: object, name: str) -> Mapping[str, Tensor]:
+    """The state dict that a module has, or that was given.
+
+    Raises:
+        LandscapeError: it is neither.
+    """
+    if isinstance(given, nn.Module):
+        return {k: v.clone() for k, v in given.state_dict().items() if isinstance(v, Tensor)}
+    if isinstance(given, Mapping):
+        return given
+    raise LandscapeError(
+        f"expected {name} as a state dict, got {type(given).__name__}: pass model.state_dict(), or "
+        "risk.state_dict(theta) for flat parameters"
+    )
+
+
 class Ground:
     """Losses at any parameters between some checkpoints.
 
@@ -92,6 +109,11 @@ class Ground:
     """
 
     def __init__(self, risk: EmpiricalRisk, statistics: Statistics = "recompute") -> None:
+        if not isinstance(risk, EmpiricalRisk):
+            raise LandscapeError(
+                f"expected a risk, got {type(risk).__name__}: pass "
+                "optiscope.EmpiricalRisk(model, loss, batches)"
+            )
         if statistics not in ("recompute", "keep"):
             raise LandscapeError(
                 f"expected statistics to be 'recompute' or 'keep', got {statistics!r:.80}"
@@ -136,6 +158,7 @@ class Ground:
         Raises:
             NotReproducedError: the two differ by more than 1e-6, or statistics are stale.
         """
+        state = state_of(state, name)
         theta = self.risk.flatten(state)
         own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
         own |= self.risk.unflatten(theta)

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optiscope.landscape.ground import Checkpoint, Ground, LandscapeError, Statistics
+from optiscope.landscape.ground import (
+    Checkpoint,
+    Ground,
+    LandscapeError,
+    Statistics,
+    state_of,
+)
 from optiscope.objective.cost import Cost
 from optiscope.objective.risk import EmpiricalRisk
 
@@ -102,6 +108,7 @@ def line(
     begun = time.perf_counter()
     others = {} if others is None else others
     ground = Ground(risk, statistics)
+    a, b = state_of(a, "the first solution"), state_of(b, "the second solution")
     ends = ground.checkpoint(a, "the first solution"), ground.checkpoint(b, "the second solution")
     coefficients = _coefficients(low, high, points)
     rows: dict[str, list[dict[str, float]]] = {"": [], **{name: [] for name in others}}

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from optiscope.errors import OptiscopeError
 from optiscope.landscape.example_input import example_input
+from optiscope.landscape.ground import state_of
 from optiscope.landscape.unit_tracking import UnitGroup, exchangeable_units
 
 __all__ = ["MatchingError", "UnitMatch", "match_units"]
@@ -107,12 +108,19 @@ def match_units(
         NoExampleInputError: no inputs are given and none could be guessed.
     """
     begun = time.perf_counter()
+    a, b = state_of(a, "a"), state_of(b, "b")
     _loaded(model, b)  # refuses what does not fit
     double = _loaded(model, a)
     args, kwargs = _arguments(example_input(double) if inputs is None else inputs)
     groups = tuple(exchangeable_units(double, args, kwargs))
     trainable = [n for n, p in model.named_parameters() if p.is_floating_point() and n in a]
     left, right = ({name: s[name].detach().double().cpu() for name in trainable} for s in (a, b))
+    for name, tensor in ((n, s[n]) for s in (left, right) for n in trainable):
+        if not bool(tensor.isfinite().all()):
+            raise MatchingError(
+                f"expected finite weights, got some in {name!r} that are not: has training "
+                "diverged?"
+            )
     assignment = _Assignment(groups, left, right)
     identity = [np.arange(group.size) for group in groups]
     before = assignment.distance(identity)

@@ -29,6 +29,7 @@ from optiscope.landscape.ground import (
     LandscapeError,
     NotConvergedError,
     Statistics,
+    state_of,
     still_falling,
 )
 from optiscope.landscape.growing_path import growing_path
@@ -162,11 +163,12 @@ def connect(
     """
     _check(method, images, gradients, points)
     begun = time.perf_counter()
+    ground = Ground(risk, statistics)
+    a, b = state_of(a, "the first end"), state_of(b, "the second end")
     matched = None
     if match:
         matched = match_units(risk.model, a, b, inputs=_example(risk))
         b = matched.state_dict
-    ground = Ground(risk, statistics)
     ends = [ground.checkpoint(a, "the first end"), ground.checkpoint(b, "the second end")]
     first, last = ends[0].theta, ends[1].theta
     losses = (ends[0].loss, ends[1].loss)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from optiscope.landscape.directions import Directions, random_directions
 from optiscope.landscape.grid import evaluate_all
-from optiscope.landscape.ground import Ground, LandscapeError, Statistics
+from optiscope.landscape.ground import Ground, LandscapeError, Statistics, state_of
 from optiscope.objective.cost import Cost
 from optiscope.objective.risk import EmpiricalRisk
 
@@ -107,6 +107,7 @@ def plane(
         raise LandscapeError(f"expected at least 2 points along each axis, got {points}")
     begun = time.perf_counter()
     if not isinstance(around, Directions):
+        around = state_of(around, "the solution")
         Ground(risk, statistics).checkpoint(around, "the solution")
         around = random_directions(risk, around, seed=seed)
     left, right, bottom, top = _limits(around, extent)

@@ -18,14 +18,31 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from optiscope.errors import OptiscopeError
 from optiscope.objective.evaluation import RandomState
 
-__all__ = ["Batches", "ModelBatch", "all_random_state", "mixed", "seed_everything"]
+__all__ = [
+    "BatchError",
+    "BatchTypeError",
+    "Batches",
+    "ModelBatch",
+    "all_random_state",
+    "mixed",
+    "seed_everything",
+]
 
 T = TypeVar("T")
 
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 CACHE_BYTES = 512 * 2**20  # batches of a loader are held in memory up to this size
+
+
+class BatchError(OptiscopeError, ValueError):
+    """Batches without a sample."""
+
+
+class BatchTypeError(OptiscopeError, TypeError):
+    """What was given as batches, or as one of them, is not understood."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,8 @@ class Batches:
         batch_size: samples per batch into which one pair of tensors is divided; None: one batch.
 
     Raises:
-        TypeError: ``source`` is not an iterable of batches.
+        BatchTypeError: ``source`` is not an iterable of batches.
+        BatchError: there is none.
     """
 
     def __init__(
@@ -122,7 +140,7 @@ class Batches:
             return
         self._iterable = True
         if not isinstance(source, Iterable) or isinstance(source, (str, bytes, Tensor)):
-            raise TypeError(
+            raise BatchTypeError(
                 "expected batches as a list of (inputs, targets), a DataLoader or a pair of "
                 f"tensors, got {type(source).__name__}: wrap it, as in [(inputs, targets)]"
             )
@@ -130,7 +148,7 @@ class Batches:
             source = list(source)
         self._source = source
         if isinstance(source, Sequence) and not len(source):
-            raise ValueError("expected at least one batch, got none")
+            raise BatchError("expected at least one batch, got none")
 
     def __iter__(self) -> Iterator[ModelBatch]:
         """Batches in order, without seeding anything."""
@@ -183,7 +201,7 @@ class Batches:
         """What the model and the loss get of one element of the iterable.
 
         Raises:
-            TypeError: it cannot be told which part is the input and which the target.
+            BatchTypeError: it cannot be told which part is the input and which the target.
         """
         if isinstance(raw, ModelBatch):
             return raw
@@ -196,7 +214,7 @@ class Batches:
             return ModelBatch(args, {}, None, _count(args))
         if not isinstance(raw, (tuple, list)) or len(raw) != 2:
             shape = f"{len(raw)} elements" if isinstance(raw, (tuple, list)) else type(raw).__name__
-            raise TypeError(
+            raise BatchTypeError(
                 f"expected each batch to be (inputs, targets) or a dictionary, got {shape}: put "
                 "several inputs into one tuple, or pass loss=None if the model returns its loss"
             )
@@ -214,7 +232,7 @@ class Batches:
         keys = TARGET_KEYS if self._target_key is None else (self._target_key,)
         key = next((k for k in keys if k in values), None)
         if key is None:
-            raise TypeError(
+            raise BatchTypeError(
                 f"expected targets under one of {', '.join(keys)}, got a batch with the keys "
                 f"{', '.join(map(str, values))[:80]}: name the right one as target_key"
             )

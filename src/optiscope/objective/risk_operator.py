@@ -28,7 +28,7 @@ from optiscope.objective.products import (
     graph_product,
 )
 
-__all__ = ["BatchLoss", "Kind", "Leaves", "RiskOperator", "SecondDerivativeError"]
+__all__ = ["BatchLoss", "Kind", "Leaves", "NotFiniteError", "RiskOperator", "SecondDerivativeError"]
 
 Kind = Literal["hessian", "gauss_newton", "residual"]
 
@@ -37,6 +37,10 @@ DEFAULT_GRAPH_MEMORY = 4 * 2**30
 
 class SecondDerivativeError(OptiscopeError, RuntimeError):
     """The loss cannot be differentiated twice."""
+
+
+class NotFiniteError(OptiscopeError, ValueError):
+    """The loss of a batch is not finite where its curvature is asked for."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class _DerivativeOfGradient:
             tensors, slopes = _slopes(each, outputs)
             grads = _grad(tensors, moving, [s.detach() for s in slopes], create_graph=True)
         else:
-            loss = each.loss_of(outputs)
+            loss = _finite(each.loss_of(outputs))
             if not twice_differentiable(loss):
                 raise NoSecondDerivativesError
             grads = _grad([loss], moving, [torch.ones_like(loss)], create_graph=True)
@@ -152,7 +156,7 @@ class _GaussNewton:
         self._inputs = [
             d for d, o in zip(detached, outputs, strict=True) if any(o is k for k in self._outputs)
         ]
-        loss = each.loss_of(tree_unflatten(detached, spec))
+        loss = _finite(each.loss_of(tree_unflatten(detached, spec)))
         if not twice_differentiable(loss):
             raise NoSecondDerivativesError
         self._slopes = _grad([loss], self._inputs, [torch.ones_like(loss)], create_graph=True)
@@ -194,9 +198,19 @@ def _slopes(each: BatchLoss, outputs: Any) -> tuple[list[Tensor], list[Tensor]]:
         for o in flat
     ]
     inputs = [d for d in detached if isinstance(d, Tensor) and d.requires_grad]
-    loss = each.loss_of(tree_unflatten(detached, spec))
+    loss = _finite(each.loss_of(tree_unflatten(detached, spec)))
     slopes = _grad([loss], inputs, [torch.ones_like(loss)])
     return moving, [_or_zeros(s, o) for s, o in zip(slopes, moving, strict=True)]
+
+
+def _finite(loss: Tensor) -> Tensor:
+    """The loss itself; products at a loss that is not finite may be finite, and mean nothing."""
+    if not bool(loss.detach().isfinite().all()):
+        raise NotFiniteError(
+            f"expected a finite loss to take the curvature of, got {float(loss.detach()):g}: has "
+            "training diverged?"
+        )
+    return loss
 
 
 def _or_zeros(tensor: Tensor | None, like: Tensor) -> Tensor:
@@ -357,7 +371,9 @@ class RiskOperator:
         """Errors of what has no second derivatives, in words."""
         try:
             yield
-        except (NoSecondDerivativesError, NotImplementedError) as error:
+        except (NoSecondDerivativesError, NotImplementedError, RuntimeError) as error:
+            if type(error) is RuntimeError and "is not implemented" not in str(error):
+                raise
             raise SecondDerivativeError(
                 "the loss cannot be differentiated twice (compiled, fused or once-differentiable "
                 f"kernels: {str(error.__cause__ or error)[:80]}): use plain kernels"

@@ -41,8 +41,8 @@ class Packing:
     Attributes:
         moved: records that are in segments now and were not (unpacked: that have folders again).
         packed: records in segments.
-        loose: records in folders only: all after unpacking; damaged ones and those of interrupted
-            runs after packing.
+        loose: records in folders only: all after unpacking; damaged ones, those of interrupted
+            runs and those with weights after packing.
         segments: files of runs; each has a file of metrics beside it.
     """
 
@@ -55,7 +55,7 @@ class Packing:
 def compact(store: RunStore) -> Packing:
     """Pack all whole records of ``store``.
 
-    Records of interrupted runs and damaged ones stay as they are.
+    Records of interrupted runs, damaged ones and those with weights stay as they are.
 
     Raises:
         StoreError: the folder cannot be written, a segment is damaged, or another process packs the
@@ -63,7 +63,11 @@ def compact(store: RunStore) -> Packing:
     """
     packed = store.packed
     _require_whole(store)
-    loose = {found for found in store.loose_hashes() if _is_final(store, found)}
+    loose = {
+        found
+        for found in store.loose_hashes()
+        if _is_final(store, found) and not store.keeps_weights(found)
+    }
     old, before = packed.segments(), packed.hashes()
     if not loose and len(old) <= 1:
         return _packing(store, 0)

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from optiscope import atomic_file
 from optiscope.atomic_file import write_json_atomically
 from optiscope.records.compact import unpack
+from optiscope.records.kept_weights import FOLDER as WEIGHTS
 from optiscope.records.packed_store import FOLDER as SEGMENTS
 from optiscope.records.packed_store import PackedRecord, PackedStore, SegmentError
 from optiscope.records.record_file import RecordError, metrics_table, read_record
@@ -88,8 +89,10 @@ class RunStore:
             names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
         return sorted(name for name in names if name != SEGMENTS)
 
-    def write(self, run: Run) -> Path:
+    def write(self, run: Run, weights: Path | None = None) -> Path:
         """Store a run and return its folder.
+
+        ``weights``, a folder on the same file system, becomes part of it where it is there.
 
         A record of the same trial that is already there is kept, and the new one dropped; only
         a damaged record and that of an interrupted run make room.
@@ -111,6 +114,8 @@ class RunStore:
             content = run.to_dict() | {"metrics_sha256": _sha256(metrics)}
             content["digest"] = _digest(content)
             write_json_atomically(partial / "run.json", content)
+            if weights is not None and weights.is_dir():
+                os.rename(weights, partial / WEIGHTS)
             self._make_room(run.trial.hash)
             _rename(partial, target)
         except OSError as error:
@@ -240,6 +245,10 @@ class RunStore:
     def loose(self, trial_hash: str) -> Run | DamagedRecord | None:
         """As :meth:`check`, of a record that has a folder."""
         return self._read(self.path(trial_hash), trial_hash, metrics=True, only_check=True)
+
+    def keeps_weights(self, trial_hash: str) -> bool:
+        """Whether the folder of a record holds weights, which segments have no place for."""
+        return (self.path(trial_hash) / WEIGHTS).is_dir()
 
     def record_bytes(self, trial_hash: str, *, loose: bool) -> PackedRecord:
         """The bytes of a record, in its folder or in a segment, checked against their digests.

@@ -214,6 +214,12 @@ class Declaration(_Table):
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
     device: Annotated[str, AfterValidator(_device_word)] = "cpu"
     max_seconds: Annotated[float, Field(gt=0)] | None = None
+    keep_weights: str | list[Annotated[int, Field(ge=0)]] | None = None
+
+    def kept(self) -> str | tuple[int, ...] | None:
+        """Epochs at which reporting runs keep their weights, as something that can be hashed."""
+        wanted = self.keep_weights
+        return tuple(wanted) if isinstance(wanted, list) else wanted
 
 
 def shipped_studies() -> dict[str, str]:

@@ -15,6 +15,7 @@ from optiscope.optim.spec import Choice, OptimizerSpec, Range
 from optiscope.problems import Problem
 from optiscope.problems.initialisation import drawable_layers
 from optiscope.records import Recipe
+from optiscope.records.kept_weights import Keep, KeepError
 from optiscope.study.declaration import (
     MOST_TRIALS,
     AlgorithmTable,
@@ -85,6 +86,7 @@ class _Resolver:
         self._check_select(found)
         metric = self._metrics(found)
         self._check_goals(metric)
+        self._check_kept(found)
         return Study(
             name=d.name,
             question=d.question,
@@ -104,6 +106,7 @@ class _Resolver:
             threads=d.threads,
             device=d.device,
             max_seconds=d.max_seconds,
+            keep_weights=d.kept(),
             source=self.text,
             goals=tuple(goal.model_dump() for goal in d.goals),
             paths={p.name: path for p, path in zip(found, d.problems, strict=True)},
@@ -117,6 +120,15 @@ class _Resolver:
     @staticmethod
     def _unknown(kind: str, word: str, known: Sequence[str]) -> str:
         return f"unknown {kind} {shorten(word)}; {did_you_mean(word, known)}"
+
+    def _check_kept(self, problems: Sequence[Problem]) -> None:
+        if (wanted := self.declared.kept()) is None:
+            return
+        try:
+            for horizon in self._per_problem("epochs", problems).values():
+                Keep.of(wanted).check(horizon)
+        except KeepError as error:
+            self._fail(("keep_weights",), str(error))
 
     def _check_horizons(self) -> None:
         why = (

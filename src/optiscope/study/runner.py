@@ -168,7 +168,7 @@ def _run(
                 else:
                     plan.tell(run)
 
-    task = partial(record_trials, store=folder.store.root, data_dir=data_dir)
+    task = partial(record_trials, store=folder.store.root, data_dir=data_dir, keep=plan.study.keep)
     dispatch = Dispatch(make_executor, task, recorded, workers=workers, say=warn)
     ledger = _Ledger(folder, plan)
     submit_new()

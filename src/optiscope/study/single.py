@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from optiscope.optim.registry import BadSettingsError
 from optiscope.optim.spec import OptimizerSpec
 from optiscope.problems import Problem
 from optiscope.records import Recipe, Run, RunStore, Status, StoreError, Trial
+from optiscope.records.kept_weights import Keep, KeepError
 from optiscope.study.source_digest import in_a_file, source_digest
 from optiscope.study.work import usable
 from optiscope.train import Progress, run_trial
@@ -24,6 +25,7 @@ from optiscope.train.device import flushes_denormals
 from optiscope.train.isolation import isolated
 from optiscope.train.recipe import check_recipe
 from optiscope.train.schedule import anneals_twice
+from optiscope.train.weights import WeightKeeper
 
 __all__ = ["RunInterrupted", "RunNotStored", "run"]
 
@@ -73,6 +75,7 @@ def run(
     notify: Callable[[str], None] = lambda message: None,
     progress: Progress | None = None,
     instruments: Sequence[Instrument] = (),
+    keep_weights: str | int | Iterable[int] | None = None,
 ) -> Run:
     """Train one problem with one optimizer and return the run, whatever its outcome.
 
@@ -102,15 +105,22 @@ def run(
             on top of an optimizer's own.
         progress: its errors go on to the caller; called after each evaluation.
         instruments: watch the run; what they measure is in its metrics, under their names.
+        keep_weights: epochs at which the model's state is kept in the record's folder, as
+            ``weights/epoch_<n>.safetensors``: numbers (0 is before the first step), ``"all"`` or
+            ``"last"``. It is no part of the trial, and needs ``out``.
 
     Raises:
         UnknownProblemError, UnknownOptimizerError: nothing of that name.
         BadSettingsError: a setting that cannot be, or ``out`` with what cannot be told apart.
         MissingData: the data set is not at hand.
+        KeepError: epochs that there are not, or weights without a folder for them.
         StoreError: ``out`` cannot be written or read; after training a ``RunNotStored``, which has
             the run.
         RunInterrupted: Ctrl-C, a ``KeyboardInterrupt`` with the run so far, stored or not.
     """
+    keep = None if keep_weights is None else Keep.of(keep_weights)
+    if keep is not None and out is None:
+        raise KeepError("expected out, a folder for the weights to keep, got none: name one")
     with isolated(imports=True):
         found = problems.get(problem) if isinstance(problem, str) else problem
     settings = dict(hyperparameters or {})
@@ -118,6 +128,8 @@ def run(
         settings = {**optimizer.defaults, **settings}  # a record must hold what it depends on
     with isolated(imports=True):
         bound = registry.bind(optimizer, settings)
+    if keep is not None and (epochs is None or isinstance(epochs, int)):
+        keep.check(found.epochs if epochs is None else epochs)
     store = None
     if out is not None:
         _require_identity(problem, found, optimizer, bound.spec)
@@ -154,8 +166,13 @@ def run(
         if store is not None:
             kept = _recorded(store, trial, retry_crashed, notify)
             if kept is not None:
+                if keep is not None and not store.keeps_weights(trial.hash):
+                    notify("its record keeps no weights: name another out to train it with them")
                 return kept
         checkpoint = None if store is None else Checkpoint.of(store.root, trial.hash, notify)
+        weights = None
+        if store is not None:
+            weights = WeightKeeper.of(store.root, trial, keep, notify)
         done = run_trial(
             trial,
             found,
@@ -164,12 +181,16 @@ def run(
             progress=progress,
             instruments=instruments,
             checkpoint=checkpoint,
+            weights=weights,
         )
     try:
         if store is not None:
-            store.write(done)
-            if checkpoint is not None and done.status is not Status.INTERRUPTED:
+            going_on = done.status is Status.INTERRUPTED
+            store.write(done, None if weights is None or going_on else weights.folder)
+            if checkpoint is not None and not going_on:
                 checkpoint.remove()
+            if weights is not None and not going_on:
+                weights.remove()
     except StoreError as error:
         if done.status is Status.INTERRUPTED:
             raise RunInterrupted(done) from error

@@ -12,6 +12,7 @@ from optiscope.optim import registry
 from optiscope.optim.spec import Choice, Range
 from optiscope.problems import Problem
 from optiscope.records import SCHEMA_VERSION, Recipe, Trial
+from optiscope.records.kept_weights import Keep
 from optiscope.study.source_digest import source_digest
 
 __all__ = ["PROPOSALS", "Algorithm", "Study"]
@@ -88,6 +89,8 @@ class Study:
         goals: figures known from elsewhere to reach: ``problem``, ``value``, ``meaning``.
         stages: numbers of seeds, fixed beforehand, at which a study that adds seeds until it is
             decided looks; None where it looks once.
+        keep_weights: epochs at which the reporting runs keep their weights, or None; no part of
+            the trials.
     """
 
     name: str
@@ -112,6 +115,12 @@ class Study:
     stages: tuple[int, ...] | None = None
     compare: str = "all"
     assumption: str = "symmetric"
+    keep_weights: str | tuple[int, ...] | None = None
+
+    @property
+    def keep(self) -> Keep | None:
+        """Which runs keep which weights."""
+        return None if self.keep_weights is None else Keep.of(self.keep_weights, self.seeds)
 
     def with_stages(self, stages: Sequence[int]) -> Study:
         """The same study, to be decided at these numbers of seeds."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from optiscope.executors.apart import children_allowed, run_apart
 from optiscope.monitor.instrument import Instrument, StartView
 from optiscope.records import DamagedRecord, Run, RunStore, Status, Trial
+from optiscope.records.kept_weights import Keep
 
 __all__ = ["record_trials", "usable"]
 
@@ -43,8 +44,12 @@ def usable(
     return None
 
 
-def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -> None:
+def record_trials(
+    trials: Sequence[Trial], store: Path, data_dir: Path | None, keep: Keep | None = None
+) -> None:
     """Run trials of one problem and store each record as soon as it is there.
+
+    ``keep`` says whose weights are kept beside the record.
 
     A trial that is already recorded is not run again. A run that was interrupted leaves no
     record: it has not said anything about its algorithm. In a worker of our own pool each trial
@@ -62,13 +67,13 @@ def record_trials(trials: Sequence[Trial], store: Path, data_dir: Path | None) -
 
     prepare_process()
     if not children_allowed():
-        _record(trials, store, data_dir)
+        _record(trials, store, data_dir, keep)
         return
     _warm_up()
     for trial in trials:
         limit = patience(trial)
         run_apart(
-            partial(_record, [trial], store, data_dir),
+            partial(_record, [trial], store, data_dir, keep),
             seconds=None if limit is None else limit + KILL_AFTER_SECONDS,
         )
 
@@ -94,6 +99,7 @@ def _record(
     trials: Sequence[Trial],
     store: Path,
     data_dir: Path | None,
+    keep: Keep | None = None,
     begun: Callable[[], None] | None = None,
 ) -> None:
     from optiscope import problems
@@ -101,6 +107,7 @@ def _record(
     from optiscope.train import run_trial
     from optiscope.train.checkpoint import Checkpoint
     from optiscope.train.isolation import isolated
+    from optiscope.train.weights import WeightKeeper
 
     runs = RunStore(store)
     recorded = {trial.hash: runs.read(trial.hash, metrics=False) for trial in trials}
@@ -113,6 +120,7 @@ def _record(
     watching = [] if begun is None else [_Beginning(begun)]
     for trial, factory in zip(missing, factories, strict=True):
         checkpoint = Checkpoint.of(store, trial.hash, _warn)
+        weights = WeightKeeper.of(store, trial, keep, _warn)
         run = run_trial(
             trial,
             problem,
@@ -120,11 +128,14 @@ def _record(
             data_dir=data_dir,
             instruments=watching,
             checkpoint=checkpoint,
+            weights=weights,
         )
         if run.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
-        runs.write(run)
+        runs.write(run, None if weights is None else weights.folder)
         checkpoint.remove()
+        if weights is not None:
+            weights.remove()
 
 
 def _warn(message: str) -> None:

@@ -140,7 +140,7 @@ class _Worker:
         if claim.lost >= MAX_LOST:
             return self._give_up(trial, f"{claim.lost} workers vanished with it")
         try:
-            record_trials([trial], self.folder.store.root, self.data_dir)
+            record_trials([trial], self.folder.store.root, self.data_dir, self.plan.study.keep)
         except KeyboardInterrupt:
             self.leaving = True
             return False

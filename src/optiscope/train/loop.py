@@ -58,6 +58,7 @@ from optiscope.train.schedule import Schedule, make_schedule
 from optiscope.train.seeds import Generators, preserved_generators, seed_global_generators
 from optiscope.train.step import TrainingStep, evaluation_mode, has_modes
 from optiscope.train.stopping import EarlyStopping, Pruning
+from optiscope.train.weights import WeightKeeper
 
 if TYPE_CHECKING:
     from optiscope.objective.risk import EmpiricalRisk
@@ -138,6 +139,7 @@ def run_trial(
     progress: Progress | None = None,
     instruments: Sequence[Instrument] = (),
     checkpoint: Checkpoint | None = None,
+    weights: WeightKeeper | None = None,
 ) -> Run:
     """Train ``problem`` as ``trial`` says and return what happened, whatever it was.
 
@@ -154,6 +156,7 @@ def run_trial(
         instruments: watch the run; their numbers are part of it, their errors go on to the caller.
         checkpoint: where the run saves its state, and from where it goes on. A signal then ends the
             run as interrupted once its state is saved.
+        weights: keeps the model's state at chosen epochs, as it is evaluated.
 
     Raises:
         MissingData: the data set is not at hand.
@@ -170,7 +173,7 @@ def run_trial(
                 training = Training(
                     trial, problem, factory, splits, device, [*watching, *instruments]
                 )
-                training.checkpoint = checkpoint
+                training.checkpoint, training.weights = checkpoint, weights
         except TimeUp:
             reason = f"took more than {trial.max_seconds:g} s to set up"
             return Run.unstarted(trial, Status.TIMED_OUT, reason)
@@ -279,6 +282,7 @@ class Training:
         self.epoch, self.position = 1, 0  # the epoch that is trained, and its steps so far
         self.order_state = self.random.order.get_state()  # before the epoch's order was drawn
         self.checkpoint: Checkpoint | None = None
+        self.weights: WeightKeeper | None = None
         self.sessions = [session(0)]
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.began = perf_counter()
@@ -384,6 +388,8 @@ class Training:
         )
         self._call("on_start", start)
         if not self._resumed():
+            if self.weights is not None:
+                self.weights.begin()
             self._end_epoch(0)
         while self.epoch <= self.trial.epochs:
             self.train_epoch()
@@ -491,7 +497,9 @@ class Training:
                 penalty = regularization(self.groups)
             if penalty is not None:
                 self._measure(epoch, "penalty", {"loss": penalty.item()})
-        self.clock.mark("evaluation")
+            self.clock.mark("evaluation")
+            if self.weights is not None:
+                self.weights.look(epoch, self.model)
         self._call("on_evaluation", view)
 
     def _plain_batches(self) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""State dicts from files that cannot execute code: safetensors, and torch's with weights only.
+"""State dicts in files that cannot execute code: safetensors, and torch's with weights only.
 
 A safetensors file is the length of a header (8 bytes, little-endian), the header (JSON: type, shape
 and place of each tensor), and the numbers.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from optiscope.errors import ExitCode, OptiscopeError, shorten
 
-__all__ = ["WeightFileError", "read_weights"]
+__all__ = ["WeightFileError", "read_weights", "write_weights"]
 
 LONGEST_HEADER = 100 * 2**20  # bytes, as in the reference implementation
 
@@ -33,11 +35,12 @@ _TYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_NAMES = {dtype: name for name, dtype in _TYPES.items()}
 _NESTED = ("state_dict", "model_state_dict", "model")
 
 
 class WeightFileError(OptiscopeError):
-    """A file that holds no state dict."""
+    """A file that holds no state dict, or cannot be written."""
 
     exit_code = ExitCode.DATA
 
@@ -72,6 +75,50 @@ def read_weights(path: Path | str) -> dict[str, Tensor]:
             f"expected a state dict in {path}, got {shorten(found)}: save model.state_dict()"
         )
     return {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+
+
+def write_weights(state: Mapping[str, Any], path: Path | str) -> None:
+    """Write the tensors of a state dict as safetensors, whole or not at all, synced to disk.
+
+    Tensors that share memory are written each; what is no tensor is left out.
+
+    Raises:
+        WeightFileError: a tensor's type has no place in the format, or the file cannot be written.
+    """
+    path = Path(path)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    place = 0
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _NAMES or tensor.layout is not torch.strided:
+            raise WeightFileError(
+                f"expected plain tensors, got {tensor.dtype} ({tensor.layout}) for "
+                f"{shorten(name)}: safetensors cannot hold it"
+            )
+        end = place + tensor.numel() * tensor.dtype.itemsize
+        header[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [place, end],
+        }
+        place = end
+    words = json.dumps(header, separators=(",", ":")).encode()
+    words += b" " * (-len(words) % 8)
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(len(words).to_bytes(8, "little") + words)
+            for tensor in tensors.values():
+                flat = tensor.detach().cpu().contiguous().reshape(-1)
+                file.write(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise WeightFileError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
