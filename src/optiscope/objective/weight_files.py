@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optiscope.atomic_file import replacing
 from optiscope.errors import ExitCode, OptiscopeError, shorten
 
 __all__ = ["WeightFileError", "read_weights", "write_weights"]
@@ -104,21 +104,15 @@ def write_weights(state: Mapping[str, Any], path: Path | str) -> None:
         place = end
     words = json.dumps(header, separators=(",", ":")).encode()
     words += b" " * (-len(words) % 8)
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        with replacing(path) as written, written.open("wb") as file:  # closed, then renamed
             file.write(len(words).to_bytes(8, "little") + words)
             for tensor in tensors.values():
                 flat = tensor.detach().cpu().contiguous().reshape(-1)
                 file.write(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
     except OSError as error:
         raise WeightFileError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
