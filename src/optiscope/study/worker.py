@@ -82,7 +82,7 @@ class _Worker:
         say: Callable[[str], None],
     ) -> None:
         self.progress, self.folder, self.data_dir = Progress(study, folder, say), folder, data_dir
-        self.claims, self.say = claims, say
+        self.claims, self.say, self.keep = claims, say, study.keep
         self.leaving = False
         self.deaths: dict[str, int] = {}
 
@@ -140,7 +140,7 @@ class _Worker:
         if claim.lost >= MAX_LOST:
             return self._give_up(trial, f"{claim.lost} workers vanished with it")
         try:
-            record_trials([trial], self.folder.store.root, self.data_dir, self.plan.study.keep)
+            record_trials([trial], self.folder.store.root, self.data_dir, self.keep)
         except KeyboardInterrupt:
             self.leaving = True
             return False
