@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 
 import pytest
@@ -188,3 +189,43 @@ def test_a_scheduler_made_for_learning_rates_is_noticed_and_a_warmup_is_not() ->
 
     assert len(run(0.01, 50)) == 1
     assert run(1.0, 100) == []
+
+
+def evaluated(model: nn.Module) -> list[str]:
+    """What is said when a model is evaluated."""
+    was = model.training
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        model.eval()(batches(1)[0][0])
+        model.train(was)
+    return [str(w.message) for w in caught if "optimizer.eval()" in str(w.message)]
+
+
+def test_a_forgotten_eval_is_noticed_once() -> None:
+    model = Net()
+    optimizer = Lark(model)
+    assert evaluated(model) == []  # nothing is trained yet
+    train(model, optimizer, batches(3))
+    said = evaluated(model)
+    assert len(said) == 1
+    assert "the weights to use are an average" in said[0]
+    assert evaluated(model) == []
+    assert not model._forward_pre_hooks
+
+
+def test_no_eval_is_missed_where_none_is_needed() -> None:
+    model = Net()
+    optimizer = Lark(model)
+    train(model, optimizer, batches(3))
+    model.eval()
+    train(model, optimizer, batches(3))  # with frozen statistics
+    optimizer.eval()
+    assert evaluated(model) == []
+    optimizer.train()
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    assert evaluated(copied) == []  # nobody trains the copy
+    del optimizer
+    assert evaluated(model) == []
+    whole = Net()
+    train(whole, Lark(whole, total_steps=3), batches(3))
+    assert evaluated(whole) == []

@@ -21,6 +21,7 @@ from optiscope.optim.lark.batching import (
     seen,
     vectors_by_type,
 )
+from optiscope.optim.lark.eval_notice import notice_evaluation
 from optiscope.optim.lark.gradients import GradientScreen, LiveGradient, dense_gradients
 from optiscope.optim.lark.layer_log import LayerLog, describe_layers
 from optiscope.optim.lark.matrix_step import first_length
@@ -66,11 +67,12 @@ class Lark(Optimizer):
 
     With ``total_steps`` the steps shrink linearly to zero over that many steps. Without it they do
     not, and the weights to use are an average of those visited: call ``eval()`` before evaluating
-    or saving a model and ``train()`` before training on.
+    or saving a model and ``train()`` before training on. An optimizer made of a model warns once
+    where the model is evaluated without it.
 
     Args:
         params: a model, or parameters, named parameters, or groups of them. A model tells its
-            names, and which weights are kernels.
+            names, which weights are kernels, and when it is evaluated.
         lr: factor on the built-in length, for torch's schedulers. What a layer finds too long
             with a factor above one it may shorten to what it is without.
         total_steps: steps of the whole training, or None if not known.
@@ -155,6 +157,8 @@ class Lark(Optimizer):
         super().__init__(
             given, {**defaults.as_group, "step": 0, "training": True, "averaged": False}
         )
+        if self._model is not None and defaults.total_steps is None:
+            notice_evaluation(self._model, self)
 
     def _set_up(self) -> None:
         self._stacks = LayerStacks()
