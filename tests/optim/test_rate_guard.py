@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from optiscope import AdaptiveSGD, PreconditionedSGD
-from optiscope.optim.preconditioner.optimizer import Preconditioner
 from optiscope.optim.preconditioner.rate_guard import RateGuard, bounded_rate, step_probe_due
 
 
@@ -72,20 +70,3 @@ def test_probes_and_bounds() -> None:
     assert bounded_rate(3.0, math.inf, weights=1.0, gradient=4.0) == 0.5
     assert bounded_rate(None, 2.0, 1.0, 1.0) is None
     assert bounded_rate(-1.0, 2.0, 1.0, 1.0) is None
-
-
-def test_what_a_subclass_empties_is_stated_as_data() -> None:
-    class Emptied(Preconditioner):
-        def _apply_preconditioner(self) -> None: ...
-
-    class Further(Emptied):
-        def _setup_estimated_hessian(self) -> None: ...
-
-    class Mixed:
-        def _apply_preconditioner(self) -> None: ...
-
-    class WithMixin(Mixed, PreconditionedSGD): ...
-
-    flags = [(c.preconditions, c.observes) for c in (Emptied, Further, WithMixin)]
-    assert flags == [(False, True), (False, False), (False, True)]
-    assert (PreconditionedSGD.preconditions, AdaptiveSGD.preconditions) == (True, False)

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from optiscope.objective.closure_source import CurvatureSource, detach_gradients
 from optiscope.optim.checks import end_if_hopeless, moves_nothing, warn_caller
-from optiscope.optim.preconditioner.estimate import Estimate
+from optiscope.optim.preconditioner.estimate import Counts, Estimate
 from optiscope.optim.preconditioner.gradient_edits import (
     NonFiniteGradientError,
     add_decay,
@@ -46,8 +46,8 @@ class CurvatureOptimizer(WrappedOptimizer):
         settings: dict[str, Any],
         source: CurvatureSource,
     ) -> None:
-        self._source, self._estimate = source, Estimate()
-        self._forget_step()
+        self._source, self._estimate, self._counts = source, Estimate(), Counts()
+        self._source.forget()
         super().__init__(params, lr, weight_decay, optim_class, settings)
 
     @abstractmethod
@@ -61,17 +61,6 @@ class CurvatureOptimizer(WrappedOptimizer):
         Raises:
             NonFiniteGradientError: a gradient turned out not to be finite; nothing has changed.
         """
-
-    def __getstate__(self) -> dict[str, Any]:
-        within_step = {"_gradient": None, "_direction": None, "_image": None}
-        return {**super().__getstate__(), **within_step}
-
-    def _forget_step(self) -> None:
-        """Drop what lives within one step, and is not saved or copied."""
-        self._source.forget()
-        self._gradient: Tensor | None = None
-        self._direction: Tensor | None = None
-        self._image: Tensor | None = None
 
     def backward(self, loss: Tensor, scaler: Any = None) -> None:
         """Gradients of ``loss``, in place of ``loss.backward()``.
@@ -114,37 +103,37 @@ class CurvatureOptimizer(WrappedOptimizer):
             self._refuse_foreign(group)
         if closure is None and moves_nothing(self.param_groups):
             return None
-        e = self._estimate
+        counts = self._counts
         wanted = self._wants_products()
         loss = None
         if closure is not None:
-            e.gradients += 1
+            counts.gradients += 1
             with torch.enable_grad():
                 loss = self._source.evaluate(closure, self._flat) if wanted else closure()
         try:
             if not gradients_finite(self._flat):
                 raise NonFiniteGradientError
             self._advance(wanted)
-            e.skipped_in_row = 0
+            counts.skipped_in_row = 0
         except NonFiniteGradientError:
             self._skip()
         finally:
-            e.steps += 1
-            self._forget_step()
+            counts.steps += 1
+            self._source.forget()
         return loss
 
     @property
     def hessian_products(self) -> int:
         """Hessian products computed so far."""
-        return self._estimate.hessian_products
+        return self._counts.hessian_products
 
     def _skip(self) -> None:
-        e = self._estimate
+        counts = self._counts
         detach_gradients(self._flat)
-        e.skipped += 1
-        e.skipped_in_row += 1
-        end_if_hopeless(e.skipped_in_row)
-        if e.skipped_in_row == 1:
+        counts.skipped += 1
+        counts.skipped_in_row += 1
+        end_if_hopeless(counts.skipped_in_row)
+        if counts.skipped_in_row == 1:
             warn_caller("non-finite gradient: batch left out")
 
     def _total_gradient(self) -> Tensor:
@@ -156,7 +145,7 @@ class CurvatureOptimizer(WrappedOptimizer):
 
     def _product(self, v: Tensor) -> Tensor:
         """Hessian of this batch's objective times v [N], weight decay included."""
-        self._estimate.hessian_products += 1
+        self._counts.hessian_products += 1
         y = self._source.product(v, self._flat)
         return add_decay(y, v, self.param_groups, self._flat)
 

@@ -92,7 +92,7 @@ def observe(seen: Observations, s: Tensor, y: Tensor) -> Observations:
 def extend(seen: Observations, directions: Tensor, products: Tensor) -> Observations:
     """Observations of unit rows [M + 1, N], of which all but the last are those of ``seen``.
 
-    For callers that keep their rows in one buffer and need no copy.
+    For rows that are of unit length already.
     """
     m = len(seen)
     gram = torch.zeros(m + 1, m + 1, dtype=torch.float64, device="cpu")
