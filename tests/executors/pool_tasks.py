@@ -11,3 +11,9 @@ def sleep_and_tell(folder: str, seconds: float) -> None:
     """Leave a file named after this process, then sleep."""
     (Path(folder) / f"{os.getpid()}.pid").touch()
     time.sleep(seconds)
+
+
+def slot(seconds: float) -> tuple[str, str]:
+    """The slot of this process, which it holds for a while."""
+    time.sleep(seconds)
+    return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OPTISCOPE_SLOT"]

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,50 @@ def test_a_child_whose_time_is_up_is_killed() -> None:
 
 def test_time_begins_when_the_child_says_so() -> None:
     run_apart(lambda begin: time.sleep(0.6), seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("own", "files"),
+    [
+        (
+            "0::/job_7/step_0\n",
+            {"job_7/step_0/memory.events": "oom 1\noom_kill 2\n", "memory.events": "oom_kill 1\n"},
+        ),
+        (
+            "4:cpu:/x\n9:memory:/job_7\n",
+            {"memory/job_7/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"},
+        ),
+    ],
+    ids=["unified", "version 1"],
+)
+def test_deaths_for_want_of_memory_are_counted_in_the_jobs_group(
+    own: str, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optiscope.executors import apart
+
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "cgroup").write_text(own)
+    monkeypatch.setattr(apart, "CGROUPS", tmp_path)
+    monkeypatch.setattr(apart, "OWN_CGROUP", tmp_path / "cgroup")
+    assert apart._out_of_memory_kills() == 3
+
+
+def test_a_child_that_ran_out_of_memory_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optiscope.executors import apart
+
+    events = tmp_path / "memory.events"
+    events.write_text("oom_kill 0")
+    (tmp_path / "cgroup").write_text("0::/")
+    monkeypatch.setattr(apart, "CGROUPS", tmp_path)
+    monkeypatch.setattr(apart, "OWN_CGROUP", tmp_path / "cgroup")
+
+    def die(begin: object) -> None:
+        events.write_text("oom_kill 1")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(ChildDied, match=r"was killed \(SIGKILL: out of memory\)"):
+        run_apart(die)

@@ -53,6 +53,21 @@ def test_a_machine_file_is_a_script(tmp_path: Path) -> None:
     assert last.endswith("work /runs/mine --data-dir '/data with spaces'")
 
 
+def test_data_are_staged_before_the_worker_starts(tmp_path: Path) -> None:
+    import subprocess
+
+    machine = Machine(stage="/scratch/$SLURM_JOB_ID", data_dir="/data with spaces")
+    lines = script(machine, Path("/runs/mine"), "mine").splitlines()
+    assert lines[-3].startswith('DATA="$(')
+    assert "data stage /runs/mine --data-dir '/data with spaces'" in lines[-3]
+    assert lines[-3].endswith("""--to "/scratch/$SLURM_JOB_ID")" || DATA='/data with spaces'""")
+    assert lines[-2] == '[ -z "$DATA" ] || export OPTISCOPE_DATA_DIR="$DATA"'
+    assert lines[-1].endswith("work /runs/mine")
+    path = tmp_path / "job.sh"
+    path.write_text("\n".join(lines))
+    subprocess.run(["bash", "-n", str(path)], check=True, timeout=60)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

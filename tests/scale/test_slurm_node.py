@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 from one_node_slurm import OneNodeSlurm, missing
 
-from optiscope.cli.bench import command as bench
+from optiscope.cli.root import root
 from optiscope.records import Run, RunStore, StudyFolder
 from optiscope.study import load_study
 from optiscope.study.worker import study_in, work
@@ -83,8 +83,8 @@ def submit(
         with pytest.MonkeyPatch.context() as there:
             there.setenv("STEP_SECONDS", str(seconds))
             result = CliRunner().invoke(
-                bench,
-                [str(tmp_path / "study.toml"), "--out", str(tmp_path / "there"),
+                root,
+                ["bench", str(tmp_path / "study.toml"), "--out", str(tmp_path / "there"),
                  "--on", "slurm", "--partition", "day", "--array", str(array)],
             )  # fmt: skip
         assert result.exit_code == 0, result.output

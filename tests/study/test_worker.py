@@ -97,7 +97,7 @@ def test_status_shows_who_trains_what(tmp_path: Path) -> None:
 
     from click.testing import CliRunner
 
-    from optiscope.cli.status import command
+    from optiscope.cli.root import root
     from optiscope.study.plan import Plan
 
     kept = prepared(tmp_path)
@@ -106,9 +106,9 @@ def test_status_shows_who_trains_what(tmp_path: Path) -> None:
     claims = Claims(kept.path)
     assert claims.take(plan.entries[0].trial_hash) is not None
     (kept.path / "claims" / "odd.json").write_text('{"host": 1, "process": "x"}')
-    text = CliRunner().invoke(command, [str(kept.path)]).output
+    text = CliRunner().invoke(root, ["status", str(kept.path)]).output
     assert "SGD on digits_logreg, seed 1: " in text
-    found = json.loads(CliRunner().invoke(command, [str(kept.path), "--json"]).output)
+    found = json.loads(CliRunner().invoke(root, ["status", str(kept.path), "--json"]).output)
     assert [worker["stale"] for worker in found["workers"]] == [False]
 
 

@@ -51,7 +51,13 @@ __all__ = ["command"]
     "--on",
     metavar="WHERE",
     help="Train elsewhere: slurm or a machine file (NAME or FILE.toml) submits workers and "
-    "returns; dask://HOST:PORT uses a Dask cluster.",
+    "returns; gpus uses the GPUs of this machine; dask://HOST:PORT a Dask cluster.",
+)
+@click.option(
+    "--per-gpu", type=click.IntRange(min=1), help="With --on gpus: trials at a time on each GPU."
+)
+@click.option(
+    "--wait", "waits", is_flag=True, help="With --on slurm: wait for the records, then report."
 )
 @click.option("--partition", help="With --on slurm: the partition.")
 @click.option("--time", "limit", metavar="TIME", help="With --on: limit of each job, such as 3h.")
@@ -77,6 +83,8 @@ def command(
     gpus: int | None,
     array: int | None,
     dry_run: bool,
+    per_gpu: int | None,
+    waits: bool,
     device: str | None,
     data_dir: Path | None,
     wants_json: bool,
@@ -104,6 +112,7 @@ def command(
     from optiscope.stats.evidence import read_evidence
     from optiscope.stats.refusal import did_not_run
     from optiscope.study import Event, load_study, run_study
+    from optiscope.study.progress import wait_until_recorded
 
     declared = load_study(study)
     if device is not None:
@@ -112,12 +121,18 @@ def command(
     if until_decided:
         declared = _in_stages(declared, max_seeds, folder)
     executor: Callable[[int], Executor] = process_pool
+    submits = on is not None and on != "gpus" and not on.startswith("dask://")
+    chosen = {"partition": partition, "time": limit, "gpus": gpus, "array": array}
+    if (per_gpu is not None and on != "gpus") or (waits and not submits):
+        word, needs = ("--wait", "--on slurm") if waits else ("--per-gpu", "--on gpus")
+        raise click.UsageError(f"{word} goes with {needs}")
     if on is not None and on.startswith("dask://"):
         from optiscope.executors.dask import dask_executor
 
         executor = dask_executor(on)
-    elif on is not None:
-        chosen = {"partition": partition, "time": limit, "gpus": gpus, "array": array}
+    elif on == "gpus":
+        executor, workers = _on_gpus(declared, per_gpu or 1, workers)
+    elif on is not None and (dry_run or not waits):
         _submit(declared, folder, on, chosen, data_dir, dry_run)
         return
     console = terminal(stderr=True)
@@ -140,6 +155,15 @@ def command(
                 bar.console.print(Text(event.message, style="yellow"))
 
         def run(study: Study, again: bool = False) -> StudyFolder:
+            if on is not None and submits:
+                kept = _submit(study, folder, on, chosen, data_dir, False)
+                wait_until_recorded(
+                    study,
+                    kept,
+                    on_look=lambda done, total: bar.update(task, completed=done, total=total),
+                    say=lambda text: bar.console.print(Text(text, style="yellow")),
+                )
+                return kept
             return run_study(
                 study,
                 folder,
@@ -185,7 +209,7 @@ def _submit(
     chosen: Mapping[str, Any],
     data_dir: Path | None,
     dry_run: bool,
-) -> None:
+) -> StudyFolder:
     """Declare the study in its folder and hand its workers over to a batch system."""
     from dataclasses import replace
 
@@ -205,14 +229,32 @@ def _submit(
         click.echo(f"{machine.array} workers asked for, {width} trials can run at once", err=True)
         machine = replace(machine, array=width)
     text = script(machine, folder.resolve(), study.name)
+    kept = StudyFolder(folder)
     if dry_run:
         click.echo(text, nl=False)
-        return
-    kept = StudyFolder(folder)
+        return kept
     looks = check_redeclared(study, kept)
     kept.write_declaration(study.to_dict() | ({"looked_at": looks} if looks else {}))
     click.echo(submit(text, folder.resolve()))
     click.echo(f"{plan.total} trials, {machine.array} workers: see `optiscope status {folder}`")
+    return kept
+
+
+def _on_gpus(
+    study: Study, per_gpu: int, workers: int | None
+) -> tuple[Callable[[int], Executor], int]:
+    """An executor with a worker for each slot of this machine's GPUs, and how many they are."""
+    from optiscope.executors.gpus import gpu_devices, gpu_pool
+    from optiscope.study import StudyError
+
+    if study.device != "cuda":
+        raise StudyError(
+            f"--on gpus: expected a study on the device 'cuda', got {study.device!r}: "
+            "give --device cuda"
+        )
+    devices = gpu_devices()
+    slots = per_gpu * len(devices)
+    return gpu_pool(per_gpu, devices), min(workers or slots, slots)
 
 
 def _in_stages(study: Study, cap: int, folder: Path) -> Study:

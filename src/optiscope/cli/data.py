@@ -1,4 +1,4 @@
-"""``optiscope data``: list, download and check data sets."""
+"""``optiscope data``: list, download, check and copy data sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["command"]
 
 @click.group("data")
 def command() -> None:
-    """List, download and check data sets."""
+    """List, download, check and copy data sets."""
 
 
 @command.command("list")
@@ -131,6 +131,45 @@ def verify_data(
                 table.add_row(r.dataset, str(f.path), Text(f.status, style=colour), f.detail)
         terminal().print(table)
     ctx.exit(ExitCode.OK if all(r.ok for r in reports) else ExitCode.UNFINISHED)
+
+
+@command.command("stage")
+@click.argument("study")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="Folder on this machine's own disk.",
+)
+@data_dir_option
+@json_option
+def stage_data(study: str, to: Path, data_dir: Path | None, wants_json: bool) -> None:
+    """Copy the data sets of STUDY, its folder or its file, to a node's own disk.
+
+    Prints the folder to read them from: the copy, or, where the disk has no room, the one they
+    came from, with a warning. One process of a node copies while the others wait.
+    """
+    from optiscope.data import DATASETS, resolve_data_dir
+    from optiscope.data.errors import FetchFailed
+    from optiscope.data.stage import stage
+    from optiscope.records import StudyFolder
+    from optiscope.study import load_study
+    from optiscope.study.progress import study_in
+
+    in_folder = (Path(study) / "study.json").is_file()
+    asked = study_in(StudyFolder(study)) if in_folder else load_study(study)
+    names = [p.dataset for p in asked.problems if p.dataset in DATASETS]
+    try:
+        staged = stage(names, to, data_dir, lambda text: click.echo(text, err=True))
+    except OSError as error:
+        raise FetchFailed(f"cannot copy to {to}: {error.strerror or error}") from None
+    if staged.reason:
+        click.echo(f"no copy: {staged.reason}", err=True)
+    folder = staged.folder or resolve_data_dir(data_dir)
+    if wants_json:
+        click.echo(as_json({"folder": str(folder), "copied": staged.copied}))
+    else:
+        click.echo(str(folder))
 
 
 def _refuse_unknown(names: tuple[str, ...]) -> None:

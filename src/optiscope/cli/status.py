@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,83 +15,143 @@ from optiscope.cli.options import as_json, json_option
 from optiscope.cli.terminal import terminal
 
 if TYPE_CHECKING:
-    from optiscope.records import Entry, Trial
+    from rich.console import Group
+
+    from optiscope.records import Entry, Run, StudyFolder, Trial
+    from optiscope.study.forecast import Typical
 
 __all__ = ["command"]
 
 
+WATCH_SECONDS = 2.0
+
+
 @click.command("status")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--watch", is_flag=True, help="Go on showing it until all is recorded.")
 @json_option
-def command(folder: Path, wants_json: bool) -> None:
-    """Show, for the study in FOLDER, what is recorded, what failed and what is damaged."""
+def command(folder: Path, watch: bool, wants_json: bool) -> None:
+    """Show, for the study in FOLDER, what is recorded, who trains what, and what it will cost.
+
+    A trial that takes more than three times what its like take is marked as slow.
+    """
+    from rich.live import Live
+
+    from optiscope.records import StudyFolder
+
+    look = _Look(StudyFolder(folder))
+    content = look()
+    if wants_json:
+        click.echo(as_json(content))
+        return
+    console = terminal()
+    if not watch:
+        console.print(_shown(content))
+        return
+    with Live(_shown(content), console=console, auto_refresh=False) as live:
+        while content["left"]["trials"]:
+            time.sleep(WATCH_SECONDS)
+            content = look()
+            live.update(_shown(content), refresh=True)
+
+
+class _Look:
+    """Looks at a study's folder, as often as asked; a record that is there does not change."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder = folder
+        self.runs: dict[str, Run] = {}
+
+    def __call__(self) -> dict[str, Any]:
+        """What there is to tell, as plain values."""
+        from optiscope.records import DamagedRecord
+        from optiscope.records.trial import canonical_json
+        from optiscope.study.forecast import Typical, forecast
+
+        declaration, ledger = self.folder.declaration(), self.folder.ledger()
+        outcomes: Counter[tuple[str, str, str, str]] = Counter()
+        damaged: list[str] = []
+        codes: Counter[tuple[str, str]] = Counter()
+        tried: dict[tuple[str, str], set[str]] = {}
+        ended: list[tuple[tuple[str, str], Run]] = []
+        for entry in ledger:
+            name = entry.trial_hash
+            found = self.runs.get(name) or self.folder.store.read(name, metrics=False)
+            state = "open" if found is None else "damaged"
+            if isinstance(found, DamagedRecord):
+                damaged.append(str(found))
+            elif found is not None:
+                self.runs[name] = found
+                state = "complete" if found.status.complete else str(found.status)
+                codes.update(_codes(found.trial))
+                ended.append(((entry.problem, entry.algorithm), found))
+            outcomes[entry.problem, entry.algorithm, entry.role, state] += 1
+            if entry.role == "tuning":
+                settings = canonical_json(dict(entry.hyperparameters))
+                tried.setdefault((entry.problem, entry.algorithm), set()).add(settings)
+        rows = [
+            _row(declaration, problem, algorithm, outcomes)
+            | {"tuning_different": len(tried.get((problem, algorithm["label"]), ()))}
+            for problem in declaration["problems"]
+            for algorithm in declaration["algorithms"]
+        ]
+        typical = Typical(ended)
+        workers = _workers(self.folder.path, ledger, typical)
+        running = [
+            ((w["problem"], w["algorithm"]), w["seconds"]) for w in workers if not w["stale"]
+        ]
+        left = forecast({(r["problem"], r["algorithm"]): _left(r) for r in rows}, running, typical)
+        return {
+            "name": declaration["name"],
+            "question": declaration["question"],
+            "tuning_seeds": len(declaration["tuning"]["seeds"]),
+            "pairs": rows,
+            "damaged": damaged,
+            "code_changed": _changed(codes),
+            "workers": workers,
+            "left": asdict(left) | {"words": str(left)},
+        }
+
+
+def _left(row: dict[str, Any]) -> int:
+    """Parts of a pair that are planned and not recorded."""
+    return sum(max(int(row[f"{r}_planned"] - row[f"{r}_done"]), 0) for r in ("tuning", "reporting"))
+
+
+def _shown(content: dict[str, Any]) -> Group:
+    """The same for a terminal."""
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    from optiscope.records import DamagedRecord, StudyFolder
-    from optiscope.records.trial import canonical_json
+    from optiscope.study.forecast import in_words
 
-    kept = StudyFolder(folder)
-    declaration = kept.declaration()
-    outcomes: Counter[tuple[str, str, str, str]] = Counter()
-    damaged: list[str] = []
-    codes: Counter[tuple[str, str]] = Counter()
-    tried: dict[tuple[str, str], set[str]] = {}
-    ledger = kept.ledger()
-    for entry in ledger:
-        found = kept.store.read(entry.trial_hash, metrics=False)
-        state = "open" if found is None else "damaged"
-        if isinstance(found, DamagedRecord):
-            damaged.append(str(found))
-        elif found is not None:
-            state = "complete" if found.status.complete else str(found.status)
-            codes.update(_codes(found.trial))
-        outcomes[entry.problem, entry.algorithm, entry.role, state] += 1
-        if entry.role == "tuning":
-            settings = canonical_json(dict(entry.hyperparameters))
-            tried.setdefault((entry.problem, entry.algorithm), set()).add(settings)
-    changed = _changed(codes)
-    rows = [
-        _row(declaration, problem, algorithm, outcomes)
-        | {"tuning_different": len(tried.get((problem, algorithm["label"]), ()))}
-        for problem in declaration["problems"]
-        for algorithm in declaration["algorithms"]
-    ]
-    workers = _workers(folder, ledger)
-    if wants_json:
-        content = {
-            "name": declaration["name"],
-            "pairs": rows,
-            "damaged": damaged,
-            "code_changed": changed,
-            "workers": workers,
-        }
-        click.echo(as_json(content))
-        return
-    table = Table(title=f"{declaration['name']}: {declaration['question']}", title_justify="left")
+    title = f"{content['name']}: {content['question']}"
+    table = Table(title=title, title_justify="left")
     for column in ("problem", "algorithm", "tuning", "reporting", "failed"):
         table.add_column(column, justify="left" if column in ("problem", "algorithm") else "right")
-    for row in rows:
+    for row in content["pairs"]:
         table.add_row(
             row["problem"],
             row["algorithm"],
-            _tuning(row, len(declaration["tuning"]["seeds"])),
+            _tuning(row, content["tuning_seeds"]),
             f"{row['reporting_done']} of {row['reporting_planned']}",
             str(row["failed"]) if row["failed"] else "-",
         )
-    console = terminal()
-    console.print(table)
-    for worker in workers:
-        gone = ", which does not answer any more" if worker["stale"] else ""
+    lines = [Text(content["left"]["words"])]
+    for worker in content["workers"]:
         job = f", job {worker['job']}" if worker["job"] else ""
-        minutes = worker["seconds"] / 60
-        text = f"{worker['trial']}: {worker['host']}{job}, for {minutes:.1f} min{gone}"
-        console.print(Text(text, style="yellow" if gone else ""))
-    for line in damaged:
-        console.print(Text(line, style="yellow"))
-    for path, count in changed.items():
+        text = f"{worker['trial']}: {worker['host']}{job}, for {in_words(worker['seconds'])}"
+        if worker["usual_seconds"] is not None:
+            text += f" of about {in_words(worker['usual_seconds'])}"
+        gone = ", which does not answer any more" if worker["stale"] else ""
+        slow = ", slow" if worker["straggles"] else ""
+        lines.append(Text(text + slow + gone, style="yellow" if slow or gone else ""))
+    lines += [Text(line, style="yellow") for line in content["damaged"]]
+    for path, count in content["code_changed"].items():
         text = f"{path} has changed since {count} of these runs, which will run again"
-        console.print(Text(text, style="yellow"))
+        lines.append(Text(text, style="yellow"))
+    return Group(table, *lines)
 
 
 def _tuning(row: dict[str, Any], seeds: int) -> str:
@@ -100,21 +161,31 @@ def _tuning(row: dict[str, Any], seeds: int) -> str:
     return f"{text}, {different} different" if different < row["tuning_done"] else text
 
 
-def _workers(folder: Path, ledger: Sequence[Entry]) -> list[dict[str, Any]]:
+def _workers(folder: Path, ledger: Sequence[Entry], typical: Typical) -> list[dict[str, Any]]:
     """What workers without a head are training, and where."""
     from optiscope.study.claims import Claims
 
-    names = {e.trial_hash: f"{e.algorithm} on {e.problem}, seed {e.seed}" for e in ledger}
-    return [
-        {
-            "trial": names.get(claim.trial_hash, claim.trial_hash),
-            "host": claim.host,
-            "job": claim.job,
-            "seconds": max(time.time() - claim.started, 0.0),
-            "stale": stale,
-        }
-        for claim, stale in Claims(folder).all()
-    ]
+    entries = {entry.trial_hash: entry for entry in ledger}
+    workers = []
+    for claim, stale in Claims(folder).all():
+        entry = entries.get(claim.trial_hash)
+        pair = ("", "") if entry is None else (entry.problem, entry.algorithm)
+        seconds = max(time.time() - claim.started, 0.0)
+        name = claim.trial_hash if entry is None else f"{pair[1]} on {pair[0]}, seed {entry.seed}"
+        workers.append(
+            {
+                "trial": name,
+                "problem": pair[0],
+                "algorithm": pair[1],
+                "host": claim.host,
+                "job": claim.job,
+                "seconds": seconds,
+                "usual_seconds": typical.seconds(pair),
+                "straggles": typical.straggles(pair, seconds),
+                "stale": stale,
+            }
+        )
+    return workers
 
 
 def _codes(trial: Trial) -> list[tuple[str, str]]:

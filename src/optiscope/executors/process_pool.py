@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.queues import SimpleQueue
 from types import ModuleType
 from typing import Any
 
@@ -19,14 +21,24 @@ class WorkerPool(ProcessPoolExecutor):
     """A pool of fresh processes that can be left at once.
 
     Its workers only fork: each trial has a child to itself where the system can (Linux).
+
+    Args:
+        workers: processes.
+        slots: variables of the environment, a set for each worker; none where empty.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, slots: Sequence[Mapping[str, str]] = ()) -> None:
+        context = _FreshContext()
+        free = None
+        if slots:
+            free = context.SimpleQueue()
+            for slot in slots[:workers]:
+                free.put(dict(slot))
         super().__init__(
             workers,
-            mp_context=_FreshContext(),
+            mp_context=context,
             initializer=_start_worker,
-            initargs=(os.getpid(),),
+            initargs=(os.getpid(), free),
         )
 
     def terminate(self) -> None:
@@ -62,7 +74,9 @@ class _FreshContext(SpawnContext):
     Process = _FreshProcess
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker(parent: int, slots: SimpleQueue[dict[str, str]] | None) -> None:
+    if slots is not None:
+        os.environ.update(slots.get())  # before anything of a GPU is touched
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     follow_parent(parent)
     allow_children()

@@ -43,6 +43,8 @@ class Machine:
         container: an Apptainer image in which the worker runs.
         setup: lines of shell before it, such as ``module load cuda``.
         data_dir: where the data sets are.
+        stage: a folder on a node's own disk, such as ``/scratch/$SLURM_JOB_ID``, to which the data
+            sets are copied first.
         slurm: any other option of ``sbatch``.
     """
 
@@ -56,6 +58,7 @@ class Machine:
     container: str | None = None
     setup: Sequence[str] = ()
     data_dir: str | None = None
+    stage: str | None = None
     slurm: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -110,13 +113,20 @@ def script(machine: Machine, folder: Path, name: str) -> str:
         elif value not in (None, False):
             lines.append(f"#SBATCH --{key}={_one_word(value)}")
     lines += ["", *machine.setup]
-    start = "from optiscope.cli import main; main()"
-    work = [sys.executable, "-c", start, "work", str(folder)]
+    command = [sys.executable, "-c", "from optiscope.cli import main; main()"]
     if machine.container is not None:
-        work = ["apptainer", "exec", "--nv", machine.container, "optiscope", "work", str(folder)]
-    if machine.data_dir is not None:
-        work += ["--data-dir", machine.data_dir]
-    lines.append("exec " + " ".join(shlex.quote(word) for word in work))
+        command = ["apptainer", "exec", "--nv", machine.container, "optiscope"]
+    data_dir = machine.data_dir or ""
+    data = ["--data-dir", data_dir] if data_dir else []
+    if machine.stage is not None:
+        copy = shlex.join([*command, "data", "stage", str(folder), *data])
+        place = _one_word(machine.stage).replace("\\", "\\\\").replace('"', '\\"')
+        lines.append(
+            f'DATA="$({copy} --to "{place}")" || DATA={shlex.quote(machine.data_dir or "")}'
+        )
+        lines.append('[ -z "$DATA" ] || export OPTISCOPE_DATA_DIR="$DATA"')
+        data = []
+    lines.append("exec " + shlex.join([*command, "work", str(folder), *data]))
     return "\n".join(lines) + "\n"
 
 

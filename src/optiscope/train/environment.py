@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -54,9 +55,19 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def _packing() -> dict[str, Any] | None:
+    """The slot of a worker of ``optiscope.executors.gpus``: trials that share a GPU say so."""
+    gpu, _, slots = os.environ.get("OPTISCOPE_SLOT", "").rpartition(" of ")
+    if not gpu:
+        return None
+    pipe = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
+    return {"gpu": gpu, "per_gpu": int(slots), "mps": Path(pipe).is_dir()}
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, hardware, threads, determinism flags and commit, as plain values."""
-    return {
+    packing = _packing()
+    return ({} if packing is None else {"packing": packing}) | {
         "python": platform.python_version(),
         "packages": dict(_versions()),
         "system": f"{platform.system()} {platform.machine()}",
