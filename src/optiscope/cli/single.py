@@ -80,6 +80,19 @@ class _RunCommand(click.Command):
 @click.option("--clip-norm", type=float, help="Clip the gradient's norm to this.")
 @device_option
 @click.option("--threads", type=click.IntRange(min=1), help="Torch's threads [default: all cores].")
+@click.option(
+    "--autocast",
+    type=click.Choice(["bfloat16", "float16"]),
+    help="Train in mixed precision; float16 with its loss scaled.",
+)
+@click.option("--compile", is_flag=True, help="Compile the model for training (torch.compile).")
+@click.option(
+    "--accumulate",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Parts in which the gradient of each batch is computed, to save memory.",
+)
 @click.option("--max-seconds", type=float, help="Stop after this many seconds.")
 @click.option(
     "--out",
@@ -196,12 +209,15 @@ def command(
 def _print(run: Run) -> None:
     from rich.table import Table
 
+    from optiscope.stats.naming import gradient_words
+
     console = terminal()
     trial = run.trial
     settings = ", ".join(f"{k}={v}" for k, v in trial.hyperparameters.items())
+    how = "".join(f" · {words}" for words in gradient_words(trial.to_dict()))
     table = Table(
         title=f"{trial.problem} · {trial.optimizer} ({settings or 'its defaults'}) · "
-        f"seed {trial.seed}",
+        f"seed {trial.seed}{how}",
         title_justify="left",
     )
     names = list(

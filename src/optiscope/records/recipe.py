@@ -27,6 +27,9 @@ class Recipe:
         max_seconds: wall time after which the run stops.
         device: ``cpu`` or ``cuda``.
         threads: torch's intra-operation threads.
+        autocast: ``bfloat16`` or ``float16`` for mixed precision in training.
+        compile: True where the model is compiled for training.
+        accumulate: parts in which each batch's gradient is computed, from 2.
     """
 
     schedule: Mapping[str, Any] | None = None
@@ -37,6 +40,9 @@ class Recipe:
     max_seconds: float | None = None
     device: str = "cpu"
     threads: int = 1
+    autocast: str | None = None
+    compile: bool | None = None
+    accumulate: int | None = None
 
     def to_trial(self) -> dict[str, Any]:
         """Its parts as a trial holds them; a pruner is none before there are curves to compare."""

@@ -166,6 +166,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Hash = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
 Values = dict[str, Any]
 Rule = dict[str, Any] | None
+Autocast = Literal["bfloat16", "float16"] | None
 Word = Literal["nan", "inf", "-inf"]
 Scalar = float | Word
 
@@ -212,6 +213,9 @@ class _Algorithm(_Model):
     initialisation: Rule = None
     colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
     tune: Literal["none"] | None = None
+    autocast: Autocast = None
+    compile: bool | None = None
+    accumulate: Count | None = None
 
 
 class _Tuning(_Model):
@@ -288,6 +292,9 @@ class _Trial(_Model):
     optimizer_version: int | None = None
     optimizer_code: str | None = None
     problem_code: str | None = None
+    autocast: Autocast = None
+    compile: bool | None = None
+    accumulate: Count | None = None
     schema_: int = Field(default=1, alias="schema")
 
 

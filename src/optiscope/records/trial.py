@@ -56,6 +56,9 @@ class Trial:
         max_seconds: wall time after which the run stops with status ``timed_out``.
         device: ``cpu``, ``cuda``, ``xpu``, ``mps``, or one of several such as ``cuda:1``.
         threads: torch's intra-operation threads; their number changes the order of sums.
+        autocast: ``bfloat16`` or ``float16``, mixed precision in training, or None.
+        compile: True where the model is compiled for training, or None.
+        accumulate: parts in which each batch's gradient is computed, or None.
         optimizer_version: the optimizer's own version, or None if it has none.
         optimizer_code: digest of the code of an optimizer that has an import path and no version.
         problem_code: digest of the code of a problem that has an import path.
@@ -80,6 +83,9 @@ class Trial:
     optimizer_version: int | None = None
     optimizer_code: str | None = None
     problem_code: str | None = None
+    autocast: str | None = None
+    compile: bool | None = None
+    accumulate: int | None = None
     schema: int = field(default=SCHEMA_VERSION)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["algorithm_name", "counted", "short_number"]
+__all__ = ["algorithm_name", "counted", "gradient_words", "short_number"]
 
 
 def short_number(value: Any) -> str:
@@ -40,12 +40,25 @@ def algorithm_name(entry: Mapping[str, Any], *, tried: int | None = None) -> str
     inside += [f"{name}={short_number(value)}" for name, value in fixed.items()]
     parts = [", ".join(inside)] if inside else []
     parts += [f"{_rule(entry[key])} {word}" for key, word in _SHAPERS.items() if entry.get(key)]
+    parts += gradient_words(entry)
     untuned = "default hyperparameters" if entry.get("tune") == "none" else "untuned"
     parts.append(_budget(entry, tried) if space else untuned)
     label, optimizer = str(entry["label"]), str(entry["optimizer"])
     same = label.casefold() == optimizer.rpartition(":")[2].casefold()
     head = label if same else f"{label} = {optimizer}"
     return f"{head}({'; '.join(parts)})"
+
+
+def gradient_words(entry: Mapping[str, Any]) -> list[str]:
+    """How gradients are computed, where that is declared: ``["bfloat16 autocast", ...]``."""
+    words = []
+    if entry.get("autocast"):
+        words.append(f"{entry['autocast']} autocast")
+    if entry.get("compile"):
+        words.append("compiled model")
+    if entry.get("accumulate"):
+        words.append(f"gradients accumulated over {entry['accumulate']} parts of a batch")
+    return words
 
 
 def _budget(entry: Mapping[str, Any], tried: int | None) -> str:

@@ -83,6 +83,9 @@ class AlgorithmEntry:
         clip: gradient clipping, or None.
         early_stopping: criterion and patience, or None.
         pruner: rule that ends poor trials early, or None.
+        autocast: ``bfloat16`` or ``float16``, mixed precision in training, or None.
+        compile: True where the model is compiled for training, or None.
+        accumulate: parts in which each batch's gradient is computed, or None.
         colour: ``#rrggbb`` chosen by the user, or None.
         tune: ``none`` where hyperparameters are declared to stay at their defaults, or None.
     """
@@ -99,6 +102,9 @@ class AlgorithmEntry:
     pruner: Mapping[str, Any] | str | None = None
     colour: str | None = None
     tune: str | None = None
+    autocast: str | None = None
+    compile: bool | None = None
+    accumulate: int | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AlgorithmEntry:

@@ -13,7 +13,7 @@ __all__ = ["study_toml"]
 _BARE = re.compile(r"^[A-Za-z0-9_-]+$")
 _OF_ALGORITHM = (
     "label", "optimizer", "tune", "fixed", "space", "schedule", "clip", "early_stopping",
-    "initialisation", "pruner", "colour",
+    "initialisation", "pruner", "colour", "autocast", "compile", "accumulate",
 )  # fmt: skip
 
 

@@ -142,7 +142,8 @@ class AlgorithmTable(_Table):
     """A(Φ): an optimizer, its search space, schedule and tuning rule.
 
     ``schedule = "none"`` exempts it from the study's schedule, as an optimizer that anneals by
-    itself should be. ``tune = "none"`` says that hyperparameters stay at their defaults, which the
+    itself should be; so do ``autocast = "none"``, ``compile = false`` and ``accumulate = 1``.
+    ``tune = "none"`` says that hyperparameters stay at their defaults, which the
     label then says too.
     """
 
@@ -158,6 +159,9 @@ class AlgorithmTable(_Table):
     early_stopping: dict[str, Any] | None = None
     pruner: dict[str, Any] | None = None
     initialisation: dict[str, Any] | None = None
+    autocast: Literal["bfloat16", "float16", "none"] | None = None
+    compile: bool | None = None
+    accumulate: Count | None = None
     colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
     epochs: int | None = None
 
@@ -213,6 +217,9 @@ class Declaration(_Table):
     assumption: Literal["symmetric", "normal"] | None = None
     threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 1
     device: Annotated[str, AfterValidator(_device_word)] = "cpu"
+    autocast: Literal["bfloat16", "float16"] | None = None
+    compile: bool = False
+    accumulate: Count = 1
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     keep_weights: str | list[Annotated[int, Field(ge=0)]] | None = None
 

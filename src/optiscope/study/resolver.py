@@ -29,6 +29,7 @@ from optiscope.study.declaration import (
 from optiscope.study.study import Algorithm, Study
 from optiscope.study.toml_lines import line_of
 from optiscope.train.evaluation import validation_figures
+from optiscope.train.gradient import gradient_faults
 from optiscope.train.isolation import isolated
 from optiscope.train.recipe import recipe_faults
 
@@ -314,6 +315,10 @@ class _Resolver:
                 part = "fixed" if bad in table.fixed else "space"
                 self._fail((*path, part, bad) if bad else path, str(error))
             self._check_recipe(path, table, recipe_faults(recipe, None, bound.on_probe))
+            faults = gradient_faults(
+                recipe, table.optimizer, closure=bound.closure, create_graph=bound.create_graph
+            )
+            self._check_recipe(path, table, faults)
 
     def _recipe(self, table: AlgorithmTable) -> Recipe:
         """How an algorithm trains: its own words, or the study's."""
@@ -327,6 +332,9 @@ class _Resolver:
             max_seconds=d.max_seconds,
             device=d.device,
             threads=d.threads,
+            autocast=None if table.autocast == "none" else table.autocast or d.autocast,
+            compile=(d.compile if table.compile is None else table.compile) or None,
+            accumulate=parts if (parts := table.accumulate or d.accumulate) > 1 else None,
         )
 
     def _check_recipe(

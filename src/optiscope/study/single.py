@@ -69,6 +69,9 @@ def run(
     max_seconds: float | None = None,
     device: str = "cpu",
     threads: int | None = None,
+    autocast: str | None = None,
+    compile: bool | None = None,
+    accumulate: int | None = None,
     data_dir: Path | str | None = None,
     out: Path | str | None = None,
     retry_crashed: bool = False,
@@ -96,6 +99,9 @@ def run(
         max_seconds: wall time after which the run stops.
         device: where to train.
         threads: torch's threads; by default as many as torch uses now.
+        autocast: ``"bfloat16"`` or ``"float16"``: mixed precision in training.
+        compile: whether the model is compiled for training.
+        accumulate: parts in which the gradient of each batch is computed, to save memory.
         data_dir: where the data sets are.
         out: folder for the record. A trial that is recorded there already is not run again: its
             run is returned. Problem and optimizer must then be such that an edited one is told from
@@ -146,6 +152,9 @@ def run(
             max_seconds,
             device,
             torch.get_num_threads() if threads is None else threads,
+            autocast,
+            compile or None,
+            None if accumulate == 1 and accumulate is not True else accumulate,
         )
         check_recipe(recipe, found, bound.on_probe)
         if schedule is not None and bound.spec.horizon is not None:

@@ -41,6 +41,7 @@ from optiscope.train.device import (
 )
 from optiscope.train.environment import environment
 from optiscope.train.evaluation import evaluate
+from optiscope.train.gradient import BatchGradient, LossScale, gradient_faults, parts_of
 from optiscope.train.isolation import isolated
 from optiscope.train.observers import (
     BatchLoss,
@@ -261,16 +262,15 @@ class Training:
                 trial.schedule, self.optimizer, steps=self.horizon, epochs=trial.epochs
             )
         check_recipe(trial.recipe, problem)
-        own = self._own_instruments(ends_when_diverged)
+        gradient = self._batch_gradient(factory)
+        own = self._own_instruments(ends_when_diverged, gradient)
         self.instruments = Instruments(instruments, list(own))
         self.clock = PhaseClock()
         self.stepping = TrainingStep(
-            problem,
-            self.model,
             self.optimizer,
-            self.groups,
+            gradient,
+            self.parameters,
             closure_driven=factory.closure,
-            create_graph=getattr(factory, "create_graph", False),
             pass_loss=getattr(factory, "loss", False),
             clip=trial.clip,
             needs=self.instruments.needs,
@@ -298,12 +298,33 @@ class Training:
             optimizer.train()
         return optimizer
 
-    def _own_instruments(self, ends_when_diverged: bool) -> Iterator[Instrument]:
+    def _batch_gradient(self, factory: OptimizerFactory) -> BatchGradient:
+        """How gradients are computed; raises TrialError where that cannot be."""
+        recipe, create_graph = self.trial.recipe, getattr(factory, "create_graph", False)
+        for _, message in gradient_faults(
+            recipe, self.trial.optimizer, closure=factory.closure, create_graph=create_graph
+        ):
+            raise TrialError(message)
+        if recipe.accumulate is not None:
+            first = torch.arange(self.trial.batch_size, device=self.device)
+            try:
+                list(parts_of(self.splits.train.select(first), recipe.accumulate))
+            except ValueError as error:
+                raise TrialError(str(error)) from None
+        return BatchGradient(
+            self.problem, self.model, self.groups, recipe, self.device, create_graph=create_graph
+        )
+
+    def _own_instruments(
+        self, ends_when_diverged: bool, gradient: BatchGradient
+    ) -> Iterator[Instrument]:
         """Those that every run has, in the order in which they may end it."""
         look_every = 1 if self.device.type == "cpu" else SYNC_EVERY
         yield BatchLoss(look_every, ends_run=ends_when_diverged)
         yield OptimizerLog()
         yield EvaluationLoss()
+        if gradient.scaler is not None:
+            yield LossScale(gradient)
         if (stopping := EarlyStopping.of(self.trial.early_stopping)) is not None:
             yield stopping
         if (pruning := Pruning.of(self.trial.pruning)) is not None:

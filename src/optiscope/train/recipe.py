@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from optiscope.problems.problem import Problem
 from optiscope.records.recipe import MOST_THREADS, Recipe
 from optiscope.records.trial import DEVICE
 from optiscope.train.evaluation import check_watched
+from optiscope.train.gradient import AUTOCAST
 from optiscope.train.schedule import check_schedule
 from optiscope.train.step import check_clip
 from optiscope.train.stopping import EarlyStopping, check_pruner
@@ -68,6 +70,9 @@ def recipe_faults(
         known = "'cpu', 'cuda', 'cuda:1', 'xpu' or 'mps'"
         yield "device", f"device must be {known}, got {shorten(recipe.device)}"
     yield from _fault("threads", lambda: _check_threads(recipe.threads))
+    yield from _fault("autocast", lambda: _check_autocast(recipe.autocast))
+    yield from _fault("compile", lambda: _check_compile(recipe.compile))
+    yield from _fault("accumulate", lambda: _check_parts(recipe.accumulate))
     yield from _fault("max_seconds", lambda: _check_limit(recipe.max_seconds))
     yield from _fault("early_stopping", lambda: EarlyStopping.of(recipe.early_stopping))
     if (clip := recipe.clip) is not None:
@@ -99,6 +104,29 @@ def _check_threads(threads: int) -> None:
         raise ValueError(f"threads must be a positive integer, got {shorten(threads)}")
     if threads > MOST_THREADS:
         raise ValueError(f"threads must be at most {MOST_THREADS}, got {shorten(threads)}")
+
+
+def _check_autocast(word: str | None) -> None:
+    if word is not None and (not isinstance(word, str) or word not in AUTOCAST):
+        known = " or ".join(map(repr, AUTOCAST))
+        raise ValueError(f"autocast must be {known}, got {shorten(word)}")
+
+
+def _check_compile(compiles: bool | None) -> None:
+    if compiles is not None and compiles is not True:
+        raise ValueError(f"compile must be True, or left out, got {shorten(compiles)}")
+    if compiles and sys.platform == "win32":
+        raise ValueError("compile needs a compiler that torch can use: leave it out on Windows")
+
+
+def _check_parts(parts: int | None) -> None:
+    if parts is None:
+        return
+    if isinstance(parts, bool) or not isinstance(parts, int) or parts < 2:
+        raise ValueError(
+            "accumulate is the number of parts in which a batch's gradient is computed, an "
+            f"integer from 2, got {shorten(parts)}"
+        )
 
 
 def _check_limit(seconds: float | None) -> None:

@@ -59,6 +59,7 @@ def state_of(training: Training) -> dict[str, Any]:
         "attributes": plain_attributes(training.optimizer),
         "schedule": None if schedule is None else schedule.scheduler.state_dict(),
         "instruments": training.instruments.states(),
+        "gradient": training.stepping.gradient.state(),
         "metrics": [list(row) for row in training.metrics],
         "step": training.step,
         "counts": training.counts(),
@@ -82,6 +83,7 @@ def restore(training: Training, state: dict[str, Any]) -> None:
     if training.schedule is not None:
         training.schedule.scheduler.load_state_dict(state["schedule"])
     training.instruments.restore(state["instruments"])
+    training.stepping.gradient.restore(state.get("gradient"))
     training.step = state["step"]
     for row in state["metrics"]:
         measured = Measurement(*row)

@@ -16,8 +16,8 @@ from torch.optim import Optimizer
 
 from optiscope.data.samples import Batch
 from optiscope.objective.statistics import has_statistics, statistics_of_these_weights
-from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.train.clock import PhaseClock
+from optiscope.train.gradient import BatchGradient
 
 __all__ = ["TrainingStep", "check_clip", "clip_gradients", "evaluation_mode", "has_modes"]
 
@@ -26,16 +26,15 @@ class TrainingStep:
     """Takes steps of one optimizer on one model.
 
     Args:
-        problem: whose loss is minimized.
-        model: what is trained.
-        optimizer: what trains it.
-        groups: its parameters, with what each declares (``l2``).
+        optimizer: what trains the model.
+        gradient: evaluates its loss and gradient.
+        parameters: of the model that are trained.
         closure_driven: whether the optimizer evaluates the gradient itself, as often as it likes.
-        create_graph: whether gradients must be differentiable (``backward(create_graph=True)``).
         pass_loss: whether ``step`` takes the loss (``step(loss=loss)``).
         clip: declared clipping of each gradient.
         needs: copies to make of each step, words of ``optiscope.monitor.instrument.NEEDS``.
-        clock: where the seconds go.
+        clock: where the seconds go; those of the first step of a compiled model, which are the
+            compiler's, go to ``instruments``.
 
     Attributes:
         gradient_evaluations: so far.
@@ -44,23 +43,21 @@ class TrainingStep:
 
     def __init__(
         self,
-        problem: Problem,
-        model: nn.Module,
         optimizer: Optimizer,
-        groups: Sequence[ParamGroup],
+        gradient: BatchGradient,
+        parameters: Sequence[Tensor],
         *,
         closure_driven: bool,
         clip: Mapping[str, float] | None,
         needs: frozenset[str],
         clock: PhaseClock,
-        create_graph: bool = False,
         pass_loss: bool = False,
     ) -> None:
-        self.problem, self.model, self.optimizer = problem, model, optimizer
-        self.groups, self.clip, self.needs, self.clock = groups, clip, needs, clock
-        self.parameters = [p for group in groups for p in group["params"]]
+        self.optimizer, self.gradient, self.parameters = optimizer, gradient, parameters
+        self.clip, self.needs, self.clock = clip, needs, clock
+        self.compiling = gradient.compiles
         self.closure_driven = closure_driven
-        self.create_graph, self.pass_loss = create_graph, pass_loss
+        self.create_graph, self.pass_loss = gradient.create_graph, pass_loss
         self.gradient_evaluations = 0
         self.copies: dict[str, Sequence[Tensor | None]] = {}
 
@@ -72,14 +69,13 @@ class TrainingStep:
             if self.closure_driven:
                 self.clock.mark("optimizer")
             self.optimizer.zero_grad()
-            loss = self.problem.losses(self.model, batch).mean()
-            penalty = regularization(self.groups)
-            objective = loss if penalty is None else loss + penalty
-            objective.backward(create_graph=self.create_graph)
+            loss, objective = self.gradient.evaluate(batch)
+            self.gradient.unscale(self.optimizer)
             if self.clip is not None:
                 clip_gradients(self.parameters, self.clip)
             self.gradient_evaluations += 1
-            self.clock.mark("forward_backward")
+            self.clock.mark("instruments" if self.compiling else "forward_backward")
+            self.compiling = False
             if not first_loss:
                 first_loss.append(loss.detach())
                 if "gradients" in self.needs:
@@ -103,12 +99,9 @@ class TrainingStep:
 
     def _step_once(self, objective: Tensor) -> None:
         """The optimizer's own step, after a gradient."""
-        step: Any = self.optimizer.step
+        words = {"loss": objective.detach()} if self.pass_loss else {}
         try:
-            if self.pass_loss:
-                step(loss=objective.detach())
-            else:
-                step()
+            self.gradient.step(self.optimizer, **words)
         except RuntimeError as error:
             if "does not require grad" not in str(error) or self.create_graph:
                 raise

@@ -11,7 +11,7 @@ from optiscope.report.appearance import Look
 from optiscope.report.legend import Key
 from optiscope.report.number_text import metric_text, point_text, significant, space_text
 from optiscope.report.tables.data_table import Cell, DataTable, Row
-from optiscope.stats.naming import algorithm_name
+from optiscope.stats.naming import algorithm_name, gradient_words
 from optiscope.stats.sensitivity import Edge, Sensitivity
 from optiscope.stats.study_table import StudyTables
 from optiscope.stats.summary import Result
@@ -81,7 +81,7 @@ def tuning_table(tables: StudyTables, looks: Mapping[str, Look]) -> DataTable:
                 ("pruner", a.pruner),
             )
             if rule
-        ]
+        ] + gradient_words({n: getattr(a, n) for n in ("autocast", "compile", "accumulate")})
         rows.append(
             Row(
                 [
