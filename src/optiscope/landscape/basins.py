@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -63,14 +63,14 @@ class BasinMatrix:
     """
 
     barriers: Tensor
-    line_barriers: Tensor
-    heights: Tensor
+    line_barriers: Tensor = field(repr=False)
+    heights: Tensor = field(repr=False)
     tree: tuple[Pass, ...]
     tolerance: float
     basins: tuple[tuple[int, ...], ...]
-    ends: tuple[Checkpoint, ...]
+    ends: tuple[Checkpoint, ...] = field(repr=False)
     converged: bool
-    paths: Mapping[tuple[int, int], Path]
+    paths: Mapping[tuple[int, int], Path] = field(repr=False)
     cost: Cost
 
     @property

@@ -42,13 +42,13 @@ class Directions:
         share: share of the trajectory's variance along each axis; None likewise.
     """
 
-    origin: Tensor
-    axes: Tensor
+    origin: Tensor = field(repr=False)
+    axes: Tensor = field(repr=False)
     names: tuple[str, str]
     words: str
     marks: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     path: Tensor | None = None
-    off_plane: Tensor | None = None
+    off_plane: Tensor | None = field(default=None, repr=False)
     share: tuple[float, float] | None = None
 
     def point(self, x: float, y: float) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -76,7 +76,7 @@ class Checkpoint:
         fall: by how much `DESCENT` gradients of L-BFGS lower the loss; NaN likewise.
     """
 
-    theta: Tensor
+    theta: Tensor = field(repr=False)
     loss: float
     recomputed: float
     gradient_norm: float = math.nan

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,8 +29,8 @@ __all__ = ["Curve", "Line", "line"]
 class Curve:
     """Losses [P] and, for classification, accuracies [P] along a line."""
 
-    losses: Tensor
-    accuracies: Tensor | None
+    losses: Tensor = field(repr=False)
+    accuracies: Tensor | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Line:
         cost: forward passes over all samples.
     """
 
-    coefficients: Tensor
-    losses: Tensor
-    accuracies: Tensor | None
-    others: Mapping[str, Curve]
+    coefficients: Tensor = field(repr=False)
+    losses: Tensor = field(repr=False)
+    accuracies: Tensor | None = field(repr=False)
+    others: Mapping[str, Curve] = field(repr=False)
     barrier: float
     distance: float
     ends: tuple[Checkpoint, Checkpoint]

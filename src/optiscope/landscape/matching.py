@@ -14,7 +14,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,11 @@ class UnitMatch:
         seconds: wall-clock time.
     """
 
-    state_dict: dict[str, Tensor]
+    state_dict: dict[str, Tensor] = field(repr=False)
     distance: float
     distance_before: float
-    groups: tuple[UnitGroup, ...]
-    permutations: tuple[Tensor, ...]
+    groups: tuple[UnitGroup, ...] = field(repr=False)
+    permutations: tuple[Tensor, ...] = field(repr=False)
     same_function: bool
     output_error: float
     converged: bool

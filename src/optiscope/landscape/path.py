@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -79,14 +79,14 @@ class Path:
         match: how the second solution's units were permuted first; None where they were not.
     """
 
-    images: Tensor
-    positions: Tensor
-    losses: Tensor
+    images: Tensor = field(repr=False)
+    positions: Tensor = field(repr=False)
+    losses: Tensor = field(repr=False)
     barrier: float
     line_barrier: float
     where: float
     highest: float
-    line: Profile
+    line: Profile = field(repr=False)
     method: Method
     ends: tuple[Checkpoint, Checkpoint]
     ends_exact: bool

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -42,10 +42,10 @@ class Plane:
         cost: forward passes over all samples.
     """
 
-    x: Tensor
-    y: Tensor
-    losses: Tensor
-    accuracies: Tensor | None
+    x: Tensor = field(repr=False)
+    y: Tensor = field(repr=False)
+    losses: Tensor = field(repr=False)
+    accuracies: Tensor | None = field(repr=False)
     directions: Directions
     not_finite: int
     processes: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ class Profile:
         where: its position.
     """
 
-    positions: tuple[float, ...]
-    losses: tuple[float, ...]
+    positions: tuple[float, ...] = field(repr=False)
+    losses: tuple[float, ...] = field(repr=False)
     highest: float
     where: float
 
