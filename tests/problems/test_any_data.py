@@ -88,6 +88,84 @@ def test_a_mean_loss_and_a_loss_of_each_entry_are_the_loss_of_each_sample(loss: 
     assert values == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("make_model", "convert", "words"),
+    [
+        (linear, Tensor.double, "the inputs are float64 and the model's weights float32: convert"),
+        (linear, lambda x: x.to(torch.uint8), "the inputs are uint8 and the model's weights float"),
+        (lambda: linear().double(), Tensor.clone, "the inputs are float32 and the model's weights"),
+    ],
+    ids=["double data", "bytes", "double model"],
+)
+def test_data_of_another_type_than_the_model_are_named(
+    make_model: Any, convert: Any, words: str
+) -> None:
+    def make(count: int, seed: int) -> TensorSamples:
+        sums = Sums(count, seed)
+        return TensorSamples(convert(sums.x), sums.y)
+
+    problem = Problem("typed", make_model, per_sample, splits_of(make), batch_size=16)
+    run = optiscope.run(problem, "sgd", hyperparameters={"lr": 0.05}, epochs=1)
+    assert run.status is Status.CRASHED
+    assert words in run.reason
+
+
+def test_a_model_of_two_arguments_is_told_what_to_do() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 1)
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            outputs: Tensor = self.layer(torch.cat([a, b], 1))
+            return outputs
+
+    def make(count: int, seed: int) -> TensorSamples:
+        sums = Sums(count, seed)
+        return TensorSamples((sums.x, sums.x[:, :3]), sums.y)
+
+    data = splits_of(make)
+    run = optiscope.run(
+        Problem("two", Two, per_sample, data, batch_size=16), "sgd", hyperparameters={"lr": 0.05}
+    )
+    assert run.status is Status.CRASHED
+    assert "2 inputs come as one argument" in run.reason
+    hook = Problem(
+        "two",
+        Two,
+        data=data,
+        batch_size=16,
+        training_loss=lambda model, batch: per_sample(model(*batch.inputs), batch.targets),
+    )
+    assert train(hook).final["test_loss"] < 10
+
+
+def test_a_loss_and_logits_in_a_tuple_have_a_metric() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(5, 1)
+
+        def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = self.layer(x)
+            return per_sample(outputs, labels).mean(), outputs
+
+    def make(count: int, seed: int) -> list[dict[str, Tensor]]:
+        sums = Sums(count, seed)
+        return [{"x": x, "labels": y} for x, y in zip(sums.x, sums.y, strict=True)]
+
+    run = train(Problem("both", Both, data=splits_of(make), batch_size=16, metric="mae"))
+    assert run.final["test_mae"] < 3
+
+
+def test_data_that_are_no_splits_are_refused() -> None:
+    problem = Problem("loose", linear, per_sample, lambda _: (1, 2, 3), batch_size=16)
+    with pytest.raises(ValueError, match=r"must return Splits, got tuple: use Splits\.of"):
+        optiscope.run(problem, "sgd", hyperparameters={"lr": 0.05})
+    with pytest.raises(SamplesError, match="got lists: make them tensors"):
+        as_samples(([[1.0, 2.0]] * 3, [0, 1, 0]))
+
+
 def test_a_summed_loss_is_refused() -> None:
     with pytest.raises(ValueError, match="reduction='sum'"):
         Problem("sums", linear, nn.MSELoss(reduction="sum"), splits_of(tensors))

@@ -51,13 +51,21 @@ def test_undecided_is_neither_yes_nor_no(tmp_path: Path) -> None:
     assert found.supported is None
 
 
+@pytest.mark.parametrize("words", ["beats", ">", "vs", "vs.", "is better than", "versus"])
+def test_everyday_words_ask_the_same(tmp_path: Path, words: str) -> None:
+    folder = study(tmp_path, TWO)
+    asked = claim(f"adam {words} sgd", folder)
+    assert asked == claim("adam better than sgd", folder)
+    assert claim("adam < sgd", folder) == claim("adam worse than sgd", folder)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("adma better than sgd", "unknown algorithm 'adma': did you mean 'Adam'"),
         ("lion better than sgd", "unknown algorithm 'lion': this study has Adam, SGD"),
         ("adam better than sgd on fmnist_2c2", "unknown problem 'fmnist_2c2': did you mean"),
-        ("adam beats sgd", "expected 'A better than B'"),
+        ("adam outdoes sgd", "expected 'A better than B'"),
         ("adam better than sgd at noon", "expected a horizon"),
         ("adam better than sgd at 0 epochs", "expected a horizon"),
         ("adam better than sgd in no time", "expected 'in accuracy' or 'in loss'"),

@@ -112,6 +112,8 @@ def command(
     from optiscope.stats.evidence import read_evidence
     from optiscope.stats.refusal import did_not_run
     from optiscope.study import Event, load_study, run_study
+    from optiscope.study.changed_code import changed_since
+    from optiscope.study.plan import Plan
     from optiscope.study.progress import wait_until_recorded
 
     declared = load_study(study)
@@ -143,14 +145,20 @@ def command(
         words("trials"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        words("{task.fields[latest]}"),
     )
+    for place, runs in changed_since(StudyFolder(folder)).items():
+        said = f"{place} has changed since {runs} of the recorded runs: their trials run again"
+        console.print(Text(said, style="yellow"))
     with Progress(
         *columns, console=console, transient=wants_json, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task(declared.name, total=None)
+        task = bar.add_task(declared.name, total=Plan(declared).total, latest="starting workers")
 
         def show(event: Event) -> None:
-            bar.update(task, completed=event.done, total=event.total)
+            bar.update(task, completed=event.done, total=event.total, latest="")
+            if not event.warning:
+                bar.update(task, latest=event.message)
             if event.warning:
                 bar.console.print(Text(event.message, style="yellow"))
 

@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 @click.command("claim")
 @click.argument("question")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
 @click.option(
     "--assume",
     type=click.Choice(["symmetric", "normal"]),
@@ -23,17 +23,29 @@ __all__ = ["command"]
 @json_option
 @click.pass_context
 def command(
-    ctx: click.Context, /, question: str, folder: Path, assume: Any, wants_json: bool
+    ctx: click.Context, /, question: str, folder: Path | None, assume: Any, wants_json: bool
 ) -> None:
     """Answer QUESTION from the study in FOLDER, or say why it cannot and what study could.
 
     For example: optiscope claim "adam better than sgd on fmnist_2c2d at 80 epochs" runs/mine.
-    The exit status is 0 where the study supports what was asked, else 1.
+    The exit status is 0 where the study supports what was asked, else 1; whether that is a no or
+    undecided stands under "verdict" with --json. With FOLDER alone, everything the study says.
     """
     from optiscope.cli.root import ExitCode
     from optiscope.records import StudyFolder
-    from optiscope.stats.claims import Claim, claim
+    from optiscope.stats.claims import Claim, claim, study_claims
 
+    if folder is None:
+        if not Path(question).is_dir():
+            raise click.UsageError("expected a QUESTION and the FOLDER of a study, or FOLDER alone")
+        answers = study_claims(StudyFolder(question))
+        if wants_json:
+            click.echo(as_json([one.to_dict() for one in answers]))
+        else:
+            for one in answers:
+                text = one.sentence if isinstance(one, Claim) else f"refused: {one.reason}"
+                click.echo(f"- {text}")
+        return
     answer = claim(question, StudyFolder(folder), assume=assume)
     if wants_json:
         click.echo(as_json(answer.to_dict()))

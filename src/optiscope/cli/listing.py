@@ -59,7 +59,8 @@ def _print_problems(rows: list[dict[str, Any]]) -> None:
 
     table = Table(title="Problems", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("problem", min_width=30)
-    for heading in ("parameters", "batch", "epochs", "s/epoch", "published"):
+    timed = any(row["seconds_per_epoch"] is not None for row in rows)
+    for heading in ("parameters", "batch", "epochs", *["s/epoch"] * timed, "published"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         name = Text(row["name"], style="bold")
@@ -67,7 +68,9 @@ def _print_problems(rows: list[dict[str, Any]]) -> None:
         figures = [_text(row[c]) for c in ("parameters", "batch_size", "epochs")]
         baseline = row["baseline"]
         published = "-" if baseline is None else baseline.split(",")[0]
-        table.add_row(name, *figures, _text(row["seconds_per_epoch"]), published)
+        if timed:
+            figures.append(_text(row["seconds_per_epoch"]))
+        table.add_row(name, *figures, published)
     console = terminal()
     console.print(table)
     console.print("published: the best tuned result, of any optimizer", style="dim")
@@ -121,7 +124,29 @@ def list_optimizers(wants_json: bool) -> None:
         rows.append(
             {"name": name, "defaults": dict(spec.defaults), "space": space, "source": spec.source}
         )
-    _show("Optimizers", rows, wants_json)
+    if wants_json:
+        click.echo(as_json(rows))
+    else:
+        _print_optimizers(rows)
+
+
+def _print_optimizers(rows: list[dict[str, Any]]) -> None:
+    """A table that fits 80 columns: where an optimizer comes from stands under its name."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title="Optimizers", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("optimizer", min_width=28, overflow="fold")
+    table.add_column("defaults", overflow="fold")
+    table.add_column("tuned in", overflow="fold")
+    for row in rows:
+        name = Text(row["name"], style="bold")
+        name.append(f"\n{row['source']}", style="dim not bold")
+        table.add_row(name, _text(row["defaults"]), _text(row["space"]))
+    terminal().print(table)
 
 
 @command.command("studies")

@@ -106,5 +106,5 @@ def command(
     if wants_json:
         click.echo(as_json(summary_json(kept)))
         return
-    terminal().print(summary_table(kept))
+    terminal().print(summary_table(kept, algorithms=algorithms or None))
     click.echo(f"report: {page}")

@@ -79,7 +79,14 @@ class _RunCommand(click.Command):
 )
 @click.option("--clip-norm", type=float, help="Clip the gradient's norm to this.")
 @device_option
-@click.option("--threads", type=click.IntRange(min=1), help="Torch's threads [default: all cores].")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Torch's threads. Small models train no faster with more; their number is part of the "
+    "trial.",
+)
 @click.option(
     "--autocast",
     type=click.Choice(["bfloat16", "float16"]),
@@ -226,6 +233,7 @@ def _print(run: Run) -> None:
     table.add_column("split")
     last = "final" if run.status.complete else "last"  # before it failed
     first = {f"{m.split}_{m.name}": m.value for m in reversed(run.metrics) if m.epoch == 0}
+    trained = run.status.complete or any(m.epoch > 0 and m.split == "valid" for m in run.metrics)
     for name in names:
         table.add_column(f"{name} before", justify="right")
         table.add_column(f"{last} {name}", justify="right")
@@ -234,7 +242,8 @@ def _print(run: Run) -> None:
         cells = []
         for name in names:
             for values in (first, run.final, run.best):
-                value = values.get(f"{split}_{name}")
+                known = values is first or trained  # else the last values are those before
+                value = values.get(f"{split}_{name}") if known else None
                 cells.append("-" if value is None else _figure(value, name))
         table.add_row(split, *cells)
     console.print(table)
@@ -252,7 +261,7 @@ def _print(run: Run) -> None:
         if fell < LEAST_FALL:
             console.print(
                 f"The training loss {'hardly fell' if fell > 0 else 'did not fall'}, from "
-                f"{before:.4g} to {after:.4g}: nothing to speak of was learnt.",
+                f"{before:.4g} to {after:.4g}: the model has not learned.",
                 style="yellow",
             )
 

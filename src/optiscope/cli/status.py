@@ -17,7 +17,7 @@ from optiscope.cli.terminal import terminal
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from optiscope.records import Entry, Run, StudyFolder, Trial
+    from optiscope.records import Entry, Run, StudyFolder
     from optiscope.study.forecast import Typical
 
 __all__ = ["command"]
@@ -66,6 +66,7 @@ class _Look:
         """What there is to tell, as plain values."""
         from optiscope.records import DamagedRecord
         from optiscope.records.trial import canonical_json
+        from optiscope.study.changed_code import changed, codes_of
         from optiscope.study.forecast import Typical, forecast
 
         declaration, ledger = self.folder.declaration(), self.folder.ledger()
@@ -83,7 +84,7 @@ class _Look:
             elif found is not None:
                 self.runs[name] = found
                 state = "complete" if found.status.complete else str(found.status)
-                codes.update(_codes(found.trial))
+                codes.update(codes_of(found.trial))
                 ended.append(((entry.problem, entry.algorithm), found))
             outcomes[entry.problem, entry.algorithm, entry.role, state] += 1
             if entry.role == "tuning":
@@ -107,7 +108,7 @@ class _Look:
             "tuning_seeds": len(declaration["tuning"]["seeds"]),
             "pairs": rows,
             "damaged": damaged,
-            "code_changed": _changed(codes),
+            "code_changed": changed(codes),
             "workers": workers,
             "left": asdict(left) | {"words": str(left)},
         }
@@ -186,27 +187,6 @@ def _workers(folder: Path, ledger: Sequence[Entry], typical: Typical) -> list[di
             }
         )
     return workers
-
-
-def _codes(trial: Trial) -> list[tuple[str, str]]:
-    """Import paths of optimizer and problem that have one, with the digest of what was trained."""
-    parts = ((trial.optimizer, trial.optimizer_code), (trial.problem, trial.problem_code))
-    return [(path, code) for path, code in parts if code is not None]
-
-
-def _changed(codes: Counter[tuple[str, str]]) -> dict[str, int]:
-    """Import paths whose code on disk is no longer what was trained, with numbers of runs.
-
-    The code is read and never imported: the records may be anybody's.
-    """
-    from optiscope.study.source_digest import digests_on_disk
-
-    changed: Counter[str] = Counter()
-    for (path, code), count in codes.items():
-        now = digests_on_disk(path)
-        if now and code not in now:
-            changed[path] += count
-    return dict(changed)
 
 
 def _row(

@@ -23,7 +23,7 @@ __all__ = ["command"]
 )
 @click.option(
     "--repetitions",
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=3),
     default=5,
     show_default=True,
     help="Rounds in which every optimizer has its turn, after one that warms up.",

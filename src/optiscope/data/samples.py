@@ -261,6 +261,11 @@ def as_samples(data: Any) -> Samples:
             return TensorSamples(_as_tensors(data[0]), _as_tensors(data[1]))
         except ValueError as error:
             raise SamplesError(f"{error}: give a pair (inputs, targets)") from None
+    if isinstance(data, tuple) and len(data) == 2 and any(isinstance(d, list) for d in data):
+        raise SamplesError(
+            "expected a pair (inputs, targets) of tensors or arrays, got lists: make them tensors, "
+            "as in torch.tensor(inputs)"
+        )
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Mapping):
         return DatasetSamples(data)
     raise SamplesError(

@@ -145,6 +145,8 @@ def logits_of(outputs: Any) -> Tensor:
         found = outputs.get("logits")
     else:
         found = getattr(outputs, "logits", None)
+    if found is None and isinstance(outputs, tuple | list) and len(outputs) > 1:
+        found = outputs[1] if loss_among(outputs) is not None else None  # (loss, logits, ...)
     if isinstance(found, Tensor):
         return found
     raise ValueError(

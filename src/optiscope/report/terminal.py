@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from textwrap import fill, indent
 from typing import Any
 
@@ -26,12 +27,18 @@ __all__ = ["summary_json", "summary_table"]
 WIDEST_LABEL = 26  # characters, indentation included; longer labels are folded
 
 
-def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> Table:
+def summary_table(
+    folder: StudyFolder,
+    *,
+    tables: StudyTables | None = None,
+    algorithms: Sequence[str] | None = None,
+) -> Table:
     """Final values of every algorithm on every problem, one row each, and who won below them.
 
     Args:
         folder: the study.
         tables: its records where they were read before; curves are not needed.
+        algorithms: labels of those that have a row; all by default. The sentences are about all.
 
     Raises:
         StoreError: the folder holds no study, or cannot be read.
@@ -65,6 +72,8 @@ def summary_table(folder: StudyFolder, *, tables: StudyTables | None = None) -> 
             Text(fill(f"{problem}, test {tables.metric(problem)}", WIDEST_LABEL), style="bold")
         )
         for result in mine:
+            if algorithms is not None and result.algorithm not in algorithms:
+                continue
             table.add_row(
                 _label(result),
                 _value(result),

@@ -14,12 +14,18 @@ from optiscope.stats.comparison import Verdict
 __all__ = ["TIME", "Question", "QuestionError", "parse_question"]
 
 FORM = (
-    "'A better than B', 'A worse than B' or 'A equals B within 0.005', "
+    "'A better than B' (or 'A beats B', 'A > B'), 'A worse than B' or 'A equals B within 0.005', "
     "then 'on PROBLEM', 'at N epochs', 'in accuracy' or 'in loss' where needed"
 )
 
 _VERBS = {
     "better than": Verdict.BETTER,
+    "beats": Verdict.BETTER,
+    "vs.": Verdict.BETTER,
+    "vs": Verdict.BETTER,
+    "versus": Verdict.BETTER,
+    ">": Verdict.BETTER,
+    "<": Verdict.WORSE,
     "worse than": Verdict.WORSE,
     "equals": Verdict.EQUIVALENT,
     "equal to": Verdict.EQUIVALENT,
@@ -28,7 +34,8 @@ _VERBS = {
 _TIME_VERBS = {"faster than": Verdict.BETTER, "slower than": Verdict.WORSE}
 TIME = "training time"
 """Metric of a question about time."""
-_VERB = re.compile(rf"\s+(?:is\s+)?({'|'.join([*_VERBS, *_TIME_VERBS])})\s+", re.IGNORECASE)
+_VERB_WORDS = "|".join(map(re.escape, [*_VERBS, *_TIME_VERBS]))
+_VERB = re.compile(rf"\s+(?:is\s+)?({_VERB_WORDS})\s+", re.IGNORECASE)
 _CLAUSE = re.compile(r"\s+(?=(?:within|on|at|after|in)\s)", re.IGNORECASE)
 
 

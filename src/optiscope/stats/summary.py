@@ -186,10 +186,16 @@ def _result(tables: StudyTables, problem: str, label: str) -> Result:
         failed=failed,
         mean=mean,
         deviation=deviation,
-        interval=(mean - half, mean + half),
+        interval=_interval(mean, half, lowest=float(array.min()) if len(array) else math.nan),
         hyperparameters=dict(hyperparameters),
         imported=bool(rows["imported"].notna().any()),
     )
+
+
+def _interval(mean: float, half: float, *, lowest: float) -> tuple[float, float]:
+    """95 % interval of a mean; what was never below zero has none of it there."""
+    low = mean - half
+    return (max(low, 0.0) if lowest >= 0 and not math.isnan(low) else low), mean + half
 
 
 def _wall_per_step(tables: StudyTables, problem: str, label: str) -> dict[int, float]:

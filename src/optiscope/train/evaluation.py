@@ -44,11 +44,12 @@ def evaluate(
             _refuse_sum(problem, outputs, batch, losses, what)
             totals["loss"] += count * losses.double()
         else:
-            totals["loss"] += _of_each(losses, count, what).sum()
+            totals["loss"] += _of_each(losses, count, what, "use reduction='none'").sum()
         if problem.metric is not None:
             name, values = problem.metric.name, problem.metric.compute(outputs, batch.targets)
             what = f"the {name} of {problem.name}"
-            totals[name] += _of_each(values, count, what).sum()
+            ways = "take means over all but the samples' dimension, as in x.flatten(1).mean(1)"
+            totals[name] += _of_each(values, count, what, ways).sum()
     for module, training in modes:
         module.training = training
     return {name: total.item() / len(samples) for name, total in totals.items()}
@@ -82,12 +83,12 @@ def _refuse_sum(problem: Problem, outputs: Any, batch: Batch, loss: Tensor, what
         )
 
 
-def _of_each(values: Tensor, count: int, what: str) -> Tensor:
+def _of_each(values: Tensor, count: int, what: str, remedy: str) -> Tensor:
     """``values`` [B, ...] in float64, meaned over all but the first dimension: [B]."""
     if values.ndim == 0 or len(values) != count:
         raise ValueError(
             f"{what} must be one value per sample, shape ({count},), got {tuple(values.shape)}: "
-            "use reduction='none'"
+            f"{remedy}"
         )
     return values.double() if values.ndim == 1 else values.double().flatten(1).mean(1)
 

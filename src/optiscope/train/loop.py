@@ -41,6 +41,7 @@ from optiscope.train.device import (
 )
 from optiscope.train.environment import environment
 from optiscope.train.evaluation import evaluate
+from optiscope.train.first_error import hint_on
 from optiscope.train.gradient import BatchGradient, LossScale, gradient_faults, parts_of
 from optiscope.train.isolation import isolated
 from optiscope.train.observers import (
@@ -204,7 +205,7 @@ def load_splits(
     try:
         hash(load)
     except TypeError:
-        return load(data_dir).to(device)
+        return _loaded(load, data_dir, device)
     return _kept_splits(load, data_dir, device)
 
 
@@ -212,7 +213,19 @@ def load_splits(
 def _kept_splits(
     load: Callable[[Path | None], Splits], data_dir: Path | None, device: torch.device
 ) -> Splits:
-    return load(data_dir).to(device)
+    return _loaded(load, data_dir, device)
+
+
+def _loaded(
+    load: Callable[[Path | None], Splits], data_dir: Path | None, device: torch.device
+) -> Splits:
+    splits: object = load(data_dir)
+    if not isinstance(splits, Splits):
+        raise TrialError(
+            f"data of a problem must return Splits, got {type(splits).__name__}: use "
+            "Splits.of(train, valid, test)"
+        )
+    return splits.to(device)
 
 
 class Training:
@@ -375,7 +388,9 @@ class Training:
             isinstance(error, FloatingPointError) or self._overflows()
         )
         status = Status.DIVERGED if diverged else Status.CRASHED
-        return status, f"at step {self.step}: {_in_words(error)}"
+        hint = hint_on(error, self.splits.train, self.model) if self.step == 0 else ""
+        said = f"at step {self.step}: {_in_words(error)}"
+        return status, f"{said}; {hint}" if hint else said
 
     def _out_of_time(self, where: str) -> str:
         wall = perf_counter() - self.began

@@ -110,6 +110,11 @@ class CurvatureOptimizer(WrappedOptimizer):
             counts.gradients += 1
             with torch.enable_grad():
                 loss = self._source.evaluate(closure, self._flat) if wanted else closure()
+            if all(p.grad is None for p in self._flat.parameters):
+                raise RuntimeError(
+                    "expected a closure that computes gradients, got none after calling it: call "
+                    "loss.backward() in it and return the loss"
+                )
         try:
             if not gradients_finite(self._flat):
                 raise NonFiniteGradientError

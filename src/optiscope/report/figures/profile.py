@@ -25,6 +25,10 @@ from optiscope.stats.study_table import StudyTables
 __all__ = ["draw_profile", "profile_panels", "unrun_problems"]
 
 
+MANY_PROBLEMS = 6
+"""From as many on a profile is more than a few steps."""
+
+
 def unrun_problems(
     tables: StudyTables, costs: Sequence[TargetCost], looks: Mapping[str, Look]
 ) -> list[str]:
@@ -62,6 +66,11 @@ def profile_panels(
         f"over seeds). Target: median final value of {tables.declaration['reference']}; a "
         "method that misses it has not solved the problem."
     )
+    if profile.problems < MANY_PROBLEMS:
+        note += (
+            f" With {counted(profile.problems, 'problem')} it has few steps: it says more from "
+            f"{MANY_PROBLEMS} problems on; until then read the tables of each problem."
+        )
     if profile.unsolved:
         note += f" Nobody reached the target of {', '.join(profile.unsolved)}."
     if unrun:
