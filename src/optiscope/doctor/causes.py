@@ -45,6 +45,8 @@ SYMPTOMS = (
     "initial_loss_high",
     "clipping_always",
     "loss_does_not_fall",
+    "outputs_all_equal",
+    "evaluation_unlike_training",
 )
 
 _LEARNS_NOTHING = (
@@ -71,7 +73,56 @@ _DIVERGES = (
 )
 _NO_UPDATE = ("weights_unchanged", "rate_too_small", "zero_gradient", *_LEARNS_NOTHING)
 
+_WORSE_IN_EVALUATION = ("evaluation_unlike_training",)
+
 EXPLAINS: dict[str, tuple[str, ...]] = {
+    "targets_repeated": (
+        "labels_change",
+        "labels_unrelated_to_inputs",
+        "targets_unrelated",
+        *_WORSE_IN_EVALUATION,
+        *_LEARNS_NOTHING,
+    ),
+    "targets_sorted": (
+        "same_order_every_epoch",
+        "targets_differ_train_eval",
+        *_WORSE_IN_EVALUATION,
+        *_DIVERGES,
+    ),
+    "labels_change": ("labels_unrelated_to_inputs", *_WORSE_IN_EVALUATION, *_LEARNS_NOTHING),
+    "loss_arguments_swapped": (
+        "nll_of_non_log_probabilities",
+        "target_out_of_range",
+        "loss_ascends",
+        *_DIVERGES,
+    ),
+    "cross_entropy_of_one_class": (
+        "loss_is_zero",
+        "step_without_gradient",
+        "output_cannot_reach_target",
+        *_NO_UPDATE,
+    ),
+    "loss_is_zero": ("step_without_gradient", *_NO_UPDATE),
+    "label_smoothing_too_high": _LEARNS_NOTHING,
+    "view_exchanges_axes": ("future_visible", "samples_mix", "past_invisible", *_LEARNS_NOTHING),
+    "softmax_over_queries": ("future_visible", *_LEARNS_NOTHING),
+    "softmax_over_batch": ("samples_mix", "log_softmax_over_batch", *_LEARNS_NOTHING),
+    "image_axes_mixed": (*_LEARNS_NOTHING, *_WORSE_IN_EVALUATION),
+    "adam_eps_too_large": _LEARNS_NOTHING,
+    "group_rates_far_apart": _LEARNS_NOTHING,
+    "accumulation_cleared": _LEARNS_NOTHING,
+    "gradient_explodes": ("not_finite", "clipping_always", "rate_too_large", "initial_loss_high"),
+    "outputs_all_equal": ("rate_too_large", *_LEARNS_NOTHING),
+    "inputs_differ_train_eval": _WORSE_IN_EVALUATION,
+    "labels_differ_train_eval": _WORSE_IN_EVALUATION,
+    "targets_differ_train_eval": _WORSE_IN_EVALUATION,
+    "features_reordered": ("inputs_differ_train_eval", *_WORSE_IN_EVALUATION),
+    "evaluated_in_train": _WORSE_IN_EVALUATION,
+    "dropout_in_evaluation": _WORSE_IN_EVALUATION,
+    "batch_norm_statistics_unused": _WORSE_IN_EVALUATION,
+    "batch_norm_momentum_confused": ("batch_norm_statistics_unused", *_WORSE_IN_EVALUATION),
+    "batch_norm_of_one": _WORSE_IN_EVALUATION,
+    "weights_changed_by_evaluation": _WORSE_IN_EVALUATION,
     "gradient_not_cleared": (*_DIVERGES, "update_ascends", "stale_gradient", "momentum_too_large"),
     "gradient_cleared_before_step": _NO_UPDATE,
     "step_without_gradient": _NO_UPDATE,

@@ -41,6 +41,7 @@ class Forward:
     backwards: int = 0
     autocast: torch.dtype | None = None
     target: Tensor | None = None
+    prediction: Tensor | None = None
     loss: Tensor | None = None
     form: Any = None
 
@@ -62,6 +63,9 @@ class LossCall:
 
     ``scale`` is the derivative of what was differentiated by this loss, known after the backward
     pass: 1 for ``loss.backward()``, 1/k for a loss divided by k, negative for ascent.
+    ``prediction`` and ``target`` are the first two tensors of the call, ``others`` the rest,
+    ``options`` what is no tensor, by name. Where both of the first two carry a graph, ``arrived``
+    holds the gradients that reached them in the backward pass, from whatever uses them.
     """
 
     step: int
@@ -72,6 +76,11 @@ class LossCall:
     grad: bool
     scale: float | None = None
     forward: Forward | None = None
+    prediction_grad: bool = False
+    target_grad: bool = False
+    others: tuple[Tensor, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    arrived: dict[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

@@ -142,9 +142,22 @@ def _nll(logits: Tensor, grads: Tensor, count: int) -> LossForm | None:
     labels = grads.abs().argmax(1)
     picked = logits.gather(1, labels[:, None])[:, 0]
     weights = -grads.gather(1, labels[:, None])[:, 0]
+    if not _same_by_label(weights, labels):
+        return None  # another loss of picked outputs: values of actions, for one
     loss = float(-(picked * weights).sum() / weights.sum()) if float(weights.sum()) else 0.0
     total = float(weights.mean()) * count * share
     return LossForm("nll", labels, weights, total, loss, logits, grads, round(count * share))
+
+
+def _same_by_label(weights: Tensor, labels: Tensor) -> bool:
+    """Whether rows of one label have one weight, all of one sign, as a likelihood gives them."""
+    if bool((weights > 0).any()) and bool((weights < 0).any()):
+        return False
+    for label in labels.unique():
+        own = weights[labels == label].abs()
+        if float(own.max() - own.min()) > 1e-2 * float(own.max()):
+            return False
+    return True
 
 
 def _bce(output: Tensor, gradient: Tensor, tolerance: float) -> LossForm | None:

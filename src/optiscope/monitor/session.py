@@ -10,6 +10,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -360,11 +361,16 @@ class Session:
             target=tensors[1].detach() if len(tensors) > 1 else None,
             value=None if value is None else value.detach(),
             grad=value is not None and value.requires_grad,
+            prediction_grad=bool(tensors) and tensors[0].requires_grad,
+            target_grad=len(tensors) > 1 and tensors[1].requires_grad,
+            others=tuple(t.detach() for t in tensors[2:]),
+            options={k: v for k, v in kwargs.items() if not isinstance(v, Tensor)},
         )
         if self.window:
             call.forward = self.window[-1]
             if call.forward.target is None and call.grad:
                 call.forward.target = call.target
+                call.forward.prediction = call.prediction
         if value is not None and call.grad and value.requires_grad:
             if value.numel() == 1:
                 self._note_loss(call.value)
@@ -378,9 +384,17 @@ class Session:
                     known.scale = float(gradient) if self._cheap(gradient) else None
 
             value.register_hook(scale)
+            if call.prediction_grad and call.target_grad and self.looking:
+                for position, tensor in enumerate(tensors[:2]):
+                    tensor.register_hook(partial(self._arrived, reference, position))
             self.losses.append(call)
             del self.losses[:-MAX_FORWARDS]
         self._tell("loss", call)
+
+    def _arrived(self, reference: Any, position: int, gradient: Tensor) -> None:
+        call = reference()
+        if call is not None and not self._busy:
+            call.arrived[position] = gradient.detach()
 
     def _cheap(self, tensor: Tensor) -> bool:
         """Whether reading ``tensor`` stalls no accelerator, or this is a step to look at."""

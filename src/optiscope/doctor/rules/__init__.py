@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from optiscope.doctor.rule import Rule
 from optiscope.doctor.rules import (
+    axes,
     data,
     decay,
+    derivative,
     distributed,
     evaluation,
     gradient_flow,
+    held_out,
     initialization,
     inputs,
     labels,
+    loss_arguments,
     loss_form,
     modes,
     ownership,
+    pairing,
     precision,
     rate,
+    sequences,
     units,
 )
 
@@ -25,8 +31,13 @@ __all__ = ["RULES"]
 RULES: tuple[type[Rule], ...] = (
     *ownership.RULES,
     *gradient_flow.RULES,
+    *derivative.RULES,
+    *loss_arguments.RULES,
     *loss_form.RULES,
+    *axes.RULES,
     *labels.RULES,
+    *pairing.RULES,
+    *sequences.RULES,
     *inputs.RULES,
     *data.RULES,
     *modes.RULES,
@@ -37,5 +48,6 @@ RULES: tuple[type[Rule], ...] = (
     *precision.RULES,
     *distributed.RULES,
     *evaluation.RULES,
+    *held_out.RULES,
 )
 """Every rule, in the order of a training step."""

@@ -233,6 +233,7 @@ class EvaluationOnTraining(Rule):
 
     name = "evaluation_overlaps_training"
     family = "evaluation"
+    also = ("evaluation_on_training_data",)
     LIMIT = 200_000
 
     def __init__(self) -> None:
@@ -241,6 +242,9 @@ class EvaluationOnTraining(Rule):
         self.batches: deque[tuple[int, int]] = deque(maxlen=64)
         self.pending: list[Tensor] = []
         self.done = False
+        self.passes: list[list[int]] = []
+        self.at = -1
+        self.different: set[int] = set()
 
     def forward(self, forward: Forward) -> None:
         """Compare fingerprints of evaluated samples with those of trained ones."""
@@ -248,6 +252,8 @@ class EvaluationOnTraining(Rule):
         if self.done or rows is None or self.session.fingerprint.varying < 12:
             return
         if forward.grad:
+            if len(self.different) < 8:
+                self.different.add(int(rows.sum()))
             if len(self.trained) < self.LIMIT:
                 self.pending.append(rows)
                 if len(self.pending) >= 64:
@@ -259,7 +265,9 @@ class EvaluationOnTraining(Rule):
         values = rows.cpu().tolist()
         if len(values) < 8:
             return
-        self.batches.append((sum(v in self.trained for v in values), len(values)))
+        seen = sum(v in self.trained for v in values)
+        self.batches.append((seen, len(values)))
+        self._only(seen, len(values))
         mixed = [(s, n) for s, n in self.batches if 0.03 * n < s < 0.97 * n]
         if len(mixed) >= 2 and len(mixed) >= 0.8 * len(self.batches):
             seen, total = sum(s for s, _ in mixed), sum(n for _, n in mixed)
@@ -271,6 +279,28 @@ class EvaluationOnTraining(Rule):
                 threshold={"share": 0.03},
             )
             self.done = True
+
+    def _only(self, seen: int, size: int) -> None:
+        """Every evaluation so far, three at least, saw hardly anything but training samples."""
+        step = self.session.step
+        if self.at < 0 or step - self.at >= 5:
+            self.passes.append([0, 0])
+        self.at = step
+        self.passes[-1][0] += seen
+        self.passes[-1][1] += size
+        whole = self.passes[:-1]  # the last one may go on
+        if len(whole) < 3 or len(self.different) < 8:
+            return
+        if all(n >= 50 and s >= 0.97 * n for s, n in whole):
+            self.report(
+                f"All of the last {len(whole)} evaluations saw samples that were trained on, and "
+                "no other: nothing tells learning from remembering.",
+                "Evaluate on a split that is not trained on; look at how the loaders are made.",
+                rule="evaluation_on_training_data",
+                measured={"evaluations": len(whole)},
+                threshold={"evaluations": 3},
+                confidence=0.9,
+            )
 
     def _read(self) -> None:
         for rows in self.pending:

@@ -239,6 +239,88 @@ class GraphRetained(Rule):
             )
 
 
+class AccumulationCleared(Rule):
+    """Several backward passes a step, of which only the last one counts."""
+
+    name = "accumulation_cleared"
+    family = "gradient_flow"
+    severity = "error"
+    exact = True
+    STEPS = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Each accumulation began with a cleared gradient, on batches of their own."""
+        if view.closure or view.index or self.session.other_optimizers or view.number > 500:
+            return
+        if len(self.session.steps) > 1:
+            return
+        used = [f for f in view.forwards if f.backwards == 1 and not f.in_step]
+        k = view.accumulations
+        batches = {int(f.rows.sum()) for f in used if f.rows is not None} if k >= 2 else set()
+        thrown = k >= 2 and view.uncleared == 0 and len(batches) == len(used) == k
+        self.count = self.count + 1 if thrown else 0
+        if self.count >= self.STEPS:
+            self.report(
+                f"{k} backward passes are made for each step, and gradients are cleared before "
+                f"each of them: the step uses the last batch, {k - 1} are thrown away.",
+                "Call optimizer.zero_grad() once per step, after optimizer.step().",
+                measured={"backward passes": k, "used": 1},
+                threshold={"used": k},
+            )
+
+
+class ChangedTooLate(Rule):
+    """Gradients that are changed after the step that used them."""
+
+    name = "gradient_changed_after_step"
+    family = "gradient_flow"
+    severity = "error"
+    exact = True
+    STEPS = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: tuple[Any, int] | None = None
+        self.count = 0
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Keep the gradient that was used, with its version."""
+        parameter = view.sentinel
+        grad = None if parameter is None else parameter.grad
+        early = view.number < 200 and not view.index and not view.closure
+        self.kept = (grad, grad._version) if grad is not None and early else None
+
+    def before_step(self, view: WatchedStep) -> None:
+        """It was changed in place, not to zero, and dropped before the next backward pass."""
+        if view.index or self.kept is None:
+            return
+        (grad, version), self.kept = self.kept, None
+        parameter = view.sentinel
+        now = None if parameter is None else parameter.grad
+        late = (
+            now is not grad
+            and now is not None
+            and grad._version != version
+            and view.accumulations == 1
+            and not self.session.other_optimizers
+            and len(self.session.steps) == 1
+            and bool((grad != 0).any())
+        )
+        self.count = self.count + 1 if late else 0
+        if self.count >= self.STEPS:
+            self.report(
+                "Gradients are changed after the step and cleared before the next one: clipping "
+                "or scaling them there has no effect.",
+                "Clip between backward() and optimizer.step().",
+                measured={"steps": self.count},
+                threshold={"steps": 0},
+            )
+
+
 class LayerGradients(Rule):
     """Gradients of layers that are zero, vanish or explode."""
 
@@ -246,28 +328,63 @@ class LayerGradients(Rule):
     family = "gradient_flow"
     also = ("zero_gradient", "gradient_explodes")
     LOOKS = 6
+    JUMP = 1e3
 
     def __init__(self) -> None:
         super().__init__()
         self.looks: deque[dict[str, tuple[float, float]]] = deque(maxlen=self.LOOKS)
         self.norms: list[tuple[int, float]] = []
+        self.large = 0
 
     def before_step(self, view: WatchedStep) -> None:
         """Compare layers with each other at looked-at steps."""
-        if not view.look or view.closure or view.index or view.number < 2:
+        if not view.look or view.closure or view.index:
+            return
+        total = view.gradient_norm
+        self._jump(view, total)
+        if view.number < 2:
             return
         norms = {
             view.name(p): (view.gradient_norms[view.name(p)], float(p.numel()) ** 0.5)
             for p in view.with_gradient
             if p.ndim > 1
         }
-        total = view.gradient_norm
-        self.norms.append((view.number, total))
         if len(norms) < 2 or not math.isfinite(total) or total == 0:
             return
         self.looks.append(norms)
         if len(self.looks) == self.LOOKS:
             self._compare()
+
+    def _jump(self, view: WatchedStep, total: float) -> None:
+        """Norms a thousand times those of the first looks, or of all but a few."""
+        if not math.isfinite(total):
+            return
+        self.norms.append((view.number, total))
+        del self.norms[:-40]
+        values = [v for _, v in self.norms]
+        root = (sum(v * v for v in view.weight_norms.values())) ** 0.5
+        self.large = self.large + 1 if total > self.JUMP * root > 0 else 0
+        if self.large >= 2:
+            self._explodes(total, "the weights'", root)
+        if len(values) < self.LOOKS:
+            return
+        middle = sorted(values)[len(values) // 2]
+        before = sorted(values[: self.LOOKS])[self.LOOKS // 2]
+        usual = min(middle, before)
+        stays = min(values[-2:]) > self.JUMP * usual
+        jumps = sum(v > self.JUMP * usual for v in values) >= 3
+        if usual > 0 and (stays or jumps) and total > max(root, 1.0):
+            self._explodes(total, "their own before", usual)
+
+    def _explodes(self, total: float, what: str, usual: float) -> None:
+        self.report(
+            f"Gradients explode: their norm is {total:.2g}, {what} {usual:.2g}.",
+            "Clip their norm (clip_grad_norm_), lower the rate, normalize, or scale the initial "
+            "weights down; for recurrent networks shorten the sequences.",
+            rule="gradient_explodes",
+            measured={"norm": total},
+            threshold={"norm": self.JUMP * usual},
+        )
 
     def _compare(self) -> None:
         names = set.intersection(*(set(look) for look in self.looks))
@@ -395,7 +512,7 @@ class Clipping(Rule):
         self._value(view)
         if not view.fresh_norm or view.accumulations != 1:
             return
-        ratio = float(grad.norm()) / view.fresh_norm
+        ratio = float(grad.norm()) / view.fresh_norm * _scale(view)
         self.looks.append((view.gradient_norm, ratio))
         norms = [norm for norm, _ in self.looks]
         ratios = sorted(r for _, r in self.looks)
@@ -441,6 +558,12 @@ class Clipping(Rule):
                     measured={"share": least},
                     threshold={"share": 0.5},
                 )
+
+
+def _scale(view: WatchedStep) -> float:
+    """The factor of the loss in the backward pass (a gradient scaler's, for one), 1 if unknown."""
+    known = [abs(c.scale) for c in view.losses if c.scale]
+    return known[-1] if known and known[-1] >= 16 else 1.0
 
 
 class Ascends(Rule):
@@ -594,6 +717,8 @@ class WeightsReset(Rule):
 RULES: tuple[type[Rule], ...] = (
     NotCleared,
     Cleared,
+    AccumulationCleared,
+    ChangedTooLate,
     NeverStepped,
     StaleGradient,
     StepBeforeBackward,

@@ -113,8 +113,8 @@ class Scale(Rule):
     def _drift(self) -> None:
         assert self.first is not None
         recent = self.train[-self.BATCHES :]
-        if len(self.train) < 2 * self.BATCHES:
-            return
+        if len(self.train) < 2 * self.BATCHES or self.session.other_optimizers:
+            return  # a critic's inputs change with their maker
         mean = sum(m for m, _ in recent) / len(recent)
         deviation = sum(d for _, d in recent) / len(recent)
         spread = max(d for _, d in self.train[: self.BATCHES]) + 1e-12

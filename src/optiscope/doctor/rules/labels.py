@@ -281,22 +281,20 @@ def _explained(x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 class Tokens(Rule):
-    """Language models whose labels are the inputs, or that see the tokens they predict."""
+    """Language models whose labels are the inputs."""
 
     name = "target_is_input"
     family = "labels"
     severity = "error"
     exact = True
-    also = ("future_visible",)
 
     def __init__(self) -> None:
         super().__init__()
         self.same = 0
         self.looked = 0
-        self.next_token = 0
 
     def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
-        """Compare recovered labels with the input tokens of the same and the next position."""
+        """Compare recovered labels with the input tokens of the same position."""
         x = forward.input
         if x is None or x.is_floating_point() or x.ndim != 2 or self.looked >= 6:
             return
@@ -321,10 +319,6 @@ class Tokens(Rule):
                 measured={"equal": same},
                 threshold={"equal": 0.99},
             )
-        ahead = (labels[:, :-1] == tokens[:, 1:])[used[:, :-1]]
-        self.next_token = self.next_token + 1 if float(ahead.double().mean()) > 0.99 else 0
-        if self.next_token == 2:
-            self._future(forward)
 
     def _labels(self, forward: Forward, gradient: Tensor, x: Tensor) -> Tensor | None:
         target = forward.target
@@ -344,36 +338,6 @@ class Tokens(Rule):
         labels = flat.argmin(1).cpu()
         labels[(flat.abs().sum(1) == 0).cpu()] = -1
         return labels.reshape(x.shape)
-
-    def _future(self, forward: Forward) -> None:
-        """Change the last token: outputs before it must not move."""
-        small = rows_of(forward, 2)
-        if small is None or small.input is None:
-            return
-        length = small.input.shape[1]
-        classes = int(small.input.max()) + 1
-
-        def changed(tokens: Tensor) -> Tensor:
-            other = tokens.clone()
-            other[:, -1] = (other[:, -1] + 1) % classes
-            return other
-
-        first = main_output(output_at(self.session, small, evaluation=True))
-        second = main_output(output_at(self.session, small, inputs=changed, evaluation=True))
-        if first is None or second is None:
-            return
-        first, second = (t.reshape(-1, length, t.shape[-1])[:, :-1] for t in (first, second))
-        moved = float((first - second).abs().max())
-        scale = float(first.abs().max())
-        if moved > 1e-4 * max(scale, 1e-6):
-            self.report(
-                "The model sees the tokens that it should predict: changing the last token changes "
-                "the outputs before it.",
-                "Add a causal mask (is_causal=True), or use a recurrent layer in one direction.",
-                rule="future_visible",
-                measured={"change": moved / max(scale, 1e-12)},
-                threshold={"change": 1e-4},
-            )
 
 
 class SamplesMix(Rule):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 
 import torch
@@ -12,7 +13,7 @@ from optiscope.monitor.events import Forward, LossCall, WatchedStep
 from optiscope.monitor.graph import ACTIVATIONS
 from optiscope.monitor.loss_form import LossForm
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "one_weight"]
 
 ENOUGH = 3
 
@@ -191,6 +192,9 @@ class Reduction(Rule):
 
     def _sign(self, form: LossForm) -> None:
         maximize = any(g.get("maximize") for o in self.session.optimizers for g in o.param_groups)
+        if not maximize and not one_weight(form):
+            self.ascending = 0
+            return  # a policy gradient: costs push every action down
         negative = float((form.weights < 0).double().mean())
         wrong = negative < 0.1 if maximize else negative > 0.9
         self.ascending = self.ascending + 1 if wrong and form.kind == "cross_entropy" else 0
@@ -305,6 +309,15 @@ class Reduction(Rule):
                 self._say_undivided(k)
 
 
+def one_weight(form: LossForm) -> bool:
+    """Whether all rows of a label have the same weight, as in a loss without returns."""
+    for label in form.labels.unique():
+        own = form.weights[form.labels == label]
+        if float(own.max() - own.min()) > 2e-2 * float(own.abs().max()):
+            return False
+    return True
+
+
 class Broadcasts(Rule):
     """A loss whose prediction and target have different shapes that broadcast."""
 
@@ -339,17 +352,27 @@ class Broadcasts(Rule):
         self._say(tuple(p.shape), tuple(t.shape), tuple(shape))
 
     def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
-        """Without a criterion: every sample is pulled to one and the same value."""
+        """Without a criterion: every sample is pulled to one and the same value.
+
+        The mean of the batch's targets, that is: another one for each batch. An adversary pulls to
+        one value too (real or fake, whatever the batch).
+        """
         out = forward.output
-        if out is None or len(self.centres) > 8 or out.numel() != out.shape[0] or out.ndim > 2:
+        if (
+            out is None
+            or len(self.centres) > 8
+            or forward.target is not None
+            or out.numel() != out.shape[0]
+            or out.ndim > 2
+        ):
             return
         if out.numel() < 8:
             return
         o = out.detach().reshape(-1).double()
         g = gradient.detach().reshape(-1).double()
         spread = o - o.mean()
-        if float(spread.abs().max()) < 1e-6 or float(g.std()) < 1e-12:
-            return
+        if float(spread.abs().max()) < 0.2 or float(g.std()) < 1e-12:
+            return  # among outputs so close to each other every loss looks like a parabola
         slope = float((spread * g).sum() / spread.square().sum())
         residual = float((g - g.mean() - slope * spread).abs().max())
         if slope <= 0 or residual > 1e-5 * float(g.abs().max()):
@@ -357,8 +380,9 @@ class Broadcasts(Rule):
             return
         self.centres.append(float(o.mean()) - float(g.mean()) / slope)
         if len(self.centres) >= 4:
-            low, high = min(self.centres), max(self.centres)
-            if high - low > 1e-4 * max(abs(low), abs(high), 1e-6):
+            values = sorted(self.centres)
+            nearest = min(b - a for a, b in itertools.pairwise(values))
+            if nearest > 1e-4 * max(abs(values[0]), abs(values[-1]), 1e-6):
                 n = out.shape[0]
                 self._say(tuple(out.shape), (n,), (n, n))
 
@@ -370,6 +394,16 @@ class Broadcasts(Rule):
             measured={"compared": float(torch.Size(both).numel())},
             threshold={"compared": float(max(torch.Size(p).numel(), 1))},
         )
+
+
+BOUNDED = {
+    "SoftmaxBackward0": "softmax",
+    "LogSoftmaxBackward0": "log-softmax",
+    "SoftplusBackward0": "softplus",
+    "ExpBackward0": "exponential",
+    "AbsBackward0": "absolute value",
+    "LogSigmoidBackward0": "log-sigmoid",
+}
 
 
 class Targets(Rule):
@@ -384,13 +418,14 @@ class Targets(Rule):
     def __init__(self) -> None:
         super().__init__()
         self.operation = ""
-        self.count = 0
+        self.counts: dict[str, int] = {}
         self.unreachable = 0
 
     def forward(self, forward: Forward) -> None:
         """Note the operation that made the output."""
         if forward.operation is not None:
-            self.operation = ACTIVATIONS.get(forward.operation.name(), "")
+            name = forward.operation.name()
+            self.operation = ACTIVATIONS.get(name) or BOUNDED.get(name, "")
 
     def loss(self, call: LossCall) -> None:
         """Targets against the loss's range and the output's."""
@@ -410,18 +445,24 @@ class Targets(Rule):
             total = p.detach().exp().sum(-1)
             low, high = float(total.min()), float(total.max())
             self._range(abs(low - 1) > 5e-2 or abs(high - 1) > 5e-2, low, high, "KLDivLoss")
+            if not call.options.get("log_target", getattr(call.criterion, "log_target", False)):
+                sums = t.sum(-1) if t.shape == p.shape else torch.ones(1)
+                low, high = float(sums.min()), float(sums.max())
+                wrong = abs(low - 1) > 5e-2 or abs(high - 1) > 5e-2
+                self._range(wrong, low, high, "KLDivLoss of targets")
         elif name in ("MSELoss", "mse_loss", "L1Loss", "l1_loss", "SmoothL1Loss", "smooth_l1_loss",
                       "HuberLoss", "huber_loss"):  # fmt: skip
             self._reach(p, t)
 
     def _range(self, wrong: bool, low: float, high: float, loss: str) -> None:
-        self.count = self.count + 1 if wrong else 0
-        if self.count < 2:
+        self.counts[loss] = self.counts.get(loss, 0) + 1 if wrong else 0
+        if self.counts[loss] < 2:
             return
         words = {
             "binary cross-entropy": f"targets lie in [{low:.3g}, {high:.3g}] instead of [0, 1]",
             "cross-entropy": f"the rows of the target sum to [{low:.3g}, {high:.3g}] instead of 1",
             "KLDivLoss": f"exp(input) sums to [{low:.3g}, {high:.3g}] in a row instead of 1",
+            "KLDivLoss of targets": f"targets sum to [{low:.3g}, {high:.3g}] in a row, not 1",
         }[loss]
         self.report(
             f"The loss is {loss}, but {words}.",
@@ -430,12 +471,18 @@ class Targets(Rule):
                 "cross-entropy": "For several labels a sample use BCEWithLogitsLoss; otherwise "
                 "normalize the rows.",
                 "KLDivLoss": "Pass log-probabilities (log_softmax) as input.",
+                "KLDivLoss of targets": "Pass probabilities (softmax), or set log_target=True.",
             }[loss],
             measured={"lowest": low, "highest": high},
         )
 
     def _reach(self, p: Tensor, t: Tensor) -> None:
-        bounds = {"relu": (0.0, float("inf")), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}
+        end = float("inf")
+        bounds = {
+            "relu": (0.0, end), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "softmax": (0.0, 1.0),
+            "softplus": (0.0, end), "exponential": (0.0, end), "absolute value": (0.0, end),
+            "log-sigmoid": (-end, 0.0), "log-softmax": (-end, 0.0),
+        }  # fmt: skip
         if self.operation not in bounds or p.shape != t.shape:
             return
         low, high = bounds[self.operation]

@@ -175,10 +175,33 @@ class BatchNorm(Rule):
             self._unused()
 
     def _unused(self) -> None:
-        if self.checked:
+        if self.checked and self.session.step < 100:
+            return
+        if self.session.step > 1000:
             return
         self.checked = True
         assert self.norms is not None
+        lagging = [
+            (name, m)
+            for name, m in self.norms
+            if m.momentum is not None
+            and 0 < m.momentum < 5e-3
+            and m.num_batches_tracked is not None
+            and (1 - m.momentum) ** int(m.num_batches_tracked) > 0.5
+        ]
+        if lagging and self.session.step >= 100:
+            m = lagging[0][1]
+            share = (1 - m.momentum) ** int(m.num_batches_tracked)
+            self.report(
+                f"Batch norm has momentum {m.momentum}: after {self.session.step} steps "
+                f"{share:.0%} of the running statistics are still their first values, and "
+                "evaluation uses them.",
+                "momentum is the weight of the newest batch: 0.1 is usual, 0.01 for long runs.",
+                rule="batch_norm_momentum_confused",
+                where=_names(lagging),
+                measured={"share": share},
+                threshold={"share": 0.5},
+            )
         still = [
             (name, m)
             for name, m in self.norms

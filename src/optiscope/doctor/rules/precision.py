@@ -112,11 +112,14 @@ class Confused(Rule):
     name = "adam_betas_confused"
     family = "rate"
     exact = True
-    also = ("momentum_too_large",)
+    also = (
+        "momentum_too_large", "adam_eps_underflows", "adam_eps_too_large", "group_rates_far_apart",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
         self.done = False
+        self.small: deque[float] = deque(maxlen=4)
 
     def forward(self, forward: Forward) -> None:
         """Look once at the settings of every optimizer."""
@@ -126,6 +129,49 @@ class Confused(Rule):
         for optimizer in self.session.optimizers:
             for group in optimizer.param_groups:
                 self._group(group)
+            self._apart([float(g["lr"]) for g in optimizer.param_groups if "lr" in g])
+
+    def _apart(self, rates: list[float]) -> None:
+        positive = [r for r in rates if r > 0]
+        if len(positive) > 1 and max(positive) >= 1e4 * min(positive):
+            self.report(
+                f"The rates of the parameter groups lie between {min(positive):.3g} and "
+                f"{max(positive):.3g}: some groups hardly move.",
+                "Look at the rate of each group; fine-tuning uses factors of 10 to 100.",
+                rule="group_rates_far_apart",
+                measured={"ratio": max(positive) / min(positive)},
+                threshold={"ratio": 1e4},
+                confidence=0.85,
+            )
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Share of weights whose second moment is smaller than eps."""
+        group = view.optimizer.param_groups[0]
+        eps, betas = group.get("eps"), group.get("betas")
+        if not view.look or view.index or not isinstance(eps, float) or eps < 1e-2:
+            return
+        if not isinstance(betas, tuple) or not 20 <= view.number <= 500:
+            return
+        below = total = 0.0
+        for p in view.with_gradient:
+            square = view.optimizer.state.get(p, {}).get("exp_avg_sq")
+            if square is not None:
+                corrected = (square / (1 - betas[1] ** (view.number + 1))).sqrt()
+                below += float((corrected < eps).sum())
+                total += p.numel()
+        self.small.append(below / max(total, 1))
+        values = [v for _, v in self.session.loss_values]
+        slow = len(values) >= 30 and sum(values[-10:]) > 0.8 * sum(values[:10])
+        if len(self.small) == 4 and min(self.small) > 0.95 and slow:
+            self.report(
+                f"eps is {eps:g}, more than the root of the second moment of {min(self.small):.0%} "
+                "of the weights: the step is the gradient times rate / eps, not adapted.",
+                "Use the default eps (1e-8), or a larger rate.",
+                rule="adam_eps_too_large",
+                measured={"share": min(self.small)},
+                threshold={"share": 0.95},
+                confidence=0.9,
+            )
 
     def _group(self, group: dict[str, object]) -> None:
         betas = group.get("betas")
@@ -139,6 +185,35 @@ class Confused(Rule):
                     measured={"beta2": float(second)},
                     threshold={"beta2": 0.5},
                     confidence=0.95,
+                )
+            elif (
+                isinstance(first, int | float)
+                and isinstance(second, int | float)
+                and first >= 0.99
+                and second < first - 5e-3
+            ):
+                self.report(
+                    f"betas are {first}, {second}: the mean of gradients reaches over "
+                    f"{1 / max(1 - first, 1e-9):.0f} steps, the mean of squares over "
+                    f"{1 / max(1 - second, 1e-9):.0f}.",
+                    "The first beta is that of the mean: (0.9, 0.999), not (0.999, 0.9).",
+                    measured={"beta1": float(first)},
+                    threshold={"beta1": float(second)},
+                    confidence=0.95,
+                )
+            eps = group.get("eps")
+            parameters = group.get("params")
+            half = isinstance(parameters, list) and any(
+                p.dtype == torch.float16 for p in parameters
+            )
+            if half and isinstance(eps, float) and 0 < eps < 6e-8:
+                self.report(
+                    f"Weights are float16 and eps is {eps:g}, which is 0 in float16: a weight "
+                    "whose gradient is 0 becomes nan.",
+                    "Keep the weights in float32 (autocast does), or use eps=1e-4.",
+                    rule="adam_eps_underflows",
+                    measured={"eps": eps},
+                    threshold={"eps": 6e-8},
                 )
         momentum = group.get("momentum")
         if isinstance(momentum, int | float) and momentum >= 0.999:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from optiscope.doctor.rule import Rule
+from optiscope.doctor.rules.loss_form import one_weight
 from optiscope.monitor.events import Forward, LossCall, WatchedStep
 from optiscope.monitor.probe import loss_at, rows_of
+from optiscope.monitor.session import unwrap_optimizer
 
 __all__ = ["RULES"]
 
@@ -137,14 +139,16 @@ class TooLarge(Rule):
         """Note the form of the loss once."""
         if self.guess is None and self.session.step == 0:
             form = self.session.form(forward, gradient)
-            if form.kind in ("cross_entropy", "nll") and form.logits.shape[1] > 2:
+            plain = form.kind in ("cross_entropy", "nll") and one_weight(form)  # no returns
+            if plain and form.logits.shape[1] > 2:
                 self.guess = math.log(form.logits.shape[1])
 
     def loss(self, call: LossCall) -> None:
         """Note the scale of regression targets."""
         if isinstance(call.criterion, nn.MSELoss) and call.target is not None and call.step < 3:
             size = float(call.target.double().square().mean())
-            self.scale = max(self.scale or 0.0, size)
+            if size > 0:  # residuals against zero have no scale
+                self.scale = max(self.scale or 0.0, size)
 
     def after_step(self, view: WatchedStep) -> None:
         """Compare recent losses with the first."""
@@ -200,6 +204,7 @@ class Schedule(Rule):
         "schedule_in_wrong_unit",
         "warmup_never_ends",
         "scheduler_never_stepped",
+        "scheduler_of_other_optimizer",
     )
 
     def __init__(self) -> None:
@@ -214,6 +219,7 @@ class Schedule(Rule):
         self.evaluated_at = -1
         self.searched = False
         self.schedulers: list[Any] = []
+        self.began: dict[int, tuple[int, int]] = {}
 
     def start(self, session: Any) -> None:
         """Take the schedulers that were handed over."""
@@ -257,17 +263,25 @@ class Schedule(Rule):
     def _search(self, view: WatchedStep) -> None:
         """Find the schedulers of the optimizer, where none was handed over."""
         self.searched = True
-        if self.schedulers or "initial_lr" not in view.optimizer.param_groups[0]:
+        if self.schedulers:
             return
         every = []
         for item in gc.get_objects():
             try:
-                if issubclass(type(item), LRScheduler) and item.optimizer is view.optimizer:
+                if issubclass(type(item), LRScheduler) and (
+                    item.optimizer is view.optimizer or self._forgotten(item.optimizer)
+                ):
                     every.append(item)
             except Exception:  # half-built objects of other libraries
                 continue
         inside = {id(s) for item in every for s in getattr(item, "_schedulers", ())}
         self.schedulers = [weakref.ref(s) for s in every if id(s) not in inside]
+
+    def _forgotten(self, optimizer: Any) -> bool:
+        """Whether ``optimizer`` holds parameters of the model and is not watched."""
+        ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        known = any(optimizer is o for o in self.session.optimizers)
+        return not known and bool(ids & self.session.names.keys())
 
     def _collapsed(self, view: WatchedStep, rate: float) -> None:
         if rate > 2e-3 * self.highest or (rate <= 0 and view.number < 3):
@@ -377,6 +391,16 @@ class Schedule(Rule):
                     confidence=0.97,
                 )
             return
+        self._other(scheduler, view)
+        steps, before = self.began.setdefault(id(scheduler), (view.number, calls))
+        taken, made = view.number - steps, calls - before
+        if taken >= 20 and made > 1.5 * taken + 2 and not _several_processes():
+            self._unit(
+                f"{kind} was stepped {made} times in {taken} steps of the optimizer: it runs "
+                f"{made / taken:.2g} times as fast as the training.",
+                {"calls": made},
+                {"calls": taken},
+            )
         interval = (view.number + 1) / calls
         length = getattr(scheduler, "T_max", None)
         if kind == "CosineAnnealingLR" and isinstance(length, int) and length > 0:
@@ -402,6 +426,25 @@ class Schedule(Rule):
             if interval >= 5 and calls >= 3 and iterations >= 300:
                 self._slow(kind, calls, iterations, interval)
 
+    def _other(self, scheduler: Any, view: WatchedStep) -> None:
+        """A schedule whose optimizer never steps."""
+        try:
+            its = unwrap_optimizer(getattr(scheduler, "optimizer", None))
+        except TypeError:
+            return
+        known = any(its is o for o in self.session.optimizers)
+        known |= any(ref() is its for ref, _ in self.session.other_optimizers.values())
+        if not known and view.number >= 10:
+            self.report(
+                f"{type(scheduler).__name__} was made for another optimizer object, which never "
+                "steps: it changes no rate that is used.",
+                "Make the scheduler after the optimizer, from the one that steps.",
+                rule="scheduler_of_other_optimizer",
+                severity="error",
+                measured={"steps": 0},
+                confidence=0.97,
+            )
+
     def _slow(self, kind: str, calls: int, length: int, interval: float) -> None:
         self._unit(
             f"{kind} is {length} calls long but is stepped once in {interval:.0f} steps: it would "
@@ -419,6 +462,13 @@ class Schedule(Rule):
             threshold=threshold,
             confidence=0.9,
         )
+
+
+def _several_processes() -> bool:
+    """Whether ranks share the work: Accelerate steps a schedule once for each of them."""
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 RULES: tuple[type[Rule], ...] = (TooSmall, TooLarge, Schedule)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optiscope.doctor.rule import Rule
+from optiscope.doctor.rules.modes import dropouts
 from optiscope.monitor.events import Forward, WatchedStep
 from optiscope.monitor.graph import SavedActivation, saved_activations
 
@@ -130,6 +131,50 @@ def _by_unit(values: Tensor) -> Tensor:
     return flat
 
 
+class SameOutputs(Rule):
+    """Outputs that are equal for all samples of a batch, in look after look."""
+
+    name = "outputs_all_equal"
+    family = "units"
+    severity = "error"
+    LOOKS = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.evaluated = -1
+
+    def forward(self, forward: Forward) -> None:
+        """Compare the outputs of a training batch, or of an evaluation, with each other."""
+        out, rows = forward.output, forward.rows
+        if out is None or rows is None or out.ndim < 2 or self.session.step < 20:
+            return
+        if forward.grad:
+            if not forward.look or any(m.training for _, m in dropouts(self.session.model)):
+                return  # dropout makes any two outputs differ
+        elif self.evaluated == self.session.step:
+            return
+        else:
+            self.evaluated = self.session.step
+        if len(rows) < 4 or out.shape[0] != len(rows):
+            return
+        if len(rows.unique()) < 3 or not out.is_floating_point():
+            return
+        flat = out.detach().reshape(len(rows), -1)[:, :4096].double()
+        spread = float((flat - flat[:1]).abs().max())
+        size = float(flat.abs().max())
+        self.count = self.count + 1 if spread <= 1e-6 * max(size, 1e-6) else 0
+        if self.count >= self.LOOKS:
+            self.report(
+                f"The model gives the same output for every sample (they differ by {spread:.1e}): "
+                "its inputs do not reach the output.",
+                "Look for the first layer whose output is the same for all samples: units that are "
+                "off, weights of zero, a value that is read from elsewhere.",
+                measured={"spread": spread},
+                threshold={"spread": 1e-6},
+            )
+
+
 class ActivationHint(Rule):
     """Hidden layers with tanh or sigmoid: a hint for tuning, never an alarm."""
 
@@ -158,4 +203,4 @@ class ActivationHint(Rule):
             )
 
 
-RULES: tuple[type[Rule], ...] = (Units, ActivationHint)
+RULES: tuple[type[Rule], ...] = (Units, SameOutputs, ActivationHint)

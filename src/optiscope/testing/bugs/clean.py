@@ -5,28 +5,46 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from optiscope.testing.bugs.loops import sound_loops
 from optiscope.testing.bugs.public import (
     cleared_after_step,
     clipped,
     cosine_per_batch,
     warm_up,
 )
-from optiscope.testing.bugs.script import BASES, Script
+from optiscope.testing.bugs.script import BASES, Attach, Script
 
 __all__ = ["clean_scripts"]
 
 Change = Callable[[Script], None]
 
 
-def clean_scripts(count: int = 200, seed: int = 1) -> Iterator[tuple[str, Callable[[], Script]]]:
-    """``count`` sound scripts, each with its name: base, optimizer, up to three usual habits."""
+class Sound(Protocol):
+    """What can be run under a tool."""
+
+    def run(self, attach: Attach) -> list[Any]:
+        """Train, and return what the tool found."""
+
+
+def clean_scripts(count: int = 200, seed: int = 1) -> Iterator[tuple[str, Callable[[], Sound]]]:
+    """``count`` sound runs, each with its name.
+
+    By turns a script of the suite (base, optimizer, up to three usual habits) and a loop of
+    `loops`, whose tasks, networks and losses the suite does not have.
+    """
     numbers = random.Random(seed)
+    others = sound_loops(count, seed)
     for number in range(count):
+        loop = next(others)
+        if number % 2:
+            yield f"{number} {loop.name}", _always(loop)
+            continue
         base = numbers.choice(list(BASES))
         own = base in ("gan", "lark")
         optimizer = "own" if own else numbers.choice(list(OPTIMIZERS))
@@ -54,6 +72,10 @@ def clean_scripts(count: int = 200, seed: int = 1) -> Iterator[tuple[str, Callab
             return script
 
         yield name, make
+
+
+def _always(loop: Sound) -> Callable[[], Sound]:
+    return lambda: loop
 
 
 def _sgd(script: Script) -> None:

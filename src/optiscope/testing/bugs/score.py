@@ -13,18 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from optiscope.testing.bugs.clean import clean_scripts
+from optiscope.testing.bugs.clean import Sound, clean_scripts
 from optiscope.testing.bugs.held_back import HELD_BACK
 from optiscope.testing.bugs.kind import Kind
 from optiscope.testing.bugs.public import PUBLIC
 from optiscope.testing.bugs.script import Script
+from optiscope.testing.bugs.subtle import SUBTLE
 
 __all__ = ["KINDS", "Outcome", "Score", "kinds_named", "our_adapter", "score_tool"]
 
 KINDS: dict[str, dict[str, Kind]] = {
-    "public": PUBLIC,
+    "public": PUBLIC | SUBTLE,
     "held-back": HELD_BACK,
-    "all": PUBLIC | HELD_BACK,
+    "all": PUBLIC | SUBTLE | HELD_BACK,
 }
 
 
@@ -134,7 +135,7 @@ def score_tool(
         outcomes.append(outcome)
         tell(outcome)
 
-    for kind in (PUBLIC if kinds is None else kinds).values():
+    for kind in (KINDS["public"] if kinds is None else kinds).values():
         for base in kind.bases:
             for seed in seeds:
                 for mended in (False, True) if twins else (False,):
@@ -151,7 +152,7 @@ def _maker(kind: Kind, base: str, seed: int, mended: bool) -> Callable[[], Scrip
 
 def _run(
     attach: Callable[..., Any],
-    make: Callable[[], Script],
+    make: Callable[[], Sound],
     kind: Kind | None,
     base: str,
     seed: int,
@@ -165,7 +166,9 @@ def _run(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(seed)
-            findings = list(make().run(attach))
+            script = make()
+            findings = list(script.run(attach))
+            base = getattr(script, "made", base)
     except Exception as error:  # a tool that breaks the run has failed it
         failed = f"{type(error).__name__}: {str(error)[:120]}"
     finally:
