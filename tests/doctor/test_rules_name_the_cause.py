@@ -311,6 +311,18 @@ def off_by_one(attach: Attach) -> None:
 
 
 def shuffled(attach: Attach) -> None:
+    x, y, *_ = digits()
+    generator = torch.Generator().manual_seed(5)
+    y = y[torch.randperm(len(y), generator=generator)]
+    draws = (torch.randperm(len(y), generator=generator)[:32] for _ in range(130))
+    loop(
+        attach,
+        make=lambda m: torch.optim.Adam(m.parameters(), 1e-3),
+        feed=((x[i], y[i]) for i in draws),
+    )
+
+
+def drawn_anew(attach: Attach) -> None:
     generator = torch.Generator().manual_seed(5)
     loop(
         attach,
@@ -574,6 +586,7 @@ BUGS: dict[str, tuple[str, Callable[[Attach], Any]]] = {
     "one batch": ("same_batch_every_step", one_batch),
     "labels off by one": ("output_never_a_label", off_by_one),
     "labels shuffled": ("labels_unrelated_to_inputs", shuffled),
+    "labels drawn anew": ("labels_change", drawn_anew),
     "label among the inputs": ("target_leaks_into_input", leak),
     "targets not shifted": ("target_is_input", lambda a: text_loop(a, shift=0, causal=True)),
     "no causal mask": ("future_visible", lambda a: text_loop(a, shift=1, causal=False)),
@@ -727,5 +740,19 @@ def test_every_rule_has_a_bug() -> None:
         "rate_range_test", "activation_hint", "momentum_too_large", "fp16_without_loss_scale",
         "ranks_differ",
         "ranks_see_same_data",
+        # those of test_subtle_faults.py
+        "accumulation_cleared", "gradient_changed_after_step", "gradient_is_not_the_derivative",
+        "label_smoothing_too_high", "cross_entropy_of_one_class", "class_ignored",
+        "class_weight_zero", "class_weights_inverted", "loss_arguments_swapped",
+        "target_has_gradient", "loss_is_zero", "margin_target_not_sign",
+        "ctc_of_non_log_probabilities", "blank_is_a_label", "rate_given_as_logarithm",
+        "count_negative", "view_exchanges_axes", "softmax_over_batch", "softmax_over_queries",
+        "image_axes_mixed", "targets_repeated", "targets_sorted", "padding_in_loss",
+        "padding_changes_output", "order_invisible", "past_invisible", "adam_eps_underflows",
+        "adam_eps_too_large", "group_rates_far_apart", "scheduler_of_other_optimizer",
+        "plateau_mode_wrong", "outputs_all_equal", "evaluation_on_training_data",
+        "evaluation_unlike_training", "labels_differ_train_eval", "targets_differ_train_eval",
+        "evaluation_is_random", "weights_changed_by_evaluation", "average_never_updated",
+        "features_reordered",
     }  # fmt: skip
     assert known - tested <= others

@@ -95,10 +95,12 @@ def test_padding_is_what_ends_sequences_of_several_lengths() -> None:
     lengths = 4 + torch.arange(16) % 8
     past = torch.arange(12)[None] >= lengths[:, None]
     ends = padding(tokens.masked_fill(past, 0))
-    assert ends is not None and torch.equal(ends, past)
+    assert ends is not None
+    assert torch.equal(ends, past)
     steps = torch.randn(16, 12, 3).masked_fill(past[..., None], 0.0)
     ends = padding(steps)
-    assert ends is not None and torch.equal(ends, past)
+    assert ends is not None
+    assert torch.equal(ends, past)
     assert padding(torch.zeros(16, 12, dtype=torch.long)) is None
     assert padding(torch.randn(16, 12)) is None
 
@@ -107,7 +109,8 @@ def test_outputs_by_place_are_views_of_every_layout() -> None:
     out = torch.randn(4, 6, 9)
     for given in (out, out.transpose(1, 2), out.reshape(24, 9)):
         placed = by_place(given, 4, 6)
-        assert placed is not None and torch.equal(placed, out)
+        assert placed is not None
+        assert torch.equal(placed, out)
     assert by_place(torch.randn(4, 9), 4, 6) is None
 
 

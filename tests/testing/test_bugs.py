@@ -88,10 +88,13 @@ def test_a_tool_that_breaks_the_run_has_failed_it() -> None:
 
 def test_clean_runs_are_many_and_differ() -> None:
     names = [name for name, _ in clean_scripts(200)]
-    assert len({name.split(" ", 1)[1] for name in names}) > 120
+    scripts = {name.split(" ", 1)[1] for name in names[::2]}
+    loops = {name.split(" ", 1)[1] for name in names[1::2]}
+    assert len(scripts) > 60
+    assert len(loops) > 15
     again = [name for name, _ in clean_scripts(200, seed=2)]
     assert names != again
-    assert not [name for name in names if "warm-up" in name and "step decay" in name]
+    assert not [name for name in names[::2] if "warm-up" in name and "step decay" in name]
 
 
 @pytest.mark.slow

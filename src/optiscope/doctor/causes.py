@@ -57,6 +57,7 @@ _LEARNS_NOTHING = (
     "zero_gradient",
     "loss_does_not_fall",
     "rate_too_small",
+    "outputs_all_equal",
 )
 _DIVERGES = (
     "rate_too_large",
@@ -112,7 +113,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "group_rates_far_apart": _LEARNS_NOTHING,
     "accumulation_cleared": _LEARNS_NOTHING,
     "gradient_explodes": ("not_finite", "clipping_always", "rate_too_large", "initial_loss_high"),
-    "outputs_all_equal": ("rate_too_large", *_LEARNS_NOTHING),
+    "outputs_all_equal": ("loss_at_prior", "loss_does_not_fall"),
     "inputs_differ_train_eval": _WORSE_IN_EVALUATION,
     "labels_differ_train_eval": _WORSE_IN_EVALUATION,
     "targets_differ_train_eval": _WORSE_IN_EVALUATION,
@@ -188,9 +189,10 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "input_changed_in_place": ("inputs_drift", "inputs_not_normalized", *_DIVERGES),
     "trained_in_eval": (),
     "dropout_too_high": (*_LEARNS_NOTHING, "initial_loss_high", "rate_too_large"),
-    "symmetric_units": ("rate_too_large", *_LEARNS_NOTHING),
+    "symmetric_units": ("outputs_all_equal", "rate_too_large", *_LEARNS_NOTHING),
     "zero_weights": ("symmetric_units", "rate_too_large", *_LEARNS_NOTHING),
     "dead_units": (
+        "outputs_all_equal",
         "loss_at_prior",
         "zero_gradient",
         "gradient_vanishes",
@@ -207,6 +209,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
         "not_finite",
     ),
     "decay_dominates": (
+        "outputs_all_equal",
         "loss_at_prior",
         "rate_too_small",
         "loss_does_not_fall",
@@ -214,6 +217,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
         "gradient_vanishes",
     ),
     "rate_too_large": (
+        "outputs_all_equal",
         "not_finite",
         "dead_units",
         "saturated_units",

@@ -334,7 +334,6 @@ class LayerGradients(Rule):
         super().__init__()
         self.looks: deque[dict[str, tuple[float, float]]] = deque(maxlen=self.LOOKS)
         self.norms: list[tuple[int, float]] = []
-        self.large = 0
 
     def before_step(self, view: WatchedStep) -> None:
         """Compare layers with each other at looked-at steps."""
@@ -363,8 +362,7 @@ class LayerGradients(Rule):
         del self.norms[:-40]
         values = [v for _, v in self.norms]
         root = (sum(v * v for v in view.weight_norms.values())) ** 0.5
-        self.large = self.large + 1 if total > self.JUMP * root > 0 else 0
-        if self.large >= 2:
+        if view.number < 6 and total > self.JUMP * root > 0:
             self._explodes(total, "the weights'", root)
         if len(values) < self.LOOKS:
             return

@@ -72,7 +72,7 @@ class _AfterEvaluation(Rule):
             return
         if call.value.numel() != 1 or call.target.ndim == 0 or held.size >= MOST_ROWS:
             return
-        if not _direct(call):
+        if not _direct(call) or not _is_mean(call.criterion):
             return  # outputs in other units than in training, for one
         held.losses.append((float(call.value), len(call.target)))
         held.targets.append(call.target)
@@ -98,6 +98,12 @@ def _direct(call: LossCall) -> bool:
     out = None if call.forward is None else call.forward.output
     given = call.prediction
     return out is not None and given is not None and out.data_ptr() == given.data_ptr()
+
+
+def _is_mean(criterion: Any) -> bool:
+    """Whether the loss does not grow with the batch, as far as it says."""
+    known = getattr(criterion, "reduction", None)
+    return known == "mean" or (known is None and not isinstance(criterion, torch.nn.Module))
 
 
 class Unlike(_AfterEvaluation):

@@ -141,8 +141,8 @@ def score_tool(
                 for mended in (False, True) if twins else (False,):
                     make = _maker(kind, base, seed, mended)
                     add(_run(attach, make, kind, base, seed, faulty=not mended))
-    for name, make in clean_scripts(clean, clean_seed):
-        add(_run(attach, make, None, name, clean_seed, faulty=False))
+    for name, sound in clean_scripts(clean, clean_seed):
+        add(_run(attach, sound, None, name, clean_seed, faulty=False))
     return Score(tuple(outcomes))
 
 

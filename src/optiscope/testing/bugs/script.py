@@ -468,6 +468,7 @@ class Gan(Script):
         fooled = self.criterion(self.model(self.for_generator(self.fake(len(real)))), ones)
         fooled.backward()
         self.generator_optimizer.step()
+        self.after_step()
         self.log(loss)
         self.done += 1
 
