@@ -106,7 +106,7 @@ def command(
 
     from optiscope.errors import ExitCode
     from optiscope.executors import process_pool
-    from optiscope.records import Run, Status
+    from optiscope.records import Run, Status, StudyFolder
     from optiscope.report import summary_json, summary_table, write_report
     from optiscope.stats.claims import next_seed_count
     from optiscope.stats.evidence import read_evidence

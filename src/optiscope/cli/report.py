@@ -82,8 +82,8 @@ def command(
 ) -> None:
     """Write report.html for the study in FOLDER, and figures for a paper where asked.
 
-    Options take the labels that the study declares. Leaving algorithms out makes no claim easier:
-    claims stay corrected for all comparisons of the study.
+    Options take the labels that the study declares. Hiding algorithms does not relax the correction
+    for multiple comparisons.
     """
     from optiscope.records import StudyFolder
     from optiscope.report import summary_json, summary_table, write_report

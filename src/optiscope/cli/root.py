@@ -96,7 +96,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Print the version and leave.",
+    help="Print the version.",
 )
 def root() -> None:
     """Is this optimizer really better than that one, and why?"""

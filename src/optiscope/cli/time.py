@@ -57,7 +57,7 @@ def command(
 
     Every repetition trains each optimizer in turn; a first one warms up and is left out, and so
     is evaluation. Ratios are paired by repetition. Learning rates are small and fixed: they do
-    not change what a step costs. Let nothing else run meanwhile.
+    not change what a step costs. Run on an otherwise idle machine.
     """
     from rich.progress import Progress
 
