@@ -631,3 +631,48 @@ def test_wrong_words_and_wrong_losses_are_refused() -> None:
     risk = EmpiricalRisk(mlp(), lambda out, target: Once.apply(out).mean(), [(x, y)])
     with pytest.raises(RuntimeError, match="twice"):
         _ = risk.hessian() @ risk.parameters
+
+
+class Branching(nn.Module):
+    """Decides by values, which ``vmap`` cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) if bool((x[:, 0] > 0).all()) else self.linear(x.tanh())
+
+
+class Centering(nn.Module):
+    """Treats a batch by its mean, so that a sample by itself is something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x - x.mean(0))
+
+
+@pytest.mark.parametrize(
+    ("make", "batched"),
+    [(mlp, True), (convolutional, True), (normalized, True), (Branching, False),
+     (Centering, True)],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore")
+def test_gradients_of_samples_at_once_are_those_one_by_one(
+    make: Callable[[], nn.Module], batched: bool
+) -> None:
+    torch.manual_seed(0)
+    model = make()
+    next(model.parameters()).requires_grad_(False)  # its columns are zero
+    x, y = CASES["mlp"].data(9)
+    risk = EmpiricalRisk(model, F.cross_entropy, divided(x, y, (5, 4)))
+    state = torch.get_rng_state()
+    rows = risk.per_sample_gradients()
+    assert risk.sample_gradients_batched is batched
+    assert torch.equal(torch.get_rng_state(), state)
+    for i in range(9):
+        alone = EmpiricalRisk(model, F.cross_entropy, [(x[i : i + 1], y[i : i + 1])]).gradient()
+        torch.testing.assert_close(rows[i], alone, rtol=1e-10, atol=1e-14)

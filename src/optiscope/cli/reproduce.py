@@ -24,7 +24,19 @@ NAMES = (
     "estimation",
     "parameter_groups",
 )
-TALK_NAMES = ("noise", "large-batch", "two-phase", "mean-field", "connected")
+TALK_NAMES = (
+    "noise",
+    "large-batch",
+    "two-phase",
+    "mean-field",
+    "connected",
+    "same-basin",
+    "split",
+    "memorization",
+    "gd-sgd",
+    "ingredients",
+    "redundancy",
+)
 
 
 @click.command("reproduce")
@@ -70,6 +82,12 @@ def command(
       two-phase         large batches, then small ones: the line through both ends
       mean-field        two layers scaled by 1/N: does the gap between GD and SGD close?
       connected         from which width on are arbitrary solutions connected?
+      same-basin        do several algorithms end in one basin? Two losses, two preprocessings
+      split             H = G + R over training, for four losses
+      memorization      random labels: what is memorized, and what the loss does meanwhile
+      gd-sgd            GD against SGD: five neurons, and the 500-300 network on MNIST
+      ingredients       momentum, weight decay, preprocessing: removed one by one, and all
+      redundancy        two weights where one would do: minima, sharpness and paths
 
     What is recorded is not run again: stop it at any time and give the same command to go on.
     Only the times of a problem (cost) are not resumed: a measurement that is stopped starts over.

@@ -82,9 +82,7 @@ class ModelBatch:
         """The samples at ``indices`` [M]; tensors without a dimension of size B stay whole."""
 
         def pick(leaf: Any) -> Any:
-            if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == self.samples:
-                return leaf[indices.to(leaf.device)]
-            return leaf
+            return leaf[indices.to(leaf.device)] if self._by_sample(leaf) else leaf
 
         return ModelBatch(
             tree_map(pick, self.args),
@@ -92,6 +90,25 @@ class ModelBatch:
             tree_map(pick, self.targets),
             len(indices),
         )
+
+    def tensors_by_sample(self) -> list[Tensor] | None:
+        """Tensors with a first dimension of size B, in order; None where there is none."""
+        leaves = tree_leaves((self.args, dict(self.kwargs), self.targets))
+        found = [leaf for leaf in leaves if self._by_sample(leaf)]
+        return found or None
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> ModelBatch:
+        """The batch with others in place of `tensors_by_sample`, in their order."""
+        others = iter(tensors)
+
+        def exchange(leaf: Any) -> Any:
+            return next(others) if self._by_sample(leaf) else leaf
+
+        args, kwargs, targets = tree_map(exchange, (self.args, dict(self.kwargs), self.targets))
+        return ModelBatch(args, kwargs, targets, len(tensors[0]))
+
+    def _by_sample(self, leaf: Any) -> bool:
+        return isinstance(leaf, Tensor) and leaf.ndim > 0 and leaf.shape[0] == self.samples
 
     @property
     def nbytes(self) -> int:

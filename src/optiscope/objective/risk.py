@@ -11,7 +11,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -31,6 +31,7 @@ from optiscope.objective.batches import (
 from optiscope.objective.own_loss import loss_among
 from optiscope.objective.products import FlatParameters
 from optiscope.objective.risk_operator import Kind, Leaves, RiskOperator
+from optiscope.objective.sample_gradients import batched_gradients, same_gradients
 from optiscope.objective.selection import Selection, select_parameters
 from optiscope.objective.substitution import (
     differentiable_kernels,
@@ -193,6 +194,7 @@ class EmpiricalRisk:
         )
         self._count = count if count is not None else _counting(loss)
         self._operators: dict[str, RiskOperator] = {}
+        self.sample_gradients_batched: bool | None = None  # how they were computed last
         self._reduction: str = _declared(loss) if reduction == "auto" else reduction
         self._samples: int | None = None
         self._batch_count, self._weight = 0, 0.0
@@ -312,6 +314,9 @@ class EmpiricalRisk:
     def per_sample_gradients(self, theta: Parameters | None = None) -> Tensor:
         """Gradients of each sample's loss, [n, N].
 
+        All of a batch at once (``vmap``) where that works and agrees with samples computed by
+        themselves, else one by one, which takes longer: ``sample_gradients_batched`` then says so.
+
         Raises:
             RiskError: batch norm with the statistics of a batch, where samples have no gradient
                 of their own.
@@ -327,12 +332,32 @@ class EmpiricalRisk:
                 "dropout='off' and noise='refuse'"
             )
         leaves = self.leaves(self.point(theta))
-        rows = []
+        rows: list[Tensor] = []
+        self.sample_gradients_batched = True
         for each in self.passes(leaves):
-            for i in range(each.batch.samples):
+
+            def alone(i: int, each: _BatchLoss = each) -> Tensor:
                 sample = each.batch.select(torch.tensor([i]))
-                rows.append(self._batch_gradient(each, leaves, sample)[1])
-        return torch.stack(rows)
+                return self._batch_gradient(each, leaves, sample)[1]
+
+            batched = (
+                self._batched_gradients(each, leaves) if self.sample_gradients_batched else None
+            )
+            ends = () if rows or batched is None else {0, each.batch.samples - 1}
+            if batched is None or not all(same_gradients(batched[i], alone(i)) for i in ends):
+                self.sample_gradients_batched = False
+                batched = torch.stack([alone(i) for i in range(each.batch.samples)])
+            rows.append(batched)
+        return torch.cat(rows)
+
+    def _batched_gradients(self, each: _BatchLoss, leaves: Leaves) -> Tensor | None:
+        def loss(parameters: dict[str, Tensor], sample: ModelBatch) -> Tensor:
+            moved = replace(leaves, parameters={**leaves.parameters, **parameters})
+            return replace(each, leaves=moved).loss(sample)
+
+        chosen = {name: leaves.parameters[name] for name in self._names}
+        with torch.enable_grad(), self.differentiable():
+            return batched_gradients(loss, chosen, leaves.flat, each.batch)
 
     def evaluate(self, theta: Parameters | None = None) -> dict[str, float]:
         """Mean loss, and accuracy where targets are classes, or the given metrics."""

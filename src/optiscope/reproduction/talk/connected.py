@@ -7,7 +7,6 @@ nothing and the width counts as undecided.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,12 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
-from scipy import optimize
 from torch import Tensor, nn
 
 from optiscope import landscape
-from optiscope.objective.risk import EmpiricalRisk
 from optiscope.problems.models.dense import multilayer_perceptron
 from optiscope.problems.models.initialise import he_normal
 from optiscope.report.appearance import PALETTE
@@ -33,7 +29,7 @@ from optiscope.report.tables.data_table import DataTable, Row
 from optiscope.reproduction.experiments import Scale
 from optiscope.reproduction.sections import Section
 from optiscope.reproduction.talk.experiment import Cell, Measured, TalkExperiment
-from optiscope.reproduction.talk.training import loaded, risk_on, sgd
+from optiscope.reproduction.talk.training import loaded, polish, risk_on, sgd
 
 __all__ = ["CONNECTED"]
 
@@ -70,7 +66,7 @@ def measure(cell: Cell, data_dir: Path | None) -> Mapping[str, Any]:
             problem, model, train, rate=0.05, batch=32, steps=cell["steps"], seed=seed,
             momentum=0.9, every=cell["steps"],
         )  # fmt: skip
-        _polish(risk_on(problem, model, train), cell["polish"])
+        polish(risk_on(problem, model, train), cell["polish"])
         solutions.append({name: v.clone() for name, v in model.state_dict().items()})
     assert model is not None
     path = landscape.connect(
@@ -90,25 +86,6 @@ def measure(cell: Cell, data_dir: Path | None) -> Mapping[str, Any]:
         "converged": path.converged,
         "gradients": path.cost.gradients,
     }
-
-
-def _polish(risk: EmpiricalRisk, evaluations: int) -> None:
-    """Bring the model's weights to a minimum by L-BFGS over all samples."""
-
-    def objective(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        loss, gradient = risk.value_and_gradient(torch.from_numpy(point).to(risk.dtype))
-        return float(loss), gradient.double().numpy()
-
-    found = optimize.minimize(
-        objective,
-        risk.parameters.double().numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxfun": evaluations, "maxiter": evaluations, "ftol": 1e-12, "gtol": 1e-7},
-    )
-    if math.isfinite(found.fun):
-        state = risk.unflatten(torch.from_numpy(found.x).to(risk.dtype))
-        risk.model.load_state_dict(state, strict=False)
 
 
 def sections(measured: Sequence[Measured]) -> tuple[Section, ...]:

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import optimize
 from torch import Tensor, nn
 
 from optiscope.curvature import top_eigenpairs
@@ -18,7 +21,7 @@ from optiscope.objective.risk import EmpiricalRisk
 from optiscope.problems import Problem
 from optiscope.problems.registry import get
 
-__all__ = ["flat", "leading", "loaded", "new_model", "risk_on", "sgd"]
+__all__ = ["flat", "leading", "loaded", "new_model", "polish", "risk_on", "sgd"]
 
 Samples = tuple[Tensor, Tensor]
 """Inputs [n, ...] and targets [n]."""
@@ -65,6 +68,25 @@ def leading(risk: EmpiricalRisk, k: int) -> dict[str, Any]:
         "converged": bool(pairs.converged.all()),
         "products": pairs.cost.products,
     }
+
+
+def polish(risk: EmpiricalRisk, evaluations: int) -> None:
+    """Bring the model's weights to a minimum by L-BFGS over all samples."""
+
+    def objective(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        loss, gradient = risk.value_and_gradient(torch.from_numpy(point).to(risk.dtype))
+        return float(loss), gradient.double().numpy()
+
+    found = optimize.minimize(
+        objective,
+        risk.parameters.double().numpy(),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxfun": evaluations, "maxiter": evaluations, "ftol": 1e-12, "gtol": 1e-7},
+    )
+    if math.isfinite(found.fun):
+        state = risk.unflatten(torch.from_numpy(found.x).to(risk.dtype))
+        risk.model.load_state_dict(state, strict=False)
 
 
 def sgd(
