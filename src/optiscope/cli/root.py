@@ -28,7 +28,7 @@ COMMANDS = {
     "log": ("log", "Say why a run was made."),
     "logbook": ("logbook", "Show what changed from run to run, and what came of it."),
     "import": ("importing", "Put published results beside a study's own."),
-    "export": ("export", "Write a study's results as CSV, Parquet, Markdown or LaTeX."),
+    "export": ("export", "Write a study's results as a table, or to a tracking program."),
     "reproduce": ("reproduce", "Repeat a published experiment beside its figures."),
     "watch": ("watch", "Run a training script and say what is wrong with it."),
     "landscape": ("landscape", "See the loss around and between solutions."),

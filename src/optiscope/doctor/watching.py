@@ -24,6 +24,7 @@ from optiscope.monitor.budget import Budget
 from optiscope.monitor.events import Observer, WatchedStep
 from optiscope.monitor.measures import LEVELS, MEASURES, Histogram, chosen_measures
 from optiscope.monitor.series import Series
+from optiscope.monitor.series_export import SeriesExport
 from optiscope.monitor.session import Session, StopWatching, unwrap_optimizer
 from optiscope.report.cockpit.page import write_page
 from optiscope.report.cockpit.terminal import panel
@@ -77,16 +78,16 @@ class Watch:
         expects: Sequence[str] = (),
         on_finding: OnFinding = "warn",
         instruments: str | list[str] = "light",
-        budget: float = 0.05,
         out: Path | None = None,
     ) -> None:
         self.session = session
         self.series = Series()
-        self.budget = Budget(budget, session.every)
+        self.budget = session.budget
         self.out = out
         self._started = time.perf_counter()
         self._seconds = 0.0
         self._written = 0.0
+        self._exports: list[SeriesExport] = []
         self._losses = 0
         self._facts = _facts(session)
         self.measures = chosen_measures(instruments, self.series, self.budget)
@@ -157,15 +158,17 @@ class Watch:
             self._seconds = time.perf_counter() - self._started
             self.session.close()
             self._record_losses()
-            if self.out is not None:
-                self.page()
+            self._renew()
+            for one in self._exports:
+                one.finish(self.findings)
+            self._exports.clear()
 
     # -- what is shown
 
     def data(self) -> dict[str, Any]:
         """Everything that the page shows, as plain values."""
         seconds = self._seconds or time.perf_counter() - self._started
-        spent = sum(self.budget.spent.values())
+        spent = self.budget.hooks
         return {
             "title": self.out.stem if self.out is not None and self.out.suffix else "Watch",
             "state": "finished" if self._closed else "training",
@@ -177,8 +180,9 @@ class Watch:
             "series": self.series.to_dict(),
             "histogram": next((m.latest for m in self.measures if isinstance(m, Histogram)), {}),
             "costs": self.budget.table(),
-            "budget": f"Instruments took {spent:.2f} s, {spent / max(seconds, 1e-9):.1%} of the "
-            f"time; the budget is {self.budget.share:.0%}. Rules and hooks are not counted.",
+            "budget": f"Hooks, rules and instruments took {spent:.2f} s, "
+            f"{spent / max(seconds, 1e-9):.1%} of the time; the budget is "
+            f"{self.budget.share:.0%}. Intervals grow until it is kept.",
             "trouble": [
                 *(f"{m.name}: {m.trouble}" for m in self.measures if m.trouble),
                 *self.failures,
@@ -197,6 +201,33 @@ class Watch:
             place = place / "watch.html"
         return write_page(place, self.data())
 
+    def export(
+        self, to: str, where: str | Path | None = None, *, live: bool = True, name: str = ""
+    ) -> None:
+        """Send series and findings to ``tensorboard``, ``wandb`` or ``mlflow``.
+
+        ``where`` is a folder, or MLflow's tracking address [default: a folder named after the
+        program]. While the run goes on, what is new follows every few seconds until the watch is
+        closed; ``live=False`` sends what there is and closes the exported run. Raises
+        ``ExportError`` if the library is not installed or the place cannot be written.
+        """
+        self._record_losses()
+        name = name or time.strftime("watch %Y-%m-%d %H.%M.%S")
+        one = SeriesExport(to, where or to, name=name, settings=self._facts)
+        one.send(self.series, self.findings)
+        if live and not self._closed:
+            self._exports.append(one)
+        else:
+            one.finish(self.findings)
+
+    def _renew(self) -> None:
+        """Renew the page and send what is new to exports."""
+        if self.out is not None:
+            self.page()
+        for one in self._exports:
+            one.send(self.series, self.findings)
+        self._written = time.perf_counter()
+
     def print(self) -> None:
         """Print verdict, findings and latest figures on the terminal."""
         from rich.console import Console
@@ -206,21 +237,21 @@ class Watch:
 
     def _record_losses(self) -> None:
         values = self.session.loss_values
-        for step, value in values[self._losses :]:
+        for step, value in values.since(self._losses):
             self.series.add("loss", step, value)
-        self._losses = len(values)
+        self._losses = values.total
 
     def _after_step(self, view: WatchedStep) -> None:
         """Record rate and losses; renew the page every few seconds."""
         if view.index:
             return
         self.budget.step(view.number)
-        if view.look:
+        if view.tick:
             self.series.add("rate", view.number, view.rates[0])
             self._record_losses()
-            if self.out is not None and time.perf_counter() - self._written > PAGE_SECONDS:
-                self.page()
-                self._written = time.perf_counter()
+            late = time.perf_counter() - self._written > PAGE_SECONDS
+            if late and (self.out is not None or self._exports):
+                self._renew()
 
     def __enter__(self) -> Self:
         return self
@@ -304,6 +335,7 @@ def watch(
         every=every,
         schedulers=[s for s in schedulers if s is not None],
         horizon=horizon,
+        budget=Budget(budget, max(1, every)),
     )
     return Watch(
         session,
@@ -311,7 +343,6 @@ def watch(
         expects=expected,
         on_finding=on_finding,
         instruments=level,
-        budget=budget,
         out=None if out is None else Path(out),
     )
 

@@ -11,11 +11,15 @@ __all__ = ["Budget"]
 
 
 class Budget:
-    """Interval of each instrument, from what it costs and what a step costs.
+    """Intervals from measured costs, and what was spent.
 
-    ``share`` is the part of the training time that all instruments together may take. An
-    instrument of cost c on steps of s seconds gets the interval c / (s share / instruments).
+    ``share`` is the part of the training time that instruments and looks together may take. An
+    instrument of cost c on steps of s seconds gets the interval c / (s share / instruments), where
+    what hooks and rules take is subtracted from the share (at most half of it). ``hooks`` is all
+    the time spent in hooks, rules and instruments included.
     """
+
+    LOOKS = 0.2  # of the share: for the looks of the rules
 
     def __init__(self, share: float, every: int) -> None:
         self.share, self.every = share, every
@@ -24,20 +28,40 @@ class Budget:
         self.spent: dict[str, float] = {}
         self.next: dict[str, int] = {}
         self.step_seconds: float | None = None
-        self._last: tuple[int, float] | None = None
-        self._inside = 0.0
+        self.hooks = 0.0
+        self.look_cost: float | None = None
+        self.looks = self.look_seconds = 0.0
+        self._first: int | None = None
+        self._last: tuple[int, float, float] | None = None
+        self._measured = 0.0
 
     def step(self, number: int) -> None:
-        """A step is done: keep a running estimate of what a step costs without instruments."""
+        """A step is done: keep a running estimate of what a step costs without being watched."""
         now = time.perf_counter()
+        if self._first is None:
+            self._first = number
         if self._last is not None and number > self._last[0]:
-            seconds = (now - self._last[1] - self._inside) / (number - self._last[0])
-            seconds = max(seconds, 1e-9)
+            inside = self.hooks - self._last[2]
+            seconds = max((now - self._last[1] - inside) / (number - self._last[0]), 1e-9)
             known = self.step_seconds
             # the least of recent steps: evaluation and loading between steps are no steps
             self.step_seconds = seconds if known is None else min(1.02 * known, seconds)
-        self._last = (number, now)
-        self._inside = 0.0
+        self._last = (number, now, self.hooks)
+
+    def looked(self, before: tuple[float, float]) -> int:
+        """A look is over that began at ``mark()``; steps until the next that the budget allows."""
+        cost = self.hooks - before[0] - (self._measured - before[1])
+        known = self.look_cost
+        self.look_cost = cost if known is None else 0.7 * known + 0.3 * cost
+        self.looks += 1
+        self.look_seconds += cost
+        if self.step_seconds is None or self.share <= 0:
+            return self.every
+        return math.ceil(self.look_cost / (self.LOOKS * self.share * self.step_seconds))
+
+    def mark(self) -> tuple[float, float]:
+        """Where the accounts stand: seconds in hooks, and of these in instruments."""
+        return self.hooks, self._measured
 
     def due(self, name: str, step: int) -> bool:
         """Whether the instrument may be called at ``step``."""
@@ -51,7 +75,7 @@ class Budget:
             yield
         finally:
             seconds = time.perf_counter() - start
-            self._inside += seconds
+            self._measured += seconds
             self.calls[name] = self.calls.get(name, 0) + 1
             self.spent[name] = self.spent.get(name, 0.0) + seconds
             known = self.costs.get(name)
@@ -62,17 +86,47 @@ class Budget:
             self.costs[name] = steady
             self.next[name] = step + self.interval(name)
 
+    @property
+    def rules(self) -> float:
+        """Seconds in hooks and rules, instruments left out."""
+        return max(self.hooks - self._measured, 0.0)
+
     def interval(self, name: str) -> int:
         """Steps between two calls, a multiple of ``every``."""
         cost = self.costs.get(name)
         if cost is None or self.step_seconds is None or self.share <= 0:
             return self.every
-        allowed = self.step_seconds * self.share / max(1, len(self.costs))
+        taken = 0.0
+        if self._last is not None and self._first is not None:
+            trained = max(self._last[0] - self._first, 100) * self.step_seconds
+            taken = min(self.rules / max(trained, 1e-9), self.share / 2)
+        allowed = self.step_seconds * (self.share - taken) / max(1, len(self.costs))
         return self.every * max(1, math.ceil(cost / max(allowed, 1e-12) / self.every))
 
     def table(self) -> list[dict[str, float | str]]:
-        """Cost, calls, interval and seconds spent by instrument."""
-        return [
+        """Cost, calls, interval and seconds spent by instrument; hooks and rules come first."""
+        rows: list[dict[str, float | str]] = []
+        if self.looks:
+            count = int(self.looks)
+            rows.append(
+                {
+                    "instrument": "rules (looks)",
+                    "cost": self.look_seconds / count,
+                    "calls": count,
+                    "interval": 0,
+                    "seconds": self.look_seconds,
+                }
+            )
+            rows.append(
+                {
+                    "instrument": "hooks and rules (other steps)",
+                    "cost": 0.0,
+                    "calls": 0,
+                    "interval": 1,
+                    "seconds": max(self.rules - self.look_seconds, 0.0),
+                }
+            )
+        rows += [
             {
                 "instrument": name,
                 "cost": self.costs[name],
@@ -82,3 +136,4 @@ class Budget:
             }
             for name in self.spent
         ]
+        return rows

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Forward", "LossCall", "Observer", "WatchedStep"]
+__all__ = ["Forward", "LossCall", "Observer", "WatchedStep", "at_looks"]
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+def at_looks(handler: Handler) -> Handler:
+    """Mark an observer's method as one that is called at looks only, not at every step."""
+    setattr(handler, "at_looks", True)  # noqa: B010
+    return handler
 
 
 @dataclass(eq=False)
@@ -44,6 +52,7 @@ class Forward:
     prediction: Tensor | None = None
     loss: Tensor | None = None
     form: Any = None
+    labels: Tensor | None = None
 
     @property
     def input(self) -> Tensor | None:
@@ -87,7 +96,8 @@ class LossCall:
 class WatchedStep:
     """One step of one optimizer, with all that happened since its step before.
 
-    ``before`` holds copies of the parameters at a looked-at step (``look``), else nothing.
+    ``tick`` says whether it is a step for cheap checks, ``look`` whether one to look at closely.
+    ``before`` holds copies of the parameters at some of the looks, else nothing.
     ``accumulations`` counts the backward passes that reached the sentinel parameter since the last
     step, ``uncleared`` those that added to a gradient that nobody had cleared since that step.
     """
@@ -98,6 +108,7 @@ class WatchedStep:
     optimizer: Optimizer
     model: nn.Module
     names: Mapping[int, str]
+    tick: bool
     look: bool
     closure: bool
     forwards: list[Forward]
@@ -136,16 +147,20 @@ class WatchedStep:
 
     @cached_property
     def weight_norms(self) -> dict[str, float]:
-        """2-norm of each parameter before the step (of this look)."""
+        """2-norm of each parameter: before the step where ``before`` knows it, else now."""
+        if not self.before:
+            return _norms(self.parameters, self.parameters, self)
         kept = [p for p in self.parameters if id(p) in self.before]
         return _norms(kept, [self.before[id(p)] for p in kept], self)
 
     @cached_property
     def updates(self) -> dict[int, Tensor]:
-        """Change of each parameter by this step, by id; empty between looks."""
-        return {
-            id(p): p.detach() - self.before[id(p)] for p in self.parameters if id(p) in self.before
-        }
+        """Change of each parameter by this step, by id; empty where ``before`` is."""
+        kept = [p for p in self.parameters if id(p) in self.before]
+        if not kept:
+            return {}
+        moved = torch._foreach_sub([p.detach() for p in kept], [self.before[id(p)] for p in kept])
+        return {id(p): change for p, change in zip(kept, moved, strict=True)}
 
     @cached_property
     def update_norms(self) -> dict[str, float]:
@@ -165,10 +180,26 @@ def _norms(parameters: list[Tensor], values: list[Any], view: WatchedStep) -> di
 
 
 class Observer:
-    """Whoever is told of a session's events; methods that are not overridden are never called."""
+    """Whoever is told of a session's events; methods that are not overridden are never called.
+
+    They are called in the first steps, at ticks and when something unusual happened; methods
+    marked with :func:`at_looks` at looks only. Evaluations and changes of the rate are always told.
+    """
 
     def start(self, session: Any) -> None:
         """The session is attached."""
+
+    def wants_before(self, number: int) -> bool:
+        """Whether a look at step ``number`` needs all weights before and after it."""
+        return False
+
+    wants_fingerprints: bool = False
+
+    def fingerprints(self, rows: Tensor, step: int) -> Any:
+        """Fingerprints [B] of a training batch between ticks, while ``wants_fingerprints``."""
+
+    def rates_changed(self, index: int, number: int, rates: tuple[float, ...]) -> Any:
+        """The rates of optimizer ``index`` are others at its step ``number`` than before."""
 
     def forward(self, forward: Forward) -> Any:
         """The model was called."""

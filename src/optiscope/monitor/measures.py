@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from optiscope.monitor.budget import Budget
-from optiscope.monitor.events import Forward, Observer, WatchedStep
+from optiscope.monitor.events import Forward, Observer, WatchedStep, at_looks
 from optiscope.monitor.gradient_tests import gradient_tests
 from optiscope.monitor.graph import saved_activations
 from optiscope.monitor.per_sample import per_sample
@@ -44,8 +44,8 @@ class Measure(Observer):
         self.session = session
 
     def after_step(self, view: WatchedStep) -> None:
-        """Measure if this is a step to look at and the budget allows it."""
-        if view.look and not view.index and self.budget.due(self.name, view.number):
+        """Measure every so many steps, as the budget allows."""
+        if view.tick and not view.index and self.budget.due(self.name, view.number):
             with self.budget.spend(self.name, view.number):
                 self.measure(view)
 
@@ -63,9 +63,13 @@ class Norms(Measure):
         super().__init__(series, budget)
         self.first: dict[int, Tensor] = {}
 
+    def wants_before(self, number: int) -> bool:
+        """Weights before and after the step."""
+        return self.budget.due(self.name, number)
+
     def before_step(self, view: WatchedStep) -> None:
         """Read the gradients before the optimizer may change them."""
-        if view.look and not view.index and self.budget.due(self.name, view.number):
+        if view.tick and not view.index and self.budget.due(self.name, view.number):
             _ = view.gradient_norms
 
     def measure(self, view: WatchedStep) -> None:
@@ -89,12 +93,10 @@ class Norms(Measure):
         if not self.first and view.number == 0:
             self.first = {i: v.clone() for i, v in view.before.items()}
         if self.first:
-            total = [
-                (p.detach() - self.first[id(p)]).float().norm()
-                for p in view.parameters
-                if id(p) in self.first
-            ]
-            self.series.add("distance", step, float(torch.stack(total).norm()))
+            kept = [p for p in view.parameters if id(p) in self.first]
+            way = torch._foreach_sub([p.detach() for p in kept], [self.first[id(p)] for p in kept])
+            norms = [norm.double().cpu() for norm in torch._foreach_norm(way)]
+            self.series.add("distance", step, float(torch.stack(norms).norm()))
 
 
 class Activations(Measure):
@@ -102,6 +104,7 @@ class Activations(Measure):
 
     name = "activations"
 
+    @at_looks
     def forward(self, forward: Forward) -> None:
         """Read the graph of a looked-at training forward."""
         step = self.session.step
@@ -170,11 +173,11 @@ class BatchMeasure(Measure):
         forward = training[-1]
         loss = self.session.loss_function
         target = forward.target
-        if target is None and forward.form is not None and forward.form.kind == "cross_entropy":
-            labels = forward.form.labels
-            if len(labels) == forward.size:
-                target = labels
-                loss = loss if callable(loss) else nn.functional.cross_entropy
+        labels = forward.labels if forward.form is None else forward.form.labels
+        known = self.session.form_kind == "cross_entropy"
+        if target is None and labels is not None and known and len(labels) == forward.size:
+            target = labels
+            loss = loss if callable(loss) else nn.functional.cross_entropy
         if target is None or not callable(loss):
             self.trouble = "needs the loss: pass loss= or use watch.loss(...)"
             return None
@@ -227,6 +230,10 @@ class Alpha(BatchMeasure):
 
     name = "alpha"
     samples = 64
+
+    def wants_before(self, number: int) -> bool:
+        """Weights before and after the step."""
+        return self.budget.due(self.name, number)
 
     def measure(self, view: WatchedStep) -> None:
         """Fit a parabola to loss and slope at both ends of the step."""

@@ -7,22 +7,28 @@ numbers are drawn from generators of the session's own.
 from __future__ import annotations
 
 import logging
+import math
+import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from optiscope.monitor.budget import Budget
 from optiscope.monitor.events import Forward, LossCall, Observer, WatchedStep
 from optiscope.monitor.fingerprint import RowFingerprint
 from optiscope.monitor.graph import last_operation, walk
 from optiscope.monitor.hooks import Hooks
+from optiscope.monitor.looks import Looks
 from optiscope.monitor.loss_form import LossForm, recover_form
+from optiscope.monitor.losses import LossHistory
 from optiscope.monitor.probe import ProbeError
 from optiscope.objective.own_loss import named_loss
 
@@ -30,8 +36,8 @@ __all__ = ["Session", "main_output", "tensors_in", "unwrap_model", "unwrap_optim
 
 logger = logging.getLogger("optiscope")
 
-EARLY_LOOKS = frozenset({0, 1, 2, 3, 5})
 FORM_STEPS = 70
+WHOLE_FORMS = 20
 MAX_FORWARDS = 64
 KEPT_FORWARDS = 4
 
@@ -94,6 +100,26 @@ def main_output(output: Any) -> Tensor | None:
     return best[0] if best else None
 
 
+P = ParamSpec("P")
+
+
+def _timed(
+    hook: Callable[Concatenate[Session, P], None],
+) -> Callable[Concatenate[Session, P], None]:
+    """A hook whose time is added to the budget's account of hooks."""
+
+    def call(session: Session, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if session._busy:
+            return
+        start = time.perf_counter()
+        try:
+            hook(session, *args, **kwargs)
+        finally:
+            session.budget.hooks += time.perf_counter() - start
+
+    return call
+
+
 class _Token:
     """Lives as long as the graph of an output does."""
 
@@ -101,6 +127,14 @@ class _Token:
 
     def __init__(self, forward: Forward) -> None:
         self.forward = weakref.ref(forward)
+
+
+def _address(tensor: Tensor) -> int:
+    """Where the values lie; 0 for tensors without memory of their own."""
+    try:
+        return tensor.data_ptr()
+    except RuntimeError:
+        return 0
 
 
 class _Sentinel:
@@ -116,6 +150,20 @@ class _Sentinel:
         self.fresh: Tensor | None = None
         self.wants_fresh = False
         self.total = 0
+        self.weights: tuple[int, int] | None = None
+
+    def left(self) -> None:
+        """Note the weights as a step leaves them."""
+        parameter = self.parameter()
+        if parameter is not None:
+            self.weights = (parameter._version, _address(parameter))
+
+    def touched(self) -> bool:
+        """Whether somebody has changed or replaced the weights since the last step."""
+        parameter = self.parameter()
+        if parameter is None or self.weights is None:
+            return False
+        return self.weights != (parameter._version, _address(parameter))
 
     def remember(self) -> None:
         parameter = self.parameter()
@@ -136,6 +184,11 @@ class _Sentinel:
 class Session:
     """Hooks of one watch, the events they make and the observers that are told.
 
+    Observers are told of the first steps, of every tick and look (:class:`Looks`) and of steps in
+    which something unusual is noticed: then the session is ``attentive``. In all other steps the
+    hooks count, and compare versions, rates and losses that are there anyway; forwards without a
+    gradient (evaluations) are always told.
+
     ``step`` is the number of completed steps (of the optimizer that has stepped most). Observers
     that fail are dropped and listed in ``failures``: a run never dies of being watched.
     """
@@ -149,8 +202,11 @@ class Session:
         every: int = 10,
         schedulers: Sequence[Any] = (),
         horizon: int | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.every = max(1, every)
+        self.budget = budget or Budget(0.05, self.every)
+        self.looks = Looks(self.every)
         self.horizon = horizon
         self._root = weakref.ref(model)
         self._inner = weakref.ref(unwrap_model(model))
@@ -163,7 +219,7 @@ class Session:
         self.backwards_seen = 0
         self.window: deque[Forward] = deque(maxlen=MAX_FORWARDS)
         self.losses: list[LossCall] = []
-        self.loss_values: list[tuple[int, float]] = []
+        self.loss_values = LossHistory()
         self.names = {id(p): name for name, p in self.model.named_parameters()}
         self.fingerprint = RowFingerprint()
         self.tokens: deque[tuple[int, Any]] = deque(maxlen=64)
@@ -178,7 +234,16 @@ class Session:
         self._open: list[Forward] = []
         self._views: dict[int, WatchedStep] = {}
         self._pending: list[tuple[int, Tensor]] = []
-        self._handlers: dict[str, list[tuple[Observer, Any]]] = {}
+        self._handlers: dict[str, list[tuple[Observer, Any]]] = {}  # at looks
+        self._always: dict[str, list[tuple[Observer, Any]]] = {}  # at every step
+        self._wanting: list[Observer] = []
+        self._form: LossForm | None = None
+        self._mark = (0.0, 0.0)
+        self.attentive = True
+        self._call: tuple[Any, Any, bool] | None = None
+        self._row_readers: list[Observer] = []
+        self._rates: list[tuple[float, ...]] = [()] * len(optimizers)
+        self._own = {id(o) for o in optimizers}
         self._hooks = Hooks()
         self._sentinels = [_Sentinel(p) for p in (_choose(o) for o in optimizers)]
         for sentinel in self._sentinels:
@@ -223,7 +288,7 @@ class Session:
     @property
     def looking(self) -> bool:
         """Whether the step that is being prepared is one to look at."""
-        return self.step in EARLY_LOOKS or self.step % self.every == 0
+        return self.looks.due(self.step)
 
     # -- observers
 
@@ -233,31 +298,41 @@ class Session:
             self.observers.append(observer)
             observer.start(self)
             for name in (
-                "forward", "loss", "output_gradient", "before_step", "after_step", "finish",
+                "forward", "loss", "output_gradient", "rates_changed", "before_step", "after_step",
+                "finish",
             ):  # fmt: skip
-                if getattr(type(observer), name) is not getattr(Observer, name):
-                    handlers = self._handlers.setdefault(name, [])
-                    handlers.append((observer, getattr(observer, name)))
+                method = getattr(type(observer), name)
+                if method is not getattr(Observer, name):
+                    pair = (observer, getattr(observer, name))
+                    self._handlers.setdefault(name, []).append(pair)
+                    if not getattr(method, "at_looks", False):
+                        self._always.setdefault(name, []).append(pair)
+            if type(observer).fingerprints is not Observer.fingerprints:
+                self._row_readers.append(observer)
+            if type(observer).wants_before is not Observer.wants_before:
+                self._wanting.append(observer)
 
-    def _tell(self, event: str, *values: Any) -> None:
-        handlers = self._handlers.get(event)
+    def _tell(self, event: str, look: bool, *values: Any) -> None:
+        handlers = (self._handlers if look else self._always).get(event)
         if not handlers:
             return
         busy, self._busy = self._busy, True
+        with_graph = torch.is_grad_enabled()
+        torch.set_grad_enabled(False)
         try:
-            with torch.no_grad():
-                for observer, handle in list(handlers):
-                    try:
-                        handle(*values)
-                    except (StopWatching, Warning):
+            for observer, handle in handlers:
+                try:
+                    handle(*values)
+                except (StopWatching, Warning):
+                    raise
+                except ProbeError as error:
+                    logger.debug("probe failed: %s", error)
+                except Exception as error:
+                    if error is self.raised_by_user:
                         raise
-                    except ProbeError as error:
-                        logger.debug("probe failed: %s", error)
-                    except Exception as error:
-                        if error is self.raised_by_user:
-                            raise
-                        self._drop(observer, event, error)
+                    self._drop(observer, event, error)
         finally:
+            torch.set_grad_enabled(with_graph)
             self._busy = busy
 
     def _drop(self, observer: Observer, event: str, error: Exception) -> None:
@@ -265,19 +340,39 @@ class Session:
         words = f"{name} failed in {event} at step {self.step}: {type(error).__name__}: {error}"
         self.failures.append(words[:400])
         logger.debug("%s", words, exc_info=error)
-        for handlers in self._handlers.values():
-            handlers[:] = [pair for pair in handlers if pair[0] is not observer]
+        for table in (self._handlers, self._always):  # new lists: one may be walked just now
+            for key, handlers in table.items():
+                table[key] = [pair for pair in handlers if pair[0] is not observer]
+        self._wanting = [other for other in self._wanting if other is not observer]
+        self._row_readers = [other for other in self._row_readers if other is not observer]
 
     # -- hooks on the model
 
+    @_timed
     def _before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if self._busy or torch.compiler.is_compiling() or module is not self._root():
+        if torch.compiler.is_compiling() or module is not self._root():
             return
+        if not self.attentive and module.training and torch.is_grad_enabled():
+            self._call = (args, kwargs, True)
+            readers = [reader for reader in self._row_readers if reader.wants_fingerprints]
+            if readers:
+                self._read_rows(readers, args, kwargs)
+            return
+        self._open_forward(module.training, args, kwargs)
+
+    def _read_rows(self, readers: list[Observer], args: Any, kwargs: Any) -> None:
+        inputs = tensors_in((args, kwargs))
+        rows = self.fingerprint.rows(inputs[0]) if inputs else None
+        if rows is not None:
+            for reader in readers:
+                reader.fingerprints(rows, self.step)
+
+    def _open_forward(self, training: bool, args: Any, kwargs: Any) -> None:
         inputs = tuple(tensors_in((args, kwargs)))
         forward = Forward(
             step=self.step,
             number=self.forwards_seen,
-            training=module.training,
+            training=training,
             look=self.looking,
             args=args,
             kwargs=kwargs,
@@ -292,8 +387,13 @@ class Session:
             self._version = None if first.is_inference() else first._version
         self._open.append(forward)
 
+    @_timed
     def _after_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if not self._open or self._busy or module is not self._root():
+        if not self._open:
+            if self._call is not None and module is self._root():
+                self._note_own_loss(output)
+            return
+        if module is not self._root():
             return
         forward = self._open.pop()
         self._open.clear()
@@ -305,22 +405,29 @@ class Session:
         if out is not None:
             forward.output = out.detach()
             forward.grad = out.requires_grad
-        given = named_loss(output)
-        if given is not None and given.numel() == 1:
-            forward.loss = given.detach()
-            self._note_loss(forward.loss)
+        forward.loss = self._note_own_loss(output)
+        # the step after an evaluation, and one in evaluation mode, are told of
+        self.attentive |= not forward.grad or not forward.training
         self._release()
         self.window.append(forward)
         if out is not None and forward.grad and out.grad_fn is not None:
-            if forward.look or self.step < 4:
+            if forward.look:
                 forward.operation = last_operation(out)
                 forward.nodes = walk(out)
             token = _Token(forward)
             self.tokens.append((forward.number, weakref.ref(token)))
             out.register_hook(lambda gradient: self._output_gradient(token, gradient))
-        self._tell("forward", forward)
+        self._tell("forward", forward.look, forward)
         forward.nodes = []
         forward.operation = None
+
+    def _note_own_loss(self, output: Any) -> Tensor | None:
+        """The loss that the model itself returns, where it does."""
+        given = None if isinstance(output, Tensor) else named_loss(output)
+        if given is None or given.numel() != 1:
+            return None
+        self._note_loss(given.detach())
+        return given.detach()
 
     def _release(self) -> None:
         """Let go of the tensors of forwards that no rule needs any more (evaluation, old ones)."""
@@ -328,28 +435,77 @@ class Session:
             if old.args and (not old.grad or position >= KEPT_FORWARDS):
                 old.args, old.kwargs, old.inputs, old.output = (), {}, old.inputs[:0], None
 
+    @_timed
     def _output_gradient(self, token: _Token, gradient: Tensor) -> None:
         forward = token.forward()
-        if forward is None or self._busy:
+        if forward is None:
             return
         forward.backwards += 1
-        if forward.look or self.step < FORM_STEPS:
-            self._tell("output_gradient", forward, gradient)
+        self._tell("output_gradient", forward.look, forward, gradient)
 
     def form(self, forward: Forward, gradient: Tensor) -> LossForm:
         """The form of the loss behind the gradient of ``forward``'s output, computed once."""
         if forward.form is None:
             assert forward.output is not None
-            forward.form = recover_form(forward.output, gradient)
-            if forward.form.kind != "other" and not self.losses and forward.loss is None:
-                self.loss_values.append((self.step, forward.form.loss))
+            forward.form = self._form = recover_form(forward.output, gradient)
+            if forward.form.kind != "other":
+                self._recovered_loss(forward, forward.form.loss)
         form: LossForm = forward.form
         return form
 
+    def labels(self, forward: Forward, gradient: Tensor) -> Tensor | None:
+        """Labels of the rows of ``forward``'s output, recovered from its gradient.
+
+        Once the form is known to be cross-entropy with a label for each sample, the label is where
+        the gradient is lowest. None where the loss has no labels.
+        """
+        known, out = self._form, forward.output
+        if (
+            forward.form is None
+            and not forward.look
+            and self.step >= WHOLE_FORMS
+            and known is not None
+            and out is not None
+            and known.kind == "cross_entropy"
+            and out.ndim == 2
+            and out.shape == gradient.shape
+            and out.shape[1] > 2
+            and known.total_weight > 0
+            and len(known.labels) == known.rows
+        ):
+            if forward.labels is None:
+                lowest, labels = gradient.detach().min(1)
+                if bool((lowest >= 0).any()):  # rows that the loss leaves out
+                    return self._labels_of_form(forward, gradient)
+                if not self.losses and forward.loss is None:
+                    loss = F.cross_entropy(out.float(), labels)
+                    self._recovered_loss(forward, float(loss))
+                forward.labels = labels.cpu()
+            return forward.labels
+        return self._labels_of_form(forward, gradient)
+
+    @property
+    def form_kind(self) -> str:
+        """Kind of the latest loss that was recovered; empty before."""
+        return "" if self._form is None else self._form.kind
+
+    def _labels_of_form(self, forward: Forward, gradient: Tensor) -> Tensor | None:
+        form = self.form(forward, gradient)
+        return form.labels if form.kind in ("cross_entropy", "nll") else None
+
+    def _recovered_loss(self, forward: Forward, value: float) -> None:
+        if not self.losses and forward.loss is None:
+            self.loss_values.append((self.step, value))
+
     # -- hooks on the loss
 
+    @_timed
     def _after_loss(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
-        if self._busy or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return
+        if not self.attentive and not self.window:
+            if isinstance(output, Tensor) and output.requires_grad and output.numel() == 1:
+                self._note_loss(output.detach())
             return
         values = [*args, *kwargs.values()]
         tensors = [v for v in values if isinstance(v, Tensor)]
@@ -389,7 +545,7 @@ class Session:
                     tensor.register_hook(partial(self._arrived, reference, position))
             self.losses.append(call)
             del self.losses[:-MAX_FORWARDS]
-        self._tell("loss", call)
+        self._tell("loss", self.looking, call)
 
     def _arrived(self, reference: Any, position: int, gradient: Tensor) -> None:
         call = reference()
@@ -403,16 +559,27 @@ class Session:
     def _note_loss(self, value: Tensor | None) -> None:
         if value is None:
             return
-        if value.device.type == "cpu":
-            self.loss_values.append((self.step, float(value)))
-        else:
+        if value.device.type != "cpu":
             self._pending.append((self.step, value))
+            return
+        number = float(value)
+        self.loss_values.append((self.step, number))
+        if not self.attentive and not math.isfinite(number):
+            self.attentive = True
+            if self._call is not None:  # the forward that nobody was told of
+                args, kwargs, training = self._call
+                self._open_forward(training, args, kwargs)
+                forward = self._open.pop()
+                forward.grad = True
+                self.window.append(forward)
+                self._tell("forward", False, forward)
 
     def _settle(self) -> None:
         """Read the losses that an accelerator still holds, with one transfer."""
         if self._pending:
             values = torch.stack([v.float() for _, v in self._pending]).tolist()
-            self.loss_values += [(s, v) for (s, _), v in zip(self._pending, values, strict=True)]
+            for (step, _), value in zip(self._pending, values, strict=True):
+                self.loss_values.append((step, value))
             self._pending.clear()
 
     def call_loss(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -461,20 +628,20 @@ class Session:
     # -- hooks on the optimizers
 
     def _any_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if self._busy:
-            return
         key = id(optimizer)
+        if self._busy or key in self._own:
+            return
         seen = self.other_optimizers.get(key)
         if seen is not None and seen[0]() is optimizer:
             return
-        if any(optimizer is o for o in self.optimizers):
-            return
+        self.attentive = True
         ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
         self.other_optimizers[key] = (weakref.ref(optimizer), ids)
         self.strangers += bool(ids & self.names.keys())
 
+    @_timed
     def _before_step(self, index: int, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if self._busy or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return
         if index in self._views:  # the step before ended in an exception
             self._views.clear()
@@ -484,13 +651,19 @@ class Session:
             return
         sentinel = self._sentinels[index]
         parameter = sentinel.parameter()
+        rates = _rates(optimizer)
+        if rates != self._rates[index]:
+            self._rates[index] = rates
+            self._tell("rates_changed", False, index, self.steps[index], rates)
+        if not self.attentive and not sentinel.touched():
+            return
         if sentinel.total == 0 and self.steps[index] < 3:
             self._move_sentinel(index, optimizer)
             sentinel = self._sentinels[index]
             parameter = sentinel.parameter()
         number = self.steps[index]
         closure = any(callable(a) for a in (*args[1:], *kwargs.values()))
-        look = number in EARLY_LOOKS or number % self.every == 0
+        look, tick = self.looks.due(number), self.looks.tick(number)
         fresh = sentinel.fresh
         view = WatchedStep(
             step=self.step,
@@ -499,49 +672,69 @@ class Session:
             optimizer=optimizer,
             model=self.model,
             names=self.names,
+            tick=tick,
             look=look,
             closure=closure,
             forwards=list(self.window),
             losses=self.losses,
             accumulations=sentinel.since_step,
             uncleared=sentinel.uncleared,
-            rates=_rates(optimizer),
+            rates=rates,
             sentinel=parameter,
             fresh_norm=None if fresh is None or not look else float(fresh.norm()),
         )
         sentinel.fresh = None
-        if look:
+        if look or tick:
             self._settle()
-            view.before = {id(p): p.detach().clone() for p in view.parameters}
+            wanted = look and self.looks.deep(number)
+            if wanted or any(observer.wants_before(number) for observer in self._wanting):
+                view.before = {id(p): p.detach().clone() for p in view.parameters}
         self._views[index] = view
-        self._tell("before_step", view)
+        self._tell("before_step", look, view)
 
     def _after_step(self, index: int, optimizer: Optimizer) -> None:
-        if self._busy or torch.compiler.is_compiling():
+        """Close the step, and plan the next look from what this one cost."""
+        if self._busy:
+            return
+        step = self.step
+        view = self._views.get(index)
+        self._close_step(index, optimizer)
+        if self.step > step:
+            if view is not None and view.look:
+                self.looks.looked(view.number, self.budget.looked(self._mark))
+            self._mark = self.budget.mark()
+            self.attentive = False
+            for sentinel, number in zip(self._sentinels, self.steps, strict=True):
+                sentinel.wants_fresh = self.looks.due(number)
+                tick = number < FORM_STEPS or self.looks.tick(number)
+                self.attentive |= tick or sentinel.wants_fresh
+
+    @_timed
+    def _close_step(self, index: int, optimizer: Optimizer) -> None:
+        if torch.compiler.is_compiling():
             return
         self._depth = max(0, self._depth - 1)
         if self._depth:
             return
         view = self._views.pop(index, None)
-        if view is None:
-            return
         sentinel = self._sentinels[index]
-        view.rates_after = _rates(optimizer)
-        if view.closure:
-            view.forwards = list(self.window)
-        view.accumulations, view.uncleared = sentinel.since_step, sentinel.uncleared
-        self._tell("after_step", view)
+        if view is not None:
+            view.rates_after = _rates(optimizer)
+            if view.closure:
+                view.forwards = list(self.window)
+            view.accumulations, view.uncleared = sentinel.since_step, sentinel.uncleared
+            self._tell("after_step", view.look, view)
+            view.before = {}
         self.steps[index] += 1
         advanced = max(self.steps) > self.step
         self.step = max(self.steps)
         sentinel.since_step = sentinel.uncleared = 0
         sentinel.remember()
-        upcoming = self.steps[index]
-        sentinel.wants_fresh = upcoming in EARLY_LOOKS or upcoming % self.every == 0
+        sentinel.left()
         if advanced:
             self.window.clear()
             self.losses = []
-        view.before = {}
+            self._call = None
 
     # -- the end
 
@@ -551,7 +744,7 @@ class Session:
             return
         self._settle()
         if self._inner() is not None:
-            self._tell("finish")
+            self._tell("finish", True)
         self._hooks.remove()
         for sentinel in self._sentinels:
             sentinel.hooks.remove()
@@ -560,6 +753,10 @@ class Session:
         self.losses = []
         self._views.clear()
         self._handlers.clear()
+        self._always.clear()
+        self._wanting.clear()
+        self._row_readers.clear()
+        self._call = None
         self.observers.clear()
         self.tokens.clear()
         self.other_optimizers.clear()

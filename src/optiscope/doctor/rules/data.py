@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter, deque
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from optiscope.doctor.rule import Rule
-from optiscope.monitor.events import Forward, WatchedStep
-
-if TYPE_CHECKING:
-    from optiscope.monitor.session import Session
+from optiscope.monitor.events import Forward
+from optiscope.monitor.session import FORM_STEPS, Session
 
 __all__ = ["RULES"]
 
@@ -25,18 +25,23 @@ class Order(Rule):
     family = "data"
     exact = True
     also = ("same_batch_every_step", "batches_repeated", "samples_duplicated")
-    MEMORY = 4096
+    MEMORY = 1024
+    CONTIGUOUS = FORM_STEPS
+    FOLLOWED = 10
     REPEATED = 12
 
     def __init__(self) -> None:
         super().__init__()
         self.pending: list[tuple[int, Tensor]] = []
+        self.odd: dict[int, Any] = {}
         self.history: list[int] = []
         self.position: dict[int, int] = {}
         self.last_step = -1
         self.duplicated = 0
         self.looked = 0
-        self.evaluated_more = False
+        self.first: dict[int, int] = {}
+        self.steps: list[int] = []
+        self.follow: tuple[int, int] | None = None
         self.evaluation_rows = 0
         self.previous = (-1, 0)
 
@@ -52,19 +57,26 @@ class Order(Rule):
             self.previous = (step, self.previous[1] + len(rows))
             self.evaluation_rows = max(self.evaluation_rows, self.previous[1])
             return
-        if not forward.training or forward.in_step or len(self.history) > self.MEMORY:
+        if not forward.training or forward.in_step:
             return
         if len(forward.inputs) > 1 and forward.inputs[1].is_floating_point():
             return  # a hidden state or a time is handed on: order may be meant
-        self.pending.append((self.session.step, rows))
+        self.fingerprints(rows, self.session.step)
+
+    def fingerprints(self, rows: Tensor, step: int) -> None:
+        """Keep the fingerprints of one batch."""
+        self.pending.append((step, rows))
         if rows.device.type == "cpu" or len(self.pending) >= 16:
             self._read()
 
     def _read(self) -> None:
         width = max(self.session.fingerprint.varying, 1)
         for step, rows in self.pending:
-            values = rows.cpu()
-            batch = int((values * torch.arange(1, 2 * len(values), 2)).sum())
+            values = rows.cpu().numpy()
+            odd = self.odd.get(len(values))
+            if odd is None:
+                odd = self.odd[len(values)] = np.arange(1, 2 * len(values), 2)
+            batch = int((values * odd).sum())
             if len(values) >= 8 and width >= 8 and self.looked < 60:
                 self.looked += 1
                 distinct = len(set(values.tolist()))
@@ -81,7 +93,12 @@ class Order(Rule):
             if step == self.last_step and self.history and self.history[-1] == batch:
                 continue  # a second look at the batch within one step
             self.last_step = step
-            self._add(batch, len(values))
+            if step < self.CONTIGUOUS and len(self.history) < self.MEMORY:
+                self.steps.append(step)
+                self.first.setdefault(batch, len(self.history))
+                self._add(batch, len(values))
+            else:
+                self._later(batch, step)
         self.pending.clear()
 
     def _add(self, batch: int, size: int) -> None:
@@ -124,6 +141,33 @@ class Order(Rule):
                 )
         self._repeats()
 
+    def _later(self, batch: int, step: int) -> None:
+        """Look for batches of the first steps; where one comes again, follow what comes next."""
+        if self.follow is None:
+            start = self.first.get(batch)
+            if start is not None and start + self.FOLLOWED < len(self.history):
+                self.follow = (start, start)
+                self.wants_fingerprints = True
+            return
+        start, here = self.follow
+        if self.history[here + 1] != batch:
+            self.follow, self.wants_fingerprints = None, False
+            return
+        self.follow = (start, here + 1)
+        if here + 1 - start < self.FOLLOWED:
+            return
+        self.follow, self.wants_fingerprints = None, False
+        again = self.history[start : here + 2]
+        if len(set(again)) > 1:
+            period = step - self.steps[here + 1]
+            self.report(
+                f"Batches come in the same order as {period} steps ago ({len(again)} running): the "
+                "data are not shuffled between epochs.",
+                "Use shuffle=True, or sampler.set_epoch(epoch) with a distributed sampler.",
+                measured={"period": period, "repeated": len(again)},
+                threshold={"repeated": len(again)},
+            )
+
     def _repeats(self) -> None:
         recent = self.history[-40:]
         counts = Counter(recent)
@@ -149,7 +193,7 @@ class SortedBatches(Rule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batches: deque[Counter[int]] = deque(maxlen=400)
+        self.batches: deque[tuple[float, int]] = deque(maxlen=400)  # entropy and size
         self.total: Counter[int] = Counter()
 
     def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
@@ -159,16 +203,16 @@ class SortedBatches(Rule):
                                                  and forward.output.ndim > 2):  # fmt: skip
             return
         counts = Counter(labels.tolist())
-        self.batches.append(counts)
+        self.batches.append((_entropy(counts), counts.total()))
         self.total.update(counts)
         n = len(self.batches)
         if n < 12 or n % 4:
             return
         if len(self.total) < 2:
             return
-        within = sum(_entropy(c) for c in self.batches) / n
+        within = sum(entropy for entropy, _ in self.batches) / n
         over = _entropy(self.total)
-        mean = sum(c.total() for c in self.batches) / n
+        mean = sum(size for _, size in self.batches) / n
         expected = max(0.0, over - (len(self.total) - 1) / (2 * mean))
         if within < 0.5 * expected and over > 0.3:
             self.report(
@@ -182,8 +226,7 @@ class SortedBatches(Rule):
 
 def _entropy(counts: Counter[int]) -> float:
     n = counts.total()
-    values = torch.tensor(list(counts.values()), dtype=torch.float64) / n
-    return float(-(values * values.log()).sum())
+    return -sum(c / n * math.log(c / n) for c in counts.values() if c)
 
 
 def labels_of(session: Session, forward: Forward, gradient: Tensor) -> Tensor | None:
@@ -192,10 +235,7 @@ def labels_of(session: Session, forward: Forward, gradient: Tensor) -> Tensor | 
     if target is not None and not target.is_floating_point() and target.dtype != torch.bool:
         flat = target.reshape(-1)[:2048].cpu()
         return flat[flat >= 0]
-    form = session.form(forward, gradient)
-    if form.kind in ("cross_entropy", "nll"):
-        return form.labels
-    return None
+    return session.labels(forward, gradient)
 
 
 class InPlace(Rule):
@@ -234,11 +274,13 @@ class EvaluationOnTraining(Rule):
     name = "evaluation_overlaps_training"
     family = "evaluation"
     also = ("evaluation_on_training_data",)
-    LIMIT = 200_000
+    LIMIT = 150_000
 
     def __init__(self) -> None:
         super().__init__()
+        self.wants_fingerprints = True
         self.trained: set[int] = set()
+        self.known = 0
         self.batches: deque[tuple[int, int]] = deque(maxlen=64)
         self.pending: list[Tensor] = []
         self.done = False
@@ -254,10 +296,7 @@ class EvaluationOnTraining(Rule):
         if forward.grad:
             if len(self.different) < 8:
                 self.different.add(int(rows.sum()))
-            if len(self.trained) < self.LIMIT:
-                self.pending.append(rows)
-                if len(self.pending) >= 64:
-                    self._read()
+            self.fingerprints(rows, self.session.step)
             return
         if self.session.step < 10 or forward.training:
             return
@@ -302,15 +341,23 @@ class EvaluationOnTraining(Rule):
                 confidence=0.9,
             )
 
+    def fingerprints(self, rows: Tensor, step: int) -> None:
+        """Keep the samples of the first epoch: every batch, until batches hold nothing new."""
+        if not self.done:
+            self.pending.append(rows)
+            if len(self.pending) >= 16:
+                self._read()
+
     def _read(self) -> None:
         for rows in self.pending:
-            self.trained.update(rows.cpu().tolist())
+            values = rows.cpu().tolist()
+            new = sum(value not in self.trained for value in values)
+            self.known = self.known + 1 if new <= 0.01 * len(values) else 0
+            self.trained.update(values)
         self.pending.clear()
-
-    def after_step(self, view: WatchedStep) -> None:
-        """Keep the memory small on long runs."""
-        if view.number > 20_000:
-            self.done = True
+        self.wants_fingerprints = self.known < 8
+        if len(self.trained) > self.LIMIT:  # a larger set cannot be told from a part of it
+            self.done, self.wants_fingerprints = True, False
             self.trained.clear()
 
 

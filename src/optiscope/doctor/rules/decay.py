@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from optiscope.doctor.rule import Rule
-from optiscope.monitor.events import WatchedStep
+from optiscope.monitor.events import WatchedStep, at_looks
 
 __all__ = ["RULES"]
 
@@ -29,6 +29,7 @@ class Decay(Rule):
         self.ratios: deque[float] = deque(maxlen=self.LOOKS)
         self.checked = False
 
+    @at_looks
     def before_step(self, view: WatchedStep) -> None:
         """Compare the decay with the gradient at looked-at steps."""
         if not view.look or view.closure:
@@ -39,6 +40,12 @@ class Decay(Rule):
         if not self.checked:
             self.checked = True
             self._wrong(view)
+        decoupled = type(view.optimizer).__name__ in DECOUPLED or bool(
+            groups[0].get("decoupled_weight_decay")
+        )
+        if decoupled:
+            self._decoupled(view, groups)
+            return
         decay = gradient = 0.0
         for group in groups:
             wd = float(group["weight_decay"])
@@ -48,12 +55,6 @@ class Decay(Rule):
                 decay += float((wd * p.detach().norm()) ** 2)
                 gradient += float(p.grad.norm() ** 2)
         if gradient == 0 and decay == 0:
-            return
-        decoupled = type(view.optimizer).__name__ in DECOUPLED or bool(
-            groups[0].get("decoupled_weight_decay")
-        )
-        if decoupled:
-            self._decoupled(view, groups)
             return
         self.ratios.append((decay / max(gradient, 1e-300)) ** 0.5)
         middle = sorted(self.ratios)[len(self.ratios) // 2]

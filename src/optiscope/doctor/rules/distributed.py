@@ -13,7 +13,7 @@ from typing import Any
 import torch.distributed as dist
 
 from optiscope.doctor.rule import Rule
-from optiscope.monitor.events import Forward, WatchedStep
+from optiscope.monitor.events import Forward, WatchedStep, at_looks
 
 __all__ = ["RULES"]
 
@@ -37,11 +37,13 @@ class Ranks(Rule):
         self.same = 0
         self.different = 0
 
+    @at_looks
     def forward(self, forward: Forward) -> None:
         """Keep the sum of the fingerprints of the last training batch."""
         if forward.grad and forward.look and forward.rows is not None and _active():
             self.batch = int(forward.rows.sum())
 
+    @at_looks
     def after_step(self, view: WatchedStep) -> None:
         """Leave this rank's figures and read those of an earlier look."""
         if not view.look or view.index or not _active():

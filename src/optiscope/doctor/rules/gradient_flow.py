@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optiscope.doctor.rule import Rule
-from optiscope.monitor.events import Forward, WatchedStep
+from optiscope.monitor.events import Forward, WatchedStep, at_looks
 from optiscope.monitor.probe import first_not_finite
 
 __all__ = ["RULES"]
@@ -91,7 +91,8 @@ def _any_gradient(view: WatchedStep) -> bool:
     sentinel = view.sentinel
     if view.number > 20 and not view.look:
         return sentinel is None or sentinel.grad is not None or bool(view.with_gradient)
-    for p in view.parameters:
+    first = [] if sentinel is None else [sentinel]  # small, and usually enough
+    for p in (*first, *view.parameters):
         grad = p.grad
         if grad is None:
             continue
@@ -335,6 +336,7 @@ class LayerGradients(Rule):
         self.looks: deque[dict[str, tuple[float, float]]] = deque(maxlen=self.LOOKS)
         self.norms: list[tuple[int, float]] = []
 
+    @at_looks
     def before_step(self, view: WatchedStep) -> None:
         """Compare layers with each other at looked-at steps."""
         if not view.look or view.closure or view.index:
@@ -443,13 +445,13 @@ class NotFinite(Rule):
     def after_step(self, view: WatchedStep) -> None:
         """Read the losses that have been settled since the last step."""
         values = self.session.loss_values
-        for step, value in values[self.read :]:
+        for step, value in values.since(self.read):
             if not math.isfinite(value):
                 self.bad += 1
                 if self.bad >= 2 or not _scaled(self.session):
                     self._say(step, value)
                     break
-        self.read = len(values)
+        self.read = values.total
         if view.look and not self.seen and not view.closure and view.gradient_norms:
             wrong = [n for n, v in view.gradient_norms.items() if not math.isfinite(v)]
             if wrong:
@@ -494,12 +496,14 @@ class Clipping(Rule):
     name = "clipping_always"
     family = "gradient_flow"
     LOOKS = 6
+    ENTRIES = 50_000
 
     def __init__(self) -> None:
         super().__init__()
         self.looks: deque[tuple[float, float]] = deque(maxlen=self.LOOKS)
         self.by_value: deque[tuple[float, float]] = deque(maxlen=self.LOOKS)
 
+    @at_looks
     def before_step(self, view: WatchedStep) -> None:
         """A norm that is the same at every step although the fresh gradients differ."""
         if not view.look or view.closure or view.index or view.sentinel is None:
@@ -538,7 +542,8 @@ class Clipping(Rule):
         )
         if largest is None:
             return
-        size = largest[0].detach().abs()
+        entries = largest[0].detach().reshape(-1)
+        size = entries[:: 1 + len(entries) // self.ENTRIES].abs()
         top = float(size.max())
         nonzero = float((size > 0).sum())
         if top > 0 and nonzero >= 64:
@@ -576,6 +581,7 @@ class Ascends(Rule):
         super().__init__()
         self.cosines: deque[float] = deque(maxlen=self.LOOKS)
 
+    @at_looks
     def after_step(self, view: WatchedStep) -> None:
         """Cosine between update and gradient in several looks running."""
         if not view.look or view.closure or view.index or not view.before:
@@ -588,9 +594,9 @@ class Ascends(Rule):
             if change is None or p.grad is None:
                 continue
             grad = p.grad.detach()
-            product += float((change * grad).sum())
-            update += float(change.square().sum())
-            gradient += float(grad.square().sum())
+            product += float(torch.dot(change.reshape(-1), grad.reshape(-1).to(change.dtype)))
+            update += view.update_norms[view.name(p)] ** 2
+            gradient += float(torch.linalg.vector_norm(grad)) ** 2
         if update == 0 or gradient == 0:
             return
         self.cosines.append(product / (update * gradient) ** 0.5)
@@ -620,11 +626,13 @@ class WeightsUnchanged(Rule):
         self.count = self.partly = 0
         self.still: set[str] = set()
 
+    @at_looks
     def after_step(self, view: WatchedStep) -> None:
         """Gradients are there, and no parameter changed in any bit."""
         if not view.look or not view.before or view.closure or not view.with_gradient:
             return
-        changed = any(bool((u != 0).any()) for u in view.updates.values())
+        changed = any(norm > 0 for norm in view.update_norms.values())
+        changed = changed or any(bool((u != 0).any()) for u in view.updates.values())
         if changed:
             self._some(view)
         if changed or not any(v > 0 for v in view.gradient_norms.values()):
@@ -651,6 +659,7 @@ class WeightsUnchanged(Rule):
             if p.ndim > 1
             and p.dtype in (torch.float32, torch.float64)
             and view.gradient_norms[view.name(p)] > 0
+            and view.update_norms.get(view.name(p)) == 0
             and not bool((view.updates.get(id(p), p) != 0).any())
         }
         self.still = still if self.partly == 0 else self.still & still

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from optiscope.doctor.rule import Rule, layer
@@ -85,6 +86,8 @@ def _equal_rows(weight: Tensor, tolerance: float = 0.0) -> bool:
     if rows.shape[1] == 1 and weight.ndim > 2:
         return False  # one weight per channel, as in a depthwise filter of one tap
     if tolerance == 0:
+        if not torch.equal(rows[0], rows[-1]):
+            return False
         return bool((rows == rows[:1]).all())
     spread = float((rows - rows[:1]).abs().max())
     return spread <= tolerance * max(float(rows.abs().max()), 1e-12)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optiscope.doctor.rule import Rule
-from optiscope.monitor.events import Forward, LossCall, WatchedStep
+from optiscope.monitor.events import Forward, LossCall, WatchedStep, at_looks
 from optiscope.monitor.graph import ACTIVATIONS
 from optiscope.monitor.loss_form import LossForm
 
@@ -34,9 +34,11 @@ class ActivationBeforeLoss(Rule):
         "double_log_softmax",
     )
     LOOKS = 30
+    WHOLE = 10
 
     def __init__(self) -> None:
         super().__init__()
+        self.kind = ""
         self.operation: dict[int, tuple[str, int | None]] = {}
         self.sums = 0
         self.non_log = 0
@@ -54,7 +56,11 @@ class ActivationBeforeLoss(Rule):
         """Compare the form of the gradient with the operation and the values of the output."""
         if forward.output is None:
             return
+        if not forward.look and self.session.step >= self.WHOLE:
+            self._range_only(forward.output)
+            return
         form = self.session.form(forward, gradient)
+        self.kind = form.kind
         operation, dim = self.operation.get(forward.number, ("", None))
         if form.kind == "cross_entropy":
             self._cross_entropy(form, operation)
@@ -69,6 +75,7 @@ class ActivationBeforeLoss(Rule):
         probabilities = bool((o >= 0).all() & ((row_sums - 1).abs() < 2e-3).all())
         self.sums = self.sums + 1 if probabilities and len(o) > 1 else 0
         if operation == "SoftmaxBackward0" or self.sums >= ENOUGH:
+            self.kind = ""  # its range says nothing more
             self.report(
                 "Cross-entropy is applied to probabilities: the model ends with a softmax, and the "
                 "loss applies another.",
@@ -91,8 +98,20 @@ class ActivationBeforeLoss(Rule):
                 rule="double_log_softmax",
                 severity="note",
             )
-        self.ranges.append((float(o.min()), float(o.max()), float((o == 0).double().mean())))
-        if len(self.ranges) == self.LOOKS and not operation:
+        self._add_range(o)
+
+    def _range_only(self, output: Tensor) -> None:
+        """Between looks: the range of the output, where the form of its loss is known."""
+        few = output.detach().reshape(-1)[:5120]
+        if self.kind == "cross_entropy":
+            self._add_range(few)
+        elif self.kind == "bce":
+            self._add_bce(few, "")
+
+    def _add_range(self, o: Tensor) -> None:
+        zeros = float((o == 0).double().mean())
+        self.ranges.append((float(o.min()), float(o.max()), zeros))
+        if len(self.ranges) == self.LOOKS:
             low = min(r[0] for r in self.ranges)
             high = max(r[1] for r in self.ranges)
             zeros = sorted(r[2] for r in self.ranges)[self.LOOKS // 2]
@@ -153,7 +172,9 @@ class ActivationBeforeLoss(Rule):
             )
 
     def _bce(self, form: LossForm, operation: str) -> None:
-        o = form.logits
+        self._add_bce(form.logits, operation)
+
+    def _add_bce(self, o: Tensor, operation: str) -> None:
         self.bce.append((float(o.min()), float(o.max())))
         low, high = min(r[0] for r in self.bce), max(r[1] for r in self.bce)
         inside = len(self.bce) == self.LOOKS and low > 0 and high < 1 and high - low > 0.2
@@ -182,6 +203,7 @@ class Reduction(Rule):
         self.undivided = 0
         self.ascending = 0
 
+    @at_looks
     def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
         """Total weight of the rows, from the gradient of the logits."""
         form = self.session.form(forward, gradient)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optiscope.doctor.rule import Rule, layer
-from optiscope.monitor.events import Forward, WatchedStep
+from optiscope.monitor.events import Forward, WatchedStep, at_looks
 from optiscope.monitor.graph import graph_leaves
 
 __all__ = ["RULES"]
@@ -161,6 +161,7 @@ class ParametersReplaced(Rule):
     severity = "error"
     exact = True
 
+    @at_looks
     def after_step(self, view: WatchedStep) -> None:
         """Compare identities at looked-at steps."""
         if not view.look or view.number == 0:

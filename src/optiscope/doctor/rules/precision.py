@@ -7,7 +7,7 @@ from collections import deque
 import torch
 
 from optiscope.doctor.rule import Rule
-from optiscope.monitor.events import Forward, WatchedStep
+from optiscope.monitor.events import Forward, WatchedStep, at_looks
 
 __all__ = ["RULES"]
 
@@ -24,6 +24,7 @@ class UpdateLost(Rule):
         super().__init__()
         self.shares: deque[float] = deque(maxlen=self.LOOKS)
 
+    @at_looks
     def after_step(self, view: WatchedStep) -> None:
         """Share of weights with a gradient that did not change in any bit."""
         if not view.look or not view.before or view.index:
@@ -121,6 +122,7 @@ class Confused(Rule):
         self.done = False
         self.small: deque[float] = deque(maxlen=4)
 
+    @at_looks
     def forward(self, forward: Forward) -> None:
         """Look once at the settings of every optimizer."""
         if self.done or not forward.grad:

@@ -36,7 +36,8 @@ class TooSmall(Rule):
         self.latest: Forward | None = None
         self.helped = 0
         self.done = False
-        self.probed = -1
+        self.probed = -10
+        self.wait = 10
         self.rate = math.inf
 
     def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
@@ -44,21 +45,29 @@ class TooSmall(Rule):
         if self.done or not forward.training or forward.in_step:
             return
         if forward.target is None and self.session.loss_function is None:
-            form = self.session.form(forward, gradient)
-            if form.kind == "cross_entropy" and len(form.labels) == forward.size:
-                forward.target = form.labels
+            labels = self.session.labels(forward, gradient)
+            known = self.session.form_kind == "cross_entropy"
+            if labels is not None and known and len(labels) == forward.size:
+                forward.target = labels
         if forward is not self.latest:
             self.other, self.latest = self.latest, forward
 
+    def wants_before(self, number: int) -> bool:
+        """While the loss has hardly moved: the update of a step that is to be lengthened."""
+        if self.done or not 40 <= number <= 1000 or number - self.probed < self.wait:
+            return False
+        fall = self._fall()
+        return fall is not None and fall <= 0.03
+
     def after_step(self, view: WatchedStep) -> None:
-        """Probe at looked-at steps while the loss has hardly moved."""
-        if self.done or view.index or not view.look or view.closure or view.number < 40:
+        """Probe at some steps while the loss has hardly moved."""
+        if self.done or view.index or not view.before or view.closure or view.number < 40:
             return
         if view.number > 1000:
             self._stop()
             return
         fall = self._fall()
-        if fall is None or view.number - self.probed < (10 if view.number < 200 else 50):
+        if fall is None or view.number - self.probed < (self.wait if view.number < 200 else 50):
             return
         if fall > 0.03:
             if fall > 0.15:
@@ -84,7 +93,7 @@ class TooSmall(Rule):
         }
         values = dict(view.model.named_parameters())
         here = {n: values[n].detach() for n in updates if n in values}
-        longer = {n: here[n] + (self.FACTOR - 1) * updates[n] for n in here}
+        longer = {n: here[n].add(updates[n], alpha=self.FACTOR - 1) for n in here}
         base = loss_at(self.session, small, small.target, shifted=here)
         far = loss_at(self.session, small, small.target, shifted=longer)
         if base is None or far is None or not math.isfinite(base):
@@ -92,6 +101,7 @@ class TooSmall(Rule):
             return
         better = far < base - 1e-6 * abs(base)
         self.helped = self.helped + 1 if better else 0
+        self.wait = 10 if better and self.helped < self.PROBES else min(2 * self.wait, 320)
         if self.helped >= self.PROBES:
             self.report(
                 f"The rate is too small: after {view.number + 1} steps the loss has fallen by "
@@ -161,7 +171,7 @@ class TooLarge(Rule):
             # a share of the norm says nothing of weights that begin at zero
             if weights > 0 and change > 0.05 * math.sqrt(count):
                 self.update = max(self.update or 0.0, change / weights)
-        if not view.look or view.number < 20 or view.number > 2000:
+        if not view.tick or view.number < 20 or view.number > 2000:
             return
         values = [v for _, v in self.session.loss_values]
         finite = [v for v in values if math.isfinite(v)]
@@ -209,7 +219,7 @@ class Schedule(Rule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rates: list[float] = []
+        self.rate: float | None = None
         self.changes: deque[tuple[int, float, float]] = deque(maxlen=400)
         self.first_ratio = 0.0
         self.first = 0.0
@@ -232,24 +242,27 @@ class Schedule(Rule):
             self.evaluated_at = self.session.step
             self.epochs += self.session.step > 0
 
-    def after_step(self, view: WatchedStep) -> None:
+    def rates_changed(self, index: int, number: int, rates: tuple[float, ...]) -> None:
         """Follow the rate of the first group."""
-        if view.index:
+        if index or not math.isfinite(rates[0]):
             return
-        rate = view.rates[0]
-        if not math.isfinite(rate):
-            return
-        if not self.rates:
+        rate, before = rates[0], self.rate
+        if before is None:
             self.first = self.highest = rate
-        elif rate != self.rates[-1]:
-            self.changes.append((view.number, self.rates[-1], rate))
-            if not self.first_ratio and self.rates[-1] > 0:
-                self.first_ratio = rate / self.rates[-1]
-        self.rates.append(rate)
-        del self.rates[:-2]
+        elif rate != before:
+            self.changes.append((number, before, rate))
+            if not self.first_ratio and before > 0:
+                self.first_ratio = rate / before
+        self.rate = rate
         self.highest = max(self.highest, rate)
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Judge the rates so far."""
+        rate = view.rates[0]
+        if view.index or self.rate is None or not math.isfinite(rate):
+            return
         self._collapsed(view, rate)
-        if not view.look:
+        if not view.tick:
             return
         if view.number >= 3 and not self.searched:
             self._search(view)

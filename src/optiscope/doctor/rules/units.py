@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optiscope.doctor.rule import Rule
 from optiscope.doctor.rules.modes import dropouts
-from optiscope.monitor.events import Forward, WatchedStep
+from optiscope.monitor.events import Forward, WatchedStep, at_looks
 from optiscope.monitor.graph import SavedActivation, saved_activations
 
 __all__ = ["RULES", "ActivationState"]
@@ -42,6 +42,7 @@ class Units(Rule):
         self.states: dict[str, ActivationState] = {}
         self.reported: set[str] = set()
 
+    @at_looks
     def forward(self, forward: Forward) -> None:
         """Read the activations that the graph of a training forward keeps."""
         if not forward.look or not forward.nodes or (not forward.training and not forward.grad):

@@ -1,0 +1,1 @@
+"""Records, and runs while they train, in the formats of other programs."""
