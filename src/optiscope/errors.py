@@ -42,6 +42,11 @@ class OptiscopeError(Exception):
         """The message on one line, with long quotations cut."""
         return one_line(super().__str__())
 
+    @property
+    def lines(self) -> list[str]:
+        """The message as a terminal shows it: one line, or one for each of several things."""
+        return [str(self)]
+
 
 def shorten(value: object, limit: int = 80) -> str:
     """``repr(value)`` on one line, cut in the middle to at most ``limit`` characters."""

@@ -26,7 +26,10 @@ from file_writers import (
 )
 
 from optiscope.data import catalogue, load_images
+from optiscope.data import images as images_module
 from optiscope.data.errors import BadFile, MissingData
+from optiscope.data.isolated import read_isolated
+from optiscope.data.located import digest_of
 
 TRAIN, TEST = 10, 4
 SHAPES = {name: set_.shape for name, set_ in catalogue.DATASETS.items() if set_.counts}
@@ -204,3 +207,39 @@ def test_counts_and_labels_are_checked(tmp_path: Path) -> None:
     write(images, idx_bytes(pixels(TEST, 28, 27)))
     with pytest.raises(BadFile, match=r"expected 4 test images of shape \(1, 28, 28\)"):
         load_images("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("svhn", svhn("")), ("cifar10", unpacked("cifar-10-batches-py", pickled=True))],
+    ids=["MATLAB", "pickles"],
+)
+def test_files_of_a_risky_format_are_parsed_here_only_where_their_digest_is_known(
+    tmp_path: Path, name: str, make: Callable[[str, Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(name, tmp_path)
+    apart: list[str] = []
+    monkeypatch.setattr(
+        images_module,
+        "read_isolated",
+        lambda reader, *a, **k: apart.append(reader) or read_isolated(reader, *a, **k),
+    )
+    first = load_images(name, tmp_path)
+    assert apart == [{"svhn": "matlab", "cifar10": "cifar_batches"}[name]]
+    dataset = catalogue.DATASETS[name]
+    known = tuple(
+        replace(
+            layout,
+            parts=tuple(
+                replace(part, digest=digest_of(found[0], "sha256")) if found else part
+                for part in layout.parts
+                for found in [part.find(tmp_path)]
+            ),
+        )
+        for layout in dataset.layouts
+    )
+    sets = {**catalogue.DATASETS, name: replace(dataset, layouts=known)}
+    monkeypatch.setattr(catalogue, "DATASETS", sets)
+    again = load_images(name, tmp_path)
+    assert len(apart) == 1
+    assert torch.equal(first.train_images, again.train_images)

@@ -141,7 +141,7 @@ def _fuzz(optiscope: Callable[..., Any], seeds: range) -> None:
                 outcome = optiscope(*arguments)
             assert outcome.code in (0, 1, 2, 3, 4)
             if outcome.code >= 2:
-                assert 1 <= len(outcome.err.splitlines()) <= 60
+                assert 1 <= len(outcome.err.splitlines()) <= 40
                 last = outcome.err.splitlines()[-1]
                 assert len(last) < 2200
                 assert len(outcome.err) < 6000

@@ -562,3 +562,32 @@ def test_declared_comparisons_are_the_family(tmp_path: Path) -> None:
     other = claim("adam better than sgd", leader)
     assert isinstance(other, Claim)
     assert other.family == 3
+
+
+@pytest.mark.parametrize(
+    ("of", "gap", "flagged"),
+    [(300, 2, "2 of 300 test samples"), (300, 5, None), (10_000, 4, "4 of 10000 test samples")],
+)
+def test_a_difference_of_a_handful_of_test_samples_is_flagged(
+    of: int, gap: int, flagged: str | None, tmp_path: Path
+) -> None:
+    a = [(of - 20 - k) / of for k in range(8)]
+    values = {"A": a, "B": [value - gap / of for value in a]}
+    folder = study(tmp_path / "s", values, seeds=range(100, 108))
+    found = claim("A better than B", folder)
+    assert isinstance(found, Claim)
+    assert found.samples == of
+    assert found.difference_in_samples == pytest.approx(gap)
+    assert found.few_samples == flagged
+    assert ("other samples may well turn it over" in found.sentence) == (flagged is not None)
+    assert found.to_dict()["test_samples"] == of
+
+
+def test_what_is_no_share_of_samples_flags_nothing() -> None:
+    from optiscope.stats.sample_count import sample_count
+
+    assert sample_count([0.9, 0.8, 0.85]) is None  # rounded numbers
+    assert sample_count([math.pi / 4, 0.5]) is None
+    assert sample_count([math.nan, 359 / 360, 1 / 360]) == 360
+    assert sample_count([49_999 / 50_000]) == 50_000
+    assert sample_count([]) is None

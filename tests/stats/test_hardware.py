@@ -32,7 +32,7 @@ UNLIKE = {
 }
 ALONE = {
     "resumed": {"sessions": [{"from_step": 0}, {"from_step": 7}]},
-    "packed": {"packed": 4},
+    "packed": {"packing": {"gpu": 0, "per_gpu": 4, "mps": False}},
 }
 
 
@@ -137,7 +137,7 @@ def test_what_is_not_recorded_is_not_different() -> None:
     assert hardware(HERE) == "A 2.5GHz, 2 cores, 1 thread"
     assert time_refusal("p", []) is None
     assert time_refusal("p", ["x", "x"], [None, "resumed after an interruption"]) is None
-    assert untimed({"sessions": "odd", "packed": "odd"}) is None
+    assert untimed({"sessions": "odd", "packing": {}}) is None
 
 
 def test_a_record_says_what_the_quota_leaves(

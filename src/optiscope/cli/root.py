@@ -110,7 +110,7 @@ def main(args: list[str] | None = None) -> None:
     except click.exceptions.Abort:
         sys.exit(ExitCode.INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+        click.echo(_short_help(error.ctx), err=True)
         sys.exit(ExitCode.USAGE)
     except click.ClickException as error:
         click.echo(f"optiscope: {_one_line(error)}", err=True)
@@ -127,11 +127,23 @@ def main(args: list[str] | None = None) -> None:
         click.echo(f"optiscope: {one_line(explain_os_error(error))}", err=True)
         sys.exit(ExitCode.STORE)
     except OptiscopeError as error:
-        click.echo(f"optiscope: {error}", err=True)
+        click.echo("\n".join([f"optiscope: {error.lines[0]}", *error.lines[1:]]), err=True)
         sys.exit(error.exit_code)
     finally:
         sys.path[:] = search
     sys.exit(status if isinstance(status, int) else ExitCode.OK)
+
+
+def _short_help(context: click.Context | None) -> str:
+    """What a command without arguments says: its form, what it does and where to read more."""
+    if context is None:
+        return "optiscope: see `optiscope --help`"
+    formatter = context.make_formatter()
+    context.command.format_usage(context, formatter)
+    if isinstance(context.command, click.Group):
+        context.command.format_commands(context, formatter)
+    more = " COMMAND" if isinstance(context.command, click.Group) else ""
+    return f"{formatter.getvalue()}\nSee `{context.command_path}{more} --help`."
 
 
 def explain_os_error(error: OSError) -> str:

@@ -119,7 +119,36 @@ def _parquet_images() -> Callable[..., Arrays]:
     return read
 
 
-READERS: Mapping[str, Callable[[], Callable[..., Arrays]]] = {"parquet_images": _parquet_images}
+def _matlab() -> Callable[..., Arrays]:
+    from optiscope.data.svhn import read_svhn
+
+    def read(paths: Mapping[str, Sequence[Path]]) -> Arrays:
+        arrays: Arrays = {}
+        for part, (file,) in paths.items():
+            arrays[f"{part}_images"], arrays[f"{part}_labels"] = read_svhn(file)
+        return arrays
+
+    return read
+
+
+def _cifar_batches() -> Callable[..., Arrays]:
+    from optiscope.data.cifar import read_folder
+
+    def read(paths: Mapping[str, Sequence[Path]], label_bytes: int) -> Arrays:
+        arrays: Arrays = {}
+        for part, files in paths.items():
+            images, labels = read_folder(list(files), label_bytes)
+            arrays |= {f"{part}_images": images, f"{part}_labels": labels}
+        return arrays
+
+    return read
+
+
+READERS: Mapping[str, Callable[[], Callable[..., Arrays]]] = {
+    "parquet_images": _parquet_images,
+    "matlab": _matlab,
+    "cifar_batches": _cifar_batches,
+}
 """By name: what imports the libraries of a reader and gives the reader."""
 
 

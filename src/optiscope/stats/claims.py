@@ -27,6 +27,7 @@ from optiscope.stats.refusal import (
     refuse_metric,
     refuse_time,
 )
+from optiscope.stats.sample_count import HANDFUL, sample_count
 from optiscope.stats.sequential import SequentialPlan, next_stage, sequential_comparison
 
 __all__ = ["Claim", "claim", "claims_from", "next_seed_count", "study_claims"]
@@ -51,6 +52,7 @@ class Claim:
         stages: numbers of seeds fixed beforehand at which the study looked; None where it looked
             once.
         asserted: the verdict that was asked about; None where none was.
+        samples: of the test set, where the metric is an accuracy and tells.
     """
 
     problem: str
@@ -66,6 +68,7 @@ class Claim:
     correction: str
     stages: tuple[int, ...] | None = None
     asserted: Verdict | None = None
+    samples: int | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -78,6 +81,25 @@ class Claim:
         if self.asserted is None or self.verdict is Verdict.UNDECIDED:
             return None
         return self.verdict is self.asserted
+
+    @property
+    def difference_in_samples(self) -> float | None:
+        """How many test samples more the better algorithm gets right, or None where unknown."""
+        difference = self.comparison.difference
+        if self.samples is None or difference is None:
+            return None
+        return abs(difference) * self.samples
+
+    @property
+    def few_samples(self) -> str | None:
+        """In words, that the difference is below a handful of test samples; None where it is not.
+
+        Then other samples may well turn it over, whatever the number of seeds.
+        """
+        count = self.difference_in_samples
+        if count is None or not 0 < count < HANDFUL:
+            return None
+        return f"{short_number(float(f'{count:.2g}'))} of {self.samples} test samples"
 
     @property
     def sentence(self) -> str:
@@ -107,7 +129,10 @@ class Claim:
         promise = "Holds over seeds, for this test set and this tuning"
         if c.assumes_normal:
             promise += ", if differences between seeds are normally distributed"
-        return "; ".join(parts) + f". {self.a_name} against {self.b_name}. {promise}."
+        text = "; ".join(parts) + f". {self.a_name} against {self.b_name}. {promise}."
+        if self.few_samples is not None:
+            text += f" The difference is {self.few_samples}: other samples may well turn it over."
+        return text
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -127,6 +152,8 @@ class Claim:
             "asserted": None if self.asserted is None else str(self.asserted),
             "supported": self.supported,
             "sentence": self.sentence,
+            "test_samples": self.samples,
+            "difference_in_samples": self.difference_in_samples,
             "verdict": str(self.verdict),
             "comparison": self.comparison.to_dict(),
         }
@@ -224,10 +251,14 @@ def _corrected(evidence: Evidence, margins: Mapping[str, float]) -> list[Claim |
         else SequentialPlan(stages, level / max(1, len(pairs)), evidence.assumption)
     )
     answers: list[Claim | Refusal] = []
+    samples = {problem: _samples(evidence, problem) for problem in evidence.problems}
     for problem, a, b in pairs:
         margin = margins.get(problem, evidence.margin(problem))
         refusal = refuse(evidence, problem, a, b)
-        answers.append(refusal or _claim(evidence, problem, a, b, level, margin, plan))
+        found = refusal or _claim(evidence, problem, a, b, level, margin, plan)
+        if isinstance(found, Claim):
+            found = replace(found, samples=samples[problem])
+        answers.append(found)
     claims = [answer for answer in answers if isinstance(answer, Claim)]
     if plan is not None:
         family, correction = len(pairs), f"Bonferroni over {len(pairs)} comparisons, in stages"
@@ -248,6 +279,19 @@ def _corrected(evidence: Evidence, margins: Mapping[str, float]) -> list[Claim |
         else x
         for x in answers
     ]
+
+
+def _samples(evidence: Evidence, problem: str) -> int | None:
+    """Samples of the test set, as far as the final accuracies of all runs tell."""
+    if evidence.metric(problem) != "accuracy":
+        return None
+    values = [
+        value
+        for label in evidence.labels
+        if (seeds := list(evidence.reporting.get((problem, label), {})))
+        for value in evidence.values(problem, label, seeds)
+    ]
+    return sample_count(values)
 
 
 def next_seed_count(folder: StudyFolder) -> int | None:

@@ -32,14 +32,13 @@ def untimed(environment: Mapping[str, Any]) -> str | None:
     """Why the seconds of a run tell nothing of its algorithm; None where they may.
 
     A run that went on after an interruption spent time on loading its state, and may have changed
-    machines; one that shared its device with other trials (``packed``) waited for them.
+    machines; one that shared its device with other trials (``packing``) waited for them.
     """
     sessions = environment.get("sessions")
     if isinstance(sessions, list | tuple) and len(sessions) > 1:
         return "resumed after an interruption"
-    packed = environment.get("packed")
-    if isinstance(packed, int | float) and packed > 1:
-        return "shared a device with other trials"
+    if environment.get("packing"):
+        return "shared a GPU with other trials"
     return None
 
 

@@ -6,10 +6,10 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -21,16 +21,20 @@ from pydantic import (
     Tag,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 
-from optiscope.errors import OptiscopeError, shorten
+from optiscope.errors import shorten
 from optiscope.hints import did_you_mean, nearest
 from optiscope.records.recipe import MOST_THREADS
 from optiscope.records.trial import DEVICE
+from optiscope.study.faults import Fault, StudyError
+from optiscope.study.toml_lines import Path as KeyPath
 from optiscope.study.toml_lines import line_of
 
 __all__ = [
     "AlgorithmTable",
     "Declaration",
+    "Partial",
     "StudyError",
     "TuningTable",
     "parse_declaration",
@@ -47,15 +51,13 @@ LARGEST_FILE = 2**22
 """Bytes of a study's file."""
 MOST_TRIALS = 100_000
 """Trials of one tuning, and seeds: more is a slip, or an attack."""
+MOST_REPAIRS = 4
+"""Times that what is wrong is left out and the rest is read again."""
 MOST_POINTS = 10_000
 """Points of a grid along one hyperparameter."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MOST_TRIALS)]
-
-
-class StudyError(OptiscopeError, ValueError):
-    """A study that cannot be run as declared; the message is one line with the line number."""
 
 
 class _Table(BaseModel):
@@ -242,27 +244,56 @@ def _texts_in(folder: str) -> Iterator[tuple[str, str]]:
             yield entry.name.removesuffix(".toml"), entry.read_text(encoding="utf-8")
 
 
-def read_declaration(source: str | Path) -> tuple[Declaration, str, str]:
-    """Declaration, its text, and the word for its origin in messages.
+class Partial(NamedTuple):
+    """What can be read of a study's file, and what is wrong with the rest.
+
+    Attributes:
+        declaration: of what is right, so that it can be checked further; None where what is wrong
+            must be there.
+        faults: of the form of the file: unknown words, values of another kind, what is missing.
+        doubtful: numbers of the algorithms of which something was left out.
+    """
+
+    declaration: Declaration | None
+    faults: tuple[Fault, ...]
+    doubtful: frozenset[int]
+
+
+def read_declaration(source: str | Path) -> tuple[Partial, str, str]:
+    """What a study's file declares, its text, and the word for its origin in messages.
 
     Args:
         source: a path to a TOML file, or the name of a shipped study.
 
     Raises:
-        StudyError: no such file or study, not TOML, or not a study; with the line and the nearest
-            valid word.
+        StudyError: no such file or study, or not TOML.
     """
     text, origin = _text_of(source)
     return parse_declaration(text, origin), text, origin
 
 
-def parse_declaration(text: str, origin: str) -> Declaration:
-    """The study that a TOML text declares; raises StudyError as :func:`read_declaration`."""
+def parse_declaration(text: str, origin: str) -> Partial:
+    """What a TOML text declares; raises StudyError as :func:`read_declaration`."""
     values = _parsed(text, origin)
-    try:
-        return Declaration.model_validate(values)
-    except ValidationError as error:
-        raise StudyError(_explain(error, text, origin)) from None
+    odd = list(_odd_places(values))
+    faults = [Fault(line_of(text, path), f"{_name(path)} {what}") for path, what in odd]
+    left_out = {_setting(path) for path, _ in odd}
+    for _ in range(MOST_REPAIRS):
+        for setting in left_out:
+            _leave_out(values, setting)
+        try:
+            declared = Declaration.model_validate(values)
+        except ValidationError as error:
+            found = _explain(error, text, left_out)
+            if not found:
+                break
+            faults += [fault for fault in found.values() if fault is not None]
+            left_out |= {_setting(path) for path in found}
+        else:
+            numbers = [path[1] for path in left_out if path[0] == "algorithms" and path[1:]]
+            doubtful = frozenset(n for n in numbers if isinstance(n, int))
+            return Partial(declared, tuple(faults), doubtful)
+    return Partial(None, tuple(faults), frozenset())
 
 
 def _parsed(text: str, origin: str) -> dict[str, Any]:
@@ -280,7 +311,6 @@ def _parsed(text: str, origin: str) -> dict[str, Any]:
         raise StudyError(f"{origin}: not valid TOML: nested too deeply") from None
     except ValueError:
         raise StudyError(f"{origin}: not valid TOML: an integer of thousands of digits") from None
-    _refuse_odd(values, text, origin)
     return values
 
 
@@ -318,8 +348,11 @@ def _files_beside(path: Path) -> list[Path]:
         return []
 
 
-def _refuse_odd(values: Any, text: str, origin: str, path: tuple[int | str, ...] = ()) -> None:
-    """TOML knows nan, inf and integers of any length; no setting of a study may be one."""
+def _odd_places(values: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Paths of what TOML knows and no setting of a study may be, with what is wrong about it.
+
+    These are nan, inf, integers of any length, and lists within lists without end.
+    """
     odd = ""
     if isinstance(values, float) and not math.isfinite(values):
         odd = f"must be a finite number, got {values}"
@@ -328,38 +361,74 @@ def _refuse_odd(values: Any, text: str, origin: str, path: tuple[int | str, ...]
     elif len(path) > DEEPEST:
         odd = "is nested too deeply"
     if odd:
-        line = line_of(text, path)
-        where = f"{origin}, line {line}" if line else origin
-        name = next((shorten(p)[1:-1] for p in reversed(path) if isinstance(p, str)), "a value")
-        raise StudyError(f"{where}: {name} {odd}")
-    if isinstance(values, dict | list):
+        yield path, odd
+    elif isinstance(values, dict | list):
         for key, value in values.items() if isinstance(values, dict) else enumerate(values):
-            _refuse_odd(value, text, origin, (*path, key))
+            yield from _odd_places(value, (*path, key))
 
 
-def _explain(error: ValidationError, text: str, origin: str) -> str:
-    """The first thing that is wrong, in one line; a misspelt word before what it leaves missing."""
+def _name(path: KeyPath) -> str:
+    return next((shorten(p)[1:-1] for p in reversed(path) if isinstance(p, str)), "a value")
+
+
+def _setting(path: KeyPath) -> KeyPath:
+    """The setting that a path leads into: of the study, or of one of its algorithms."""
+    return path[:3] if path[:1] == ("algorithms",) else path[:1]
+
+
+def _leave_out(values: Any, setting: KeyPath) -> None:
+    """Take a setting out of a study, whole, so that no list shifts."""
+    *above, name = setting
+    inside: Any = values
+    for step in above:  # ("algorithms", 0): pydantic has been there
+        inside = inside[step]
+    if isinstance(inside, dict):
+        inside.pop(name, None)
+
+
+def _explain(
+    error: ValidationError, text: str, left_out: Set[KeyPath]
+) -> dict[KeyPath, Fault | None]:
+    """Each thing that is wrong by its path, in one line.
+
+    What is missing because its word is misspelt is None: the misspelt word is told. And what is
+    missing because it was left out is not there.
+    """
     errors = error.errors(include_url=False)
-    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-    path = tuple(p for p in first["loc"] if p not in FORMS)
-    line = line_of(text, path)
-    where = f"{origin}, line {line}" if line else origin
+    unknown = [tuple(e["loc"]) for e in errors if e["type"] == "extra_forbidden"]
+    found: dict[KeyPath, Fault | None] = {}
+    for one in errors:
+        path = tuple(p for p in one["loc"] if p not in FORMS)
+        if path in found:  # two forms of one setting, each with its complaint
+            continue
+        missing = one["type"] == "missing"
+        if missing and _setting(path) in left_out:
+            continue
+        misspelt = [str(loc[-1]) for loc in unknown if loc[:-1] == tuple(one["loc"])[:-1]]
+        told_by_another = missing and any(nearest(word, [str(path[-1])]) for word in misspelt)
+        fault = None if told_by_another else Fault(line_of(text, path), _told(one, path))
+        found[path] = fault
+    return found
+
+
+def _told(one: ErrorDetails, path: KeyPath) -> str:
+    """What is wrong at a path, in one line."""
     name = shorten(".".join(str(p) for p in path))[1:-1]
-    kind = first["type"]
+    kind = one["type"]
     if kind == "extra_forbidden":
-        words = list(ChoiceTable.model_fields) if "a choice" in first["loc"] else _words_at(path)
-        return f"{where}: unknown word {shorten(path[-1])}; {did_you_mean(path[-1], words)}"
+        words = list(ChoiceTable.model_fields) if "a choice" in one["loc"] else _words_at(path)
+        return f"unknown word {shorten(path[-1])}; {did_you_mean(path[-1], words)}"
     if kind == "missing":
-        return f"{where}: {name} is missing"
+        return f"{name} is missing"
     if kind == "string_pattern_mismatch" and path == ("name",):
         expected = "a name of letters, digits, dots, dashes and underscores, without blanks"
-        return f"{where}: name: expected {expected}, got {shorten(first['input'])}"
-    message = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {shorten(first['input'])}"
+        return f"name: expected {expected}, got {shorten(one['input'])}"
+    message = f"{one['msg'][0].lower()}{one['msg'][1:]}, got {shorten(one['input'])}"
     if kind == "literal_error":
-        allowed = str(first.get("ctx", {}).get("expected")).split("'")[1::2]
-        hint = did_you_mean(first["input"], allowed, otherwise="")
+        allowed = str(one.get("ctx", {}).get("expected")).split("'")[1::2]
+        hint = did_you_mean(one["input"], allowed, otherwise="")
         message += f"; {hint}" if hint else ""
-    return f"{where}: {name}: {' '.join(message.split())}"
+    return f"{name}: {' '.join(message.split())}"
 
 
 def _words_at(path: tuple[int | str, ...]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from optiscope import problems
 from optiscope.errors import shorten
@@ -21,13 +21,13 @@ from optiscope.study.declaration import (
     AlgorithmTable,
     ChoiceTable,
     Declaration,
+    Partial,
     RangeTable,
-    StudyError,
     parse_declaration,
     read_declaration,
 )
+from optiscope.study.faults import Faults, StudyError
 from optiscope.study.study import Algorithm, Study
-from optiscope.study.toml_lines import line_of
 from optiscope.train.evaluation import validation_figures
 from optiscope.train.gradient import gradient_faults
 from optiscope.train.isolation import isolated
@@ -49,52 +49,84 @@ def load_study(source: str | Path) -> Study:
         source: a path to a TOML file, or the name of a shipped study.
 
     Raises:
-        StudyError: one line that says what was expected, what came, and what to do.
+        StudyError: all that is wrong, each with its line, what was expected, and what to do.
     """
-    declared, text, origin = read_declaration(source)
-    with isolated(imports=True):  # optimizers are imported and tried
-        return _Resolver(declared, text, origin).study()
+    partial, text, origin = read_declaration(source)
+    return _resolved(partial, text, origin)
 
 
 def study_from_text(text: str, origin: str) -> Study:
     """The study that a TOML text declares, as its folder keeps it; raises StudyError."""
-    with isolated(imports=True):
-        return _Resolver(parse_declaration(text, origin), text, origin).study()
+    return _resolved(parse_declaration(text, origin), text, origin)
+
+
+def _resolved(partial: Partial, text: str, origin: str) -> Study:
+    """The study of a file, or StudyError with everything that is wrong with it."""
+    if partial.declaration is None:
+        raise StudyError.of(origin, partial.faults)
+    with isolated(imports=True):  # optimizers are imported and tried
+        return _Resolver(partial.declaration, partial, Faults(text, origin)).study()
 
 
 class _Resolver:
     """Checks what a schema cannot: that names exist, settings are accepted, nothing misleads."""
 
-    def __init__(self, declared: Declaration, text: str, origin: str) -> None:
-        self.declared, self.text, self.origin = declared, text, origin
+    def __init__(self, declared: Declaration, partial: Partial, faults: Faults) -> None:
+        self.declared, self.doubtful, self.faults = declared, partial.doubtful, faults
+        self.text, self.told = faults.text, set[tuple[str | int, ...]]()
+        faults.found += partial.faults
 
     def study(self) -> Study:
+        """The study, where nothing is wrong; a check that needs what failed before is left out.
+
+        Raises:
+            StudyError: something is.
+        """
         d = self.declared
+        collecting = self.faults.collecting
         self._check_horizons()
         self._check_seeds()
-        found = tuple(self._problem(i, name) for i, name in enumerate(d.problems))
-        self._check_unique(("problems",), [p.name for p in found], "problem")
-        algorithms = tuple(self._algorithm(i, table) for i, table in enumerate(d.algorithms))
-        labels = [a.label for a in algorithms]
-        self._check_unique(("algorithms",), labels, "label")
+        found: list[Problem] = []
+        for i, name in enumerate(d.problems):
+            with collecting():
+                found.append(self._problem(i, name))
+        with collecting():
+            self._check_unique(("problems",), [p.name for p in found], "problem")
+        algorithms: list[Algorithm] = []
+        for i, table in enumerate(d.algorithms):
+            with collecting():
+                algorithms.append(self._algorithm(i, table))
+        labels = [_label(table) for table in d.algorithms]
+        with collecting():
+            self._check_unique(("algorithms",), labels, "label")
         self._check_initialisations(found)
-        self._check_watched(found)
+        if len(algorithms) == len(d.algorithms):
+            self._check_watched(found)
         reference = d.reference or labels[0]
         if f"{reference} {DEFAULTS}" in labels:
             reference = f"{reference} {DEFAULTS}"
-        if reference not in labels:
-            self._fail(("reference",), self._unknown("algorithm label", reference, labels))
+        with collecting():
+            if reference not in labels:
+                self._fail(("reference",), self._unknown("algorithm label", reference, labels))
         self._check_select(found)
-        metric = self._metrics(found)
-        self._check_goals(metric)
-        self._check_kept(found)
+        metric: dict[str, str] = {}
+        counts: dict[str, dict[str, int]] = {"epochs": {}, "batch_size": {}}
+        if len(found) == len(d.problems):
+            metric = self._metrics(found)
+            self._check_goals(metric)
+            for word in counts:
+                with collecting():
+                    counts[word] = self._per_problem(word, found)
+        with collecting():
+            self._check_kept(found)
+        self.faults.refuse()
         return Study(
             name=d.name,
             question=d.question,
-            problems=found,
-            epochs=self._per_problem("epochs", found),
-            batch_sizes=self._per_problem("batch_size", found),
-            algorithms=algorithms,
+            problems=tuple(found),
+            epochs=counts["epochs"],
+            batch_sizes=counts["batch_size"],
+            algorithms=tuple(algorithms),
             tuning_seeds=tuple(d.tuning.seeds),
             seeds=tuple(d.seeds),
             select=d.tuning.select,
@@ -113,10 +145,8 @@ class _Resolver:
             paths={p.name: path for p, path in zip(found, d.problems, strict=True)},
         )
 
-    def _fail(self, path: tuple[str | int, ...], message: str) -> None:
-        line = line_of(self.text, path)
-        where = f"{self.origin}, line {line}" if line else self.origin
-        raise StudyError(f"{where}: {message}")
+    def _fail(self, path: tuple[str | int, ...], message: str) -> NoReturn:
+        self.faults.fail(path, message)
 
     @staticmethod
     def _unknown(kind: str, word: str, known: Sequence[str]) -> str:
@@ -136,26 +166,31 @@ class _Resolver:
             "a claim holds only at the horizon that was tuned for: set epochs once, "
             "at the top of the study, or make a second study"
         )
-        if self.declared.tuning.epochs is not None:
-            self._fail(("tuning", "epochs"), f"tuning cannot have a horizon of its own; {why}")
+        with self.faults.collecting():
+            if self.declared.tuning.epochs is not None:
+                self._fail(("tuning", "epochs"), f"tuning cannot have a horizon of its own; {why}")
         for i, table in enumerate(self.declared.algorithms):
-            if table.epochs is not None:
-                self._fail(
-                    ("algorithms", i, "epochs"),
-                    f"an algorithm cannot have a horizon of its own; {why}",
-                )
+            with self.faults.collecting():
+                if table.epochs is not None:
+                    self._fail(
+                        ("algorithms", i, "epochs"),
+                        f"an algorithm cannot have a horizon of its own; {why}",
+                    )
 
     def _check_seeds(self) -> None:
         d = self.declared
-        self._check_unique(("seeds",), d.seeds, "seed")
-        self._check_unique(("tuning", "seeds"), d.tuning.seeds, "seed")
+        with self.faults.collecting():
+            self._check_unique(("seeds",), d.seeds, "seed")
+        with self.faults.collecting():
+            self._check_unique(("tuning", "seeds"), d.tuning.seeds, "seed")
         both = sorted(set(d.seeds) & set(d.tuning.seeds))
-        if both:
-            self._fail(
-                ("seeds",),
-                f"seeds for reporting must not be among those for tuning, {both[0]} is in both: "
-                "the seed that won the tuning is biased upward",
-            )
+        with self.faults.collecting():
+            if both:
+                self._fail(
+                    ("seeds",),
+                    f"seeds for reporting must not be among those for tuning, {both[0]} is in "
+                    "both: the seed that won the tuning is biased upward",
+                )
 
     def _check_unique(self, path: tuple[str | int, ...], words: Sequence[Any], kind: str) -> None:
         for i, word in enumerate(words):
@@ -168,7 +203,6 @@ class _Resolver:
             return problems.get(name)
         except ValueError as error:
             self._fail(("problems", index), str(error))
-            raise
 
     def _algorithm(self, index: int, table: AlgorithmTable) -> Algorithm:
         path = ("algorithms", index)
@@ -176,7 +210,6 @@ class _Resolver:
             spec = registry.get(table.optimizer)
         except ValueError as error:
             self._fail((*path, "optimizer"), str(error))
-            raise
         space: dict[str, Range | Choice]
         if table.tune is not None and table.space is not None:
             self._fail((*path, "tune"), 'tune = "none" and a space exclude each other: keep one')
@@ -189,20 +222,24 @@ class _Resolver:
                 if k not in table.fixed
             }
         else:
-            space = {
-                k: self._dimension((*path, "space", k), v, integer=registry.takes_integers(spec, k))
-                for k, v in table.space.items()
-            }
-            if not space:
+            space = {}
+            for k, v in table.space.items():
+                with self.faults.collecting():
+                    integer = registry.takes_integers(spec, k)
+                    space[k] = self._dimension((*path, "space", k), v, integer=integer)
+            if not table.space:
                 self._fail(
                     (*path, "space"),
                     f"the search space of {table.optimizer} is empty: name a hyperparameter "
                     "to tune, or leave the space out for the optimizer's own",
                 )
         for name in space:
-            if name in table.fixed:
-                self._fail((*path, "fixed"), f"{name!r} is both fixed and in the search space")
-        self._check_tuned(path, table, spec, space)
+            with self.faults.collecting():
+                if name in table.fixed:
+                    self._fail((*path, "fixed"), f"{name!r} is both fixed and in the search space")
+        if index not in self.doubtful and len(space) == len(table.space or space):
+            with self.faults.collecting():
+                self._check_tuned(path, table, spec, space)
         self._check_settings(path, table, space)
         sampler = table.sampler or self.declared.tuning.sampler
         return Algorithm(
@@ -255,7 +292,6 @@ class _Resolver:
             return Range(table.low, table.high, table.log, table.points, integer)
         except ValueError as error:
             self._fail(path, f"{path[-1]}: {error}")
-            raise
 
     def _budget(
         self,
@@ -305,15 +341,26 @@ class _Resolver:
     ) -> None:
         """Build the optimizer at the corners of its space, and the schedule, clip and stopping."""
         recipe = self._recipe(table)
+        told: set[str] = set()
         for corner in corners(space):
-            try:
-                bound = registry.bind(table.optimizer, {**table.fixed, **corner})
-            except ImportError as error:
-                self._fail((*path, "optimizer"), str(error))
-            except ValueError as error:
-                bad = next((n for n in (*table.fixed, *corner) if f"{n}" in str(error)), None)
-                part = "fixed" if bad in table.fixed else "space"
-                self._fail((*path, part, bad) if bad else path, str(error))
+            given = {**table.fixed, **corner}
+            bound = None
+            while bound is None:
+                settings = {name: value for name, value in given.items() if name not in told}
+                try:
+                    bound = registry.bind(table.optimizer, settings)
+                except ImportError as error:
+                    self._fail((*path, "optimizer"), str(error))
+                except ValueError as error:
+                    bad = next((n for n in settings if f"{n}" in str(error)), None)
+                    if bad is None and (told or path[1] in self.doubtful):
+                        return  # for want of what was left out
+                    part = "fixed" if bad in table.fixed else "space"
+                    with self.faults.collecting():
+                        self._fail((*path, part, bad) if bad else path, str(error))
+                    if bad is None:
+                        return
+                    told.add(bad)
             self._check_recipe(path, table, recipe_faults(recipe, None, bound.on_probe))
             faults = gradient_faults(
                 recipe, table.optimizer, closure=bound.closure, create_graph=bound.create_graph
@@ -343,9 +390,14 @@ class _Resolver:
         table: AlgorithmTable,
         faults: Iterable[tuple[str, str]],
     ) -> None:
-        """Refuse a recipe at the first thing that is wrong with it, where that is declared."""
+        """Refuse what is wrong with a recipe, where that is declared."""
         for part, message in faults:
-            self._fail((*path, part) if getattr(table, part, None) else (part,), message)
+            place = (*path, part) if getattr(table, part, None) else (part,)
+            if place in self.told:  # of another problem, or before any was looked at
+                continue
+            self.told.add(place)
+            with self.faults.collecting():
+                self._fail(place, message)
 
     def _check_watched(self, found: Sequence[Problem]) -> None:
         """Early stopping and plateau schedules must watch what every problem measures."""
@@ -368,40 +420,48 @@ class _Resolver:
             try:
                 drawable_layers(problem.make_model())
             except ValueError as error:
-                self._fail(rules[0][0], f"{problem.name}: {error}")
+                with self.faults.collecting():
+                    self._fail(rules[0][0], f"{problem.name}: {error}")
 
     def _check_select(self, found: Sequence[Problem]) -> None:
         select = self.declared.tuning.select
         path = ("tuning", "select")
         if select.startswith("test_"):
-            self._fail(
-                path,
-                f"tuning must not see the test set, got {select!r}: select by a validation figure",
-            )
+            with self.faults.collecting():
+                self._fail(
+                    path,
+                    f"tuning must not see the test set, got {select!r}: select by a validation "
+                    "figure",
+                )
+            return
         for problem in found:
             known = validation_figures(problem)
-            if select not in known:
+            with self.faults.collecting():
+                if select in known:
+                    continue
                 self._fail(path, self._unknown(f"figure of {problem.name}", select, known))
 
     def _check_goals(self, metrics: Mapping[str, str]) -> None:
         """Goals must be about problems of the study; an accuracy is a fraction."""
         for i, goal in enumerate(self.declared.goals):
-            if goal.problem not in metrics:
-                path = ("goals", i, "problem")
-                self._fail(path, self._unknown("problem", goal.problem, list(metrics)))
-            if metrics[goal.problem].endswith("accuracy") and not 0 < goal.value < 1:
-                self._fail(
-                    ("goals", i, "value"),
-                    f"an accuracy is a fraction between 0 and 1, got {goal.value}",
-                )
+            with self.faults.collecting():
+                if goal.problem not in metrics:
+                    path = ("goals", i, "problem")
+                    self._fail(path, self._unknown("problem", goal.problem, list(metrics)))
+                if metrics[goal.problem].endswith("accuracy") and not 0 < goal.value < 1:
+                    self._fail(
+                        ("goals", i, "value"),
+                        f"an accuracy is a fraction between 0 and 1, got {goal.value}",
+                    )
 
     def _per_problem(self, word: str, found: Sequence[Problem]) -> dict[str, int]:
         declared = getattr(self.declared, word)
         names = [p.name for p in found]
         if isinstance(declared, dict):
             for name in declared:
-                if name not in names:
-                    self._fail((word, name), self._unknown("problem", name, names))
+                with self.faults.collecting():
+                    if name not in names:
+                        self._fail((word, name), self._unknown("problem", name, names))
             return {p.name: declared.get(p.name, getattr(p, word)) for p in found}
         return {p.name: getattr(p, word) if declared is None else declared for p in found}
 
@@ -409,16 +469,18 @@ class _Resolver:
         chosen: dict[str, str] = {}
         names = [p.name for p in found]
         for name in self.declared.metric or {}:
-            if name not in names:
-                self._fail(("metric", name), self._unknown("problem", name, names))
+            with self.faults.collecting():
+                if name not in names:
+                    self._fail(("metric", name), self._unknown("problem", name, names))
         for problem in found:
             known = ["loss"] if problem.metric is None else [problem.metric.name, "loss"]
             metric = (self.declared.metric or {}).get(problem.name, known[0])
-            if metric not in known:
-                self._fail(
-                    ("metric", problem.name),
-                    self._unknown(f"figure of {problem.name}", metric, known),
-                )
+            with self.faults.collecting():
+                if metric not in known:
+                    self._fail(
+                        ("metric", problem.name),
+                        self._unknown(f"figure of {problem.name}", metric, known),
+                    )
             chosen[problem.name] = metric
         return chosen
 

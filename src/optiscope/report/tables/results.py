@@ -118,7 +118,8 @@ def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
             c = found.comparison
             decided = c.verdict is not Verdict.UNDECIDED
             needed = None if decided else c.seeds_to_decide
-            remark = _REMARKS.get(c.undecided_because or "", "")
+            remarks = [_REMARKS.get(c.undecided_because or "", ""), found.few_samples or ""]
+            remark = "; ".join(filter(None, remarks))
             cells += [
                 Cell(str(c.verdict), "best" if decided else "", found.sentence),
                 Cell(effect_text(c, found.metric)),
@@ -146,6 +147,11 @@ def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
         "comparison after correction, and the interval is stated at it. Verdicts hold over seeds, "
         "for this test set and this tuning."
     )
+    if any(isinstance(f, Claim) and f.few_samples for f in claims):
+        caption += (
+            " Where the remark names test samples, the difference is below a handful of them: "
+            "other samples may well turn it over, whatever the number of seeds."
+        )
     return DataTable(columns, rows, caption if corrections else "")
 
 
