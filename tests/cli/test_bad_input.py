@@ -180,7 +180,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_measured(
     tmp_path: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from optiscope.records import RunStore, Status
-    from optiscope.train import step
+    from optiscope.train import gradient
 
     calls = 0
 
@@ -190,7 +190,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_measured(
         if calls == 40:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(step, "regularization", interrupt)
+    monkeypatch.setattr(gradient, "regularization", interrupt)
     arguments = ("run", "digits_logreg", "sgd", "--epochs", 2, "--out", tmp_path)
     outcome = optiscope(*arguments)
     assert outcome.code == 130
