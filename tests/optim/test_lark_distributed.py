@@ -1,10 +1,12 @@
-"""Lark over two processes: identical bits on all ranks, equal to one process on the union batch."""
+"""Optimizers over two processes: identical bits on all ranks, equal to one on the union batch."""
 
 from __future__ import annotations
 
-import os
-import socket
+import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +14,20 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from optiscope.optim.baselines.muon import MuonWithAdamW
+from optiscope.optim.baselines.saddle_free_newton import SaddleFreeNewton
 from optiscope.optim.lark.optimizer import Lark
+from optiscope.optim.lark.sharded import whole
+from optiscope.optim.preconditioner.variants import (
+    AdaptiveSGD,
+    OnlyAdaptiveSGD,
+    PreconditionedSGD,
+    PreconditionedTunedMomentum,
+    PreconditionedTunedSGD,
+)
 
 STEPS, WORLD = 12, 2
 
@@ -32,51 +45,121 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
     return x, x[:, :4].argmax(dim=1)
 
 
-def learn(net: nn.Module, parameters: list[nn.Parameter], rank: int, world: int) -> list[Tensor]:
-    optimizer = Lark(parameters, horizon=STEPS)
+def learn(
+    net: nn.Module, parameters: list[nn.Parameter], rank: int, world: int, **settings: Any
+) -> list[Tensor]:
+    optimizer = Lark(parameters, **settings)
     for step in range(STEPS):
         x, y = batch(step)
         optimizer.zero_grad()
         F.cross_entropy(net(x.chunk(world)[rank]), y.chunk(world)[rank]).backward()
         optimizer.step()
-    return [p.detach().clone() for p in parameters]
+    optimizer.eval()
+    return [whole(p.detach()).clone() for p in parameters]
 
 
-def worker(rank: int, port: int, folder: str) -> None:
+SETTINGS: list[dict[str, Any]] = [
+    {"total_steps": STEPS, "weight_decay": 0.1, "renew_every": 3},
+    {"renew_every": 3},  # evaluates at an average of weights
+]
+
+
+def begin(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=WORLD)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=60),
+    )
+
+
+def worker(rank: int, folder: str) -> None:
+    begin(rank, folder)
     net = model().double()
-    weights = learn(DistributedDataParallel(net), list(net.parameters()), rank, WORLD)
+    weights = learn(
+        DistributedDataParallel(net), list(net.parameters()), rank, WORLD, total_steps=STEPS
+    )
     torch.save(weights, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
 
+def sharding_worker(rank: int, folder: str) -> None:
+    begin(rank, folder)
+    mesh = dist.device_mesh.init_device_mesh("cpu", (WORLD,))
+    weights = []
+    for settings in SETTINGS:
+        net = model().double()
+        for layer in net:
+            if isinstance(layer, nn.Linear):
+                fully_shard(layer, mesh=mesh)
+        fully_shard(net, mesh=mesh)
+        weights.append(learn(net, list(net.parameters()), rank, WORLD, **settings))
+    torch.save(weights, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def spawn(work: Callable[..., None], folder: Path) -> tuple[Any, Any]:
+    """What two processes saved; none is waited for without a limit."""
+    context = mp.spawn(work, args=(str(folder),), nprocs=WORLD, join=False)
+    end = time.monotonic() + 240
+    while not context.join(timeout=5):
+        if time.monotonic() > end:
+            for process in context.processes:
+                process.kill()
+            raise TimeoutError("two processes did not end")
+    first, second = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD))
+    return first, second
+
+
 def test_two_processes_agree_bit_for_bit_and_with_one_on_the_union(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=WORLD)
-    first, second = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)
-    )
+    first, second = spawn(worker, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     net = model().double()
-    union = learn(net, list(net.parameters()), 0, 1)
+    union = learn(net, list(net.parameters()), 0, 1, total_steps=STEPS)
     for a, b in zip(first, union, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
-def test_sharded_parameters_are_refused_clearly(tmp_path: Path) -> None:
-    from torch.distributed.fsdp import fully_shard
+def test_sharded_parameters_move_as_one_process_moves_them_on_the_union(tmp_path: Path) -> None:
+    """``fully_shard``, one layer of four rows on two processes, biases of odd sizes and all."""
+    first, second = spawn(sharding_worker, tmp_path)
+    for one, two, settings in zip(first, second, SETTINGS, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+        net = model().double()
+        union = learn(net, list(net.parameters()), 0, 1, **settings)
+        for a, b, c in zip(one, union, model().double().parameters(), strict=True):
+            assert (b - c).abs().max() > 1e-4  # it moved
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
 
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p: PreconditionedSGD(p, 2, 3, 3),
+        lambda p: AdaptiveSGD(p, 2, 3, 3),
+        lambda p: OnlyAdaptiveSGD(p, 2, 3, 3),
+        lambda p: PreconditionedTunedSGD(p, 2, 3, 3, lr=0.1),
+        lambda p: PreconditionedTunedMomentum(p, 2, 3, 3, lr=0.1),
+        lambda p: MuonWithAdamW(p, lr=0.1),
+        lambda p: SaddleFreeNewton(p),
+    ],
+    ids=["preconditioned", "adaptive", "only adaptive", "tuned", "momentum", "muon", "sfn"],
+)
+def test_the_other_own_optimizers_refuse_in_one_line(
+    make: Callable[[Any], Any], tmp_path: Path
+) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
     )
     try:
         mesh = dist.device_mesh.init_device_mesh("cpu", (1,))
         net = fully_shard(nn.Linear(4, 4), mesh=mesh)
-        with pytest.raises(TypeError, match="use DistributedDataParallel instead of fully_shard"):
-            Lark(net.parameters())
+        with pytest.raises(
+            TypeError, match="use DistributedDataParallel instead of fully_shard"
+        ) as caught:
+            make(net.parameters())
+        assert "\n" not in str(caught.value)
     finally:
         dist.destroy_process_group()

@@ -18,6 +18,7 @@ __all__ = [
     "end_if_hopeless",
     "moves_nothing",
     "refuse_ascent",
+    "refuse_flat",
     "refuse_sharded",
     "warn_caller",
 ]
@@ -59,13 +60,22 @@ def refuse_ascent(settings: Mapping[str, Any]) -> None:
 def refuse_sharded(optimizer: str, parameters: Iterable[Tensor]) -> None:
     """Raise TypeError, one line, where a parameter is a shard: a DTensor, or flat with others."""
     for p in parameters:
-        kind = "a sharded one (DTensor)" if hasattr(p, "device_mesh") else "a flat shard of several"
-        flat = getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False)
-        if hasattr(p, "device_mesh") or flat:
-            raise TypeError(
-                f"expected whole parameters, got {kind}: {optimizer} needs whole gradients; use "
-                "DistributedDataParallel instead of fully_shard or FullyShardedDataParallel"
-            )
+        refuse_flat(optimizer, p)
+        if hasattr(p, "device_mesh"):
+            raise TypeError(_needs_whole(optimizer, "a sharded one (DTensor)"))
+
+
+def refuse_flat(optimizer: str, p: Tensor) -> None:
+    """Raise TypeError, one line, where a parameter is flat with others."""
+    if getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False):
+        raise TypeError(_needs_whole(optimizer, "a flat shard of several"))
+
+
+def _needs_whole(optimizer: str, kind: str) -> str:
+    return (
+        f"expected whole parameters, got {kind}: {optimizer} needs whole gradients; use "
+        "DistributedDataParallel instead of fully_shard or FullyShardedDataParallel"
+    )
 
 
 def moves_nothing(groups: Iterable[Mapping[str, Any]]) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from optiscope.optim.checks import end_if_hopeless, warn_caller
 from optiscope.optim.lark import factors
 from optiscope.optim.lark.settings import check_parameter
+from optiscope.optim.lark.sharded import whole
 from optiscope.optim.lark.weights import LOW_PRECISION
 
 __all__ = ["GradientScreen", "LiveGradient", "dense_gradients"]
@@ -53,17 +54,17 @@ class Screened(NamedTuple):
 
 
 def dense_gradients(params: Iterable[Tensor]) -> dict[Tensor, Tensor]:
-    """Dense gradients, in float32 at least, of the parameters that have one.
+    """Dense, whole gradients, in float32 at least, of the parameters that have one.
 
     Raises:
-        TypeError: a parameter is sharded or not real.
+        TypeError: a parameter is flat with others, or not real.
     """
     gradients = {}
     for p in params:
         if p.grad is None or p.numel() == 0:
             continue
         check_parameter(p)
-        gradient = p.grad.to_dense() if p.grad.layout != torch.strided else p.grad
+        gradient = p.grad.to_dense() if p.grad.layout != torch.strided else whole(p.grad)
         gradients[p] = gradient.float() if gradient.dtype in LOW_PRECISION else gradient
     return gradients
 

@@ -30,6 +30,7 @@ from optiscope.optim.lark.reading import groups_of, matrix_shape
 from optiscope.optim.lark.saved_state import check_state, restored_states
 from optiscope.optim.lark.schedule import Plan, last_renewal, plan_step
 from optiscope.optim.lark.settings import LarkSettings, check_parameter, read_settings
+from optiscope.optim.lark.sharded import whole
 from optiscope.optim.lark.vector_step import first_vector_state, vector_directions, vector_length
 from optiscope.optim.lark.weights import (
     begin_average,
@@ -102,12 +103,13 @@ class Lark(Optimizer):
 
     Memory: the momentum, and at most 16 more numbers for each of a layer's, often one or two: 2 k
     (M + N) with k = min(rank, side, 8 times the other side). Without ``total_steps`` one more for
-    the average, and in bfloat16 or float16 one for the precise weights.
+    the average, and in bfloat16 or float16 one for the precise weights. Under ``fully_shard`` every
+    process holds all of it, and gathers the gradients and weights of each step.
 
     Raises:
         ValueError: a setting out of its range, or a key of torch's optimizers that Lark does not
             honor, such as ``maximize``, here or in a group whenever it was written.
-        TypeError: sharded (DTensor, flat) or complex parameters.
+        TypeError: flat (``FullyShardedDataParallel``) or complex parameters.
     """
 
     _model: nn.Module | None
@@ -251,7 +253,7 @@ class Lark(Optimizer):
                 if plan.share is not None and p not in screened:  # at rest: its average follows
                     state = self.state.get(p, {})
                     if "average" in state:
-                        draw_average(state, exact_weights(p, state), plan.share)
+                        draw_average(state, exact_weights(whole(p), state), plan.share)
 
     def _plan(self, group: dict[str, Any], taken: float | Tensor) -> Plan:
         """What the group does now; advances its clock. ``taken``: one, or zero if skipped."""
@@ -341,7 +343,7 @@ class Lark(Optimizer):
                 elif not self.state[p]:
                     self.state[p].update(first_vector_state(gradient))
                 if settings.total_steps is None:
-                    begin_average(p, self.state[p])
+                    begin_average(whole(p), self.state[p])
 
     def _space(self, like: Tensor) -> Tensor:
         """Memory of a tensor's shape that lasts until the next call."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from optiscope.errors import shorten
-from optiscope.optim.checks import refuse_sharded
+from optiscope.optim.checks import refuse_flat
 from optiscope.optim.foreign_keys import refuse_foreign_keys
 from optiscope.optim.lark.reading import READINGS
 
@@ -147,8 +147,8 @@ def missing_settings(group: Mapping[str, Any]) -> list[str]:
 
 
 def check_parameter(parameter: Tensor) -> None:
-    """Raise TypeError, one line, where a parameter is sharded or not real."""
-    refuse_sharded("Lark", [parameter])
+    """Raise TypeError, one line, where a parameter is flat with others or not real."""
+    refuse_flat("Lark", parameter)
     if not torch.is_floating_point(parameter):
         raise TypeError(
             f"expected real floating-point parameters, got {parameter.dtype}: "

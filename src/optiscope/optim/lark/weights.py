@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optiscope.optim.lark.sharded import keep, whole
+
 __all__ = [
     "LOW_PRECISION",
     "begin_average",
@@ -25,7 +27,8 @@ LOW_PRECISION = (torch.bfloat16, torch.float16)
 def exact_weights(p: Tensor, state: dict[str, Tensor]) -> Tensor:
     """What a step moves: p, or where p is of low precision the copy that p is a rounding of.
 
-    Where p is no rounding of it, p has been changed from outside, and the copy follows.
+    p is whole, as are the copies of a parameter that is sharded. Where p is no rounding of the
+    copy, p has been changed from outside, and the copy follows.
     """
     if p.dtype not in LOW_PRECISION:
         state.pop("precise", None)
@@ -56,19 +59,21 @@ def move(
         decay: share of p's entries that the step takes away, [] or [S]; None for none.
         share: weight of the newest weights in their average; None where none is kept.
     """
-    weights = exact_weights(p, state)
+    here = whole(p)
+    weights = exact_weights(here, state)
     if share is None:
         state.pop("average", None)  # of the time before the number of steps was known
     else:
-        begin_average(p, state)
+        begin_average(here, state)
     if decay is not None:
-        weights.mul_(1 - _spread(decay, direction, p))
+        weights.mul_(1 - _spread(decay, direction, here))
     if scale.ndim:
-        weights.sub_(direction.mul_(scale[:, None, None]).view_as(p))
+        weights.sub_(direction.mul_(scale[:, None, None]).view_as(here))
     else:
-        weights.addcmul_(direction.view_as(p), -scale)
-    if weights is not p:
-        p.copy_(weights)
+        weights.addcmul_(direction.view_as(here), -scale)
+    if weights is not here:
+        here.copy_(weights)
+    keep(p, here)
     if share is not None:
         draw_average(state, weights, share)
 
@@ -99,9 +104,11 @@ def swap_average(p: Tensor, state: dict[str, Tensor], *, training: bool) -> None
     """Put the weights visited last into p, or their average, without losing the other."""
     if "average" not in state:
         return
+    here = whole(p)
     if "precise" in state:
-        p.copy_(state["precise" if training else "average"])
+        here.copy_(state["precise" if training else "average"])
     else:
-        here = p.clone()
-        p.copy_(state["average"])
-        state["average"].copy_(here)
+        before = here.clone()
+        here.copy_(state["average"])
+        state["average"].copy_(before)
+    keep(p, here)
