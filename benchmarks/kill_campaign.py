@@ -72,7 +72,9 @@ ACTS = ["kill worker", "kill all of it", "kill child", "power loss of all", "TER
 
 def kill(workers: list[subprocess.Popen[bytes]], chance: random.Random) -> str:
     """Do something to a worker, or to all; what it was."""
-    act, one = chance.choice(ACTS), chance.choice(workers)
+    act = chance.choice(ACTS)
+    training = [one for one in workers if children_of(one.pid)]
+    one = chance.choice(training if training and chance.random() < 0.75 else workers)
     if one.poll() is not None:
         return "too late"
     try:

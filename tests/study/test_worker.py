@@ -49,8 +49,11 @@ def test_one_worker_records_what_bench_does(undisturbed: Path, tmp_path: Path) -
     assert essence(kept.path) == essence(undisturbed)
     assert not Claims(kept.path).all()
     assert not list((kept.store.root / ".checkpoints").glob("*.pt"))
+    claims = Claims(kept.path)
+    assert claims.take(kept.store.hashes()[0]) is not None  # and killed once it had recorded
     again = work(study_in(kept), kept)
     assert (again.trained, again.finished) == (0, True)
+    assert not claims.all()
 
 
 def test_a_worker_leaves_after_so_many_trials(tmp_path: Path) -> None:

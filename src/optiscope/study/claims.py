@@ -14,7 +14,7 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -100,6 +100,12 @@ class Claims:
         names = sorted(path.stem for path in self.folder.glob("[!.]*.json"))
         claims = [claim for name in names if (claim := self.read(name)) is not None]
         return [(claim, self._is_stale(claim)) for claim in claims]
+
+    def sweep(self, recorded: Callable[[str], bool]) -> None:
+        """Take away claims on trials that are recorded: of workers killed before they could."""
+        for path in self.folder.glob("[!.]*.json"):
+            if recorded(path.stem):
+                path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def beating(self, claim: Claim) -> Iterator[None]:

@@ -108,6 +108,8 @@ class _Worker:
                 finally:
                     self.claims.release(claim)
             self.progress.look()
+            if not self.progress.open:
+                self.claims.sweep(lambda name: self.folder.store.path(name).exists())
         finally:
             if seconds is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
