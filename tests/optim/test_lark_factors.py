@@ -161,3 +161,33 @@ def test_inner_products_are_the_dense_ones(batch: tuple[int, ...]) -> None:
     whole = (x * y).sum(dim=(-2, -1))
     thin = inner_product(whole, thin_parts(x, by), thin_parts(y, by), by)
     torch.testing.assert_close(thin, dense)
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_lines_of_zeros_stay_so_and_change_nothing_else(batch: tuple[int, ...]) -> None:
+    by = FactorPowers(
+        orthonormal(*batch, 9, 3), torch.rand(*batch, 3).double() - 1,
+        orthonormal(*batch, 7, 2), torch.rand(*batch, 2).double() - 1,
+    )  # fmt: skip
+    x = torch.randn(*batch, 9, 7, dtype=torch.float64)
+    x[..., [1, 4], :] = 0.0
+    x[..., :, [0, 6]] = 0.0
+    dead = x == 0
+    left = torch.eye(9).double() + (by.left * by.left_gains.unsqueeze(-2)) @ by.left.mT
+    right = torch.eye(7).double() + (by.right * by.right_gains.unsqueeze(-2)) @ by.right.mT
+    expected = (left @ x @ right).masked_fill(dead, 0.0)
+    whitened = precondition_(x.clone(), by)
+    torch.testing.assert_close(whitened, expected)
+    assert not bool(whitened[dead].any())
+
+
+def test_a_line_with_entries_that_the_basis_does_not_see_is_whitened() -> None:
+    left = torch.zeros(6, 2, dtype=torch.float64)
+    left[:4] = orthonormal(4, 2)
+    by = FactorPowers(left, torch.tensor([-0.5, -0.9]).double(), orthonormal(5, 3),
+                      torch.tensor([-0.3, -0.6, -0.8]).double())  # fmt: skip
+    x = torch.randn(6, 5, dtype=torch.float64)
+    x[:4, 2] = 0.0  # U'X is zero in this column, which is new: a word's first appearance
+    a = torch.eye(6).double() + (left * by.left_gains) @ left.T
+    b = torch.eye(5).double() + (by.right * by.right_gains) @ by.right.T
+    torch.testing.assert_close(precondition_(x.clone(), by), a @ x @ b)

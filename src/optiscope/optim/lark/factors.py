@@ -10,7 +10,7 @@ to), K kept pairs. ``...`` are layers of equal shape, treated at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import NamedTuple
 
 import torch
@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _SHIFT = 1e-9  # relative to the trace, and at least 16 machine epsilons: see `renew`
+_GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples, modulo 1, have no pattern
 _ROUNDS = 8  # rounds of orthogonal iteration on a K x K core where there is no waiting
 FLOOR = 1e-6  # smallest eigenvalue counted, relative to the largest
 
@@ -215,32 +216,36 @@ def precondition_(matrix: Tensor, by: FactorPowers) -> Tensor:
     left, c, right, e = by
     rows = left.mT @ matrix  # [..., K, N]
     columns = matrix @ right  # [..., M, K]
-    restore = _zeros(matrix, rows, columns)
+    still_rows, still_columns = _still(matrix, columns, -1), _still(matrix, rows, -2)
     core = (left.mT @ columns) * e.unsqueeze(-2)
     rows = c.unsqueeze(-1) * (rows + core @ right.mT)
     tall = torch.cat([left, columns * e.unsqueeze(-2)], dim=-1)
     wide = torch.cat([rows, right.mT], dim=-2)
-    product = matrix.addmm_(tall, wide) if matrix.ndim == 2 else matrix.baddbmm_(tall, wide)
-    return restore(product)
+    if still_rows is not None:
+        tall.masked_fill_(still_rows.unsqueeze(-1), 0.0)
+    if still_columns is not None:
+        wide.masked_fill_(still_columns.unsqueeze(-2), 0.0)
+    return matrix.addmm_(tall, wide) if matrix.ndim == 2 else matrix.baddbmm_(tall, wide)
 
 
-def _zeros(matrix: Tensor, rows: Tensor, columns: Tensor) -> Callable[[Tensor], Tensor]:
-    """What makes the rows and columns zero, in place, that are zero in X [..., M, N].
+def _still(matrix: Tensor, thin: Tensor, dim: int) -> Tensor | None:
+    """Which rows (``dim`` -1) or columns (-2) of X [..., M, N] are zeros; None: none is.
 
-    They are zero in the thin products U'X [..., K, N] and X V [..., M, K] too, so that on a CPU
-    only what is zero there is looked at.
+    They are zero in the thin product with a basis too, so that on a CPU X itself is looked at only
+    where that is. Then its product with one more vector tells: that of a line with entries is zero
+    by a coincidence of rounding alone, and such a line is left as it is for one step.
+
+    Args:
+        matrix: X.
+        thin: X V [..., M, K] for rows, U'X [..., K, N] for columns.
+        dim: over which a line runs.
     """
-    silent = (~columns.any(dim=-1), ~rows.any(dim=-2))
-    free = asking_is_free(matrix.device)
-    if free and not bool(silent[0].any() | silent[1].any()):
-        return lambda product: product
-    if not free or matrix.ndim > 2:
-        mask = ~(matrix.any(dim=-1, keepdim=True) & matrix.any(dim=-2, keepdim=True))
-        return lambda product: product.masked_fill_(mask, 0.0)
-    indices = [candidate.nonzero().flatten() for candidate in silent]
-    for dim, index in enumerate(indices):
-        indices[dim] = index[~matrix.index_select(dim, index).any(dim=1 - dim)]
-    return lambda product: product.index_fill_(0, indices[0], 0.0).index_fill_(1, indices[1], 0.0)
+    silent = ~thin.any(dim=dim)
+    if asking_is_free(matrix.device) and not bool(silent.any()):
+        return None
+    steps = torch.arange(1, matrix.shape[dim] + 1, dtype=torch.float64, device=matrix.device)
+    probe = (1 + (steps * _GOLDEN) % 1).to(matrix.dtype)
+    return silent & ((matrix @ probe if dim == -1 else probe @ matrix) == 0)
 
 
 def inner(x: Tensor, y: Tensor) -> Tensor:
