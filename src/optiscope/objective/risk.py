@@ -32,6 +32,7 @@ from optiscope.objective.own_loss import loss_among
 from optiscope.objective.products import FlatParameters
 from optiscope.objective.risk_operator import Kind, Leaves, RiskOperator
 from optiscope.objective.sample_gradients import batched_gradients, same_gradients
+from optiscope.objective.sample_sums import SampleSums
 from optiscope.objective.selection import Selection, select_parameters
 from optiscope.objective.substitution import (
     differentiable_kernels,
@@ -100,14 +101,22 @@ class _BatchLoss:
             seed_everything(mixed(self.risk.seed, self.index), device=self.risk.device)
             return self.risk.model(*batch.args, **batch.kwargs)
 
-    def loss_of(self, outputs: Any, batch: ModelBatch | None = None) -> Tensor:
-        """Mean loss of the batch, a scalar."""
+    def losses_of(self, outputs: Any, batch: ModelBatch | None = None) -> Tensor:
+        """Losses of the batch's samples [B, ...], or their mean []."""
         with self.risk.guards():
-            return self.risk.mean_loss(outputs, self.batch if batch is None else batch)
+            return self.risk.losses(outputs, self.batch if batch is None else batch)
+
+    def loss_of(self, outputs: Any) -> Tensor:
+        """Mean loss of the batch, a scalar."""
+        return _mean(self.losses_of(outputs))
+
+    def losses(self, batch: ModelBatch | None = None) -> Tensor:
+        """:meth:`losses_of` the batch from the beginning."""
+        return self.losses_of(self.outputs(batch), batch)
 
     def loss(self, batch: ModelBatch | None = None) -> Tensor:
         """Mean loss of the batch from the beginning, a scalar."""
-        return self.loss_of(self.outputs(batch), batch)
+        return _mean(self.losses(batch))
 
 
 class EmpiricalRisk:
@@ -288,24 +297,19 @@ class EmpiricalRisk:
     def value(self, theta: Parameters | None = None) -> Tensor:
         """R(theta), a scalar."""
         leaves = self.leaves(self.point(theta))
-        total, weights = 0.0, 0.0
-        with torch.no_grad():
-            for each in self.passes(leaves):
-                total += each.weight * float(each.loss())
-                weights += each.weight
-        return self._scalar(total / weights)
+        return self._scalar(self._mean_loss(leaves))
 
     def value_and_gradient(self, theta: Parameters | None = None) -> tuple[Tensor, Tensor]:
         """R(theta), a scalar, and its gradient [N]."""
         leaves = self.leaves(self.point(theta))
         gradient = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        total, weights = 0.0, 0.0
+        sums, weights = SampleSums(), 0.0
         for each in self.passes(leaves):
-            value, part = self._batch_gradient(each, leaves)
+            losses, part = self._batch_gradient(each, leaves)
             gradient.add_(part, alpha=each.weight)
-            total += each.weight * value
+            sums.add("loss", losses, each.batch.samples, each.weight)
             weights += each.weight
-        return self._scalar(total / weights), gradient.div_(weights)
+        return self._scalar(sums.mean("loss")), gradient.div_(weights)
 
     def gradient(self, theta: Parameters | None = None) -> Tensor:
         """Gradient of R at theta [N]."""
@@ -362,24 +366,17 @@ class EmpiricalRisk:
     def evaluate(self, theta: Parameters | None = None) -> dict[str, float]:
         """Mean loss, and accuracy where targets are classes, or the given metrics."""
         point = self.leaves(self.point(theta))
-        totals: dict[str, float] = {"loss": 0.0}
-        weight, samples = 0.0, 0
+        sums = SampleSums()
         with torch.no_grad():
             for each in self.passes(point):
-                outputs = each.outputs()
-                totals["loss"] += each.weight * float(each.loss_of(outputs))
-                targets = each.batch.targets
+                outputs, targets = each.outputs(), each.batch.targets
+                sums.add("loss", each.losses_of(outputs), each.batch.samples, each.weight)
                 figures = self.metrics
                 if figures is None:
                     figures = {"accuracy": _hits} if _is_classification(outputs, targets) else {}
                 for name, compute in figures.items():
-                    total = float(compute(outputs, targets).double().mean()) * each.batch.samples
-                    totals[name] = totals.get(name, 0.0) + total
-                weight += each.weight
-                samples += each.batch.samples
-        return {
-            name: total / (weight if name == "loss" else samples) for name, total in totals.items()
-        }
+                    sums.add(name, compute(outputs, targets), each.batch.samples)
+        return sums.means()
 
     # Matrices
 
@@ -458,6 +455,11 @@ class EmpiricalRisk:
             yield _BatchLoss(self, leaves, batch, index, weight)
         if not index:
             raise RiskError("expected at least one batch, got none")
+        if not count:
+            raise RiskError(
+                "expected samples that count, got targets that are all ignored or weighted zero: "
+                "check ignore_index, class weights and the labels"
+            )
         self._samples, self._batch_count, self._weight = samples, count, total
 
     @contextmanager
@@ -480,8 +482,8 @@ class EmpiricalRisk:
         with differentiable_kernels(self.model):
             yield
 
-    def mean_loss(self, outputs: Any, batch: ModelBatch) -> Tensor:
-        """The loss of ``batch`` as a mean over its samples, a scalar.
+    def losses(self, outputs: Any, batch: ModelBatch) -> Tensor:
+        """Losses of the samples of ``batch`` [B, ...], or their mean [].
 
         Raises:
             RiskError: the loss returns neither a scalar nor one value per sample.
@@ -501,7 +503,7 @@ class EmpiricalRisk:
             loss = loss.reshape(())
             return loss / batch.samples if self._reduction == "sum" else loss
         if loss.ndim and loss.shape[0] == batch.samples:
-            return loss.mean()
+            return loss
         raise RiskError(
             "expected the loss to be a mean over the batch, or one value for each of its "
             f"{batch.samples} samples, got shape {list(loss.shape)}: reduce it to a scalar"
@@ -563,17 +565,18 @@ class EmpiricalRisk:
 
     def _batch_gradient(
         self, each: _BatchLoss, leaves: Leaves, batch: ModelBatch | None = None
-    ) -> tuple[float, Tensor]:
-        """Mean loss and gradient [N] of one batch."""
+    ) -> tuple[Tensor, Tensor]:
+        """Losses, each or their mean, and the gradient [N] of the mean loss of one batch."""
         moving = [p for p in leaves.flat.parameters if p.requires_grad]
         with torch.enable_grad(), self.differentiable():
-            loss = each.loss(batch)
+            losses = each.losses(batch)
+            loss = _mean(losses)
             pieces: Sequence[Tensor | None] = [None] * len(moving)
             if moving and loss.requires_grad:
                 pieces = torch.autograd.grad(loss, moving, allow_unused=True)
         by_leaf = dict(zip(map(id, moving), pieces, strict=True))
         joined = leaves.flat.join([by_leaf.get(id(p)) for p in leaves.flat.parameters])
-        return float(loss.detach()), joined
+        return losses.detach(), joined
 
     def _refuse_dropout(self) -> None:
         for name, module in self.model.named_modules():
@@ -633,13 +636,17 @@ class EmpiricalRisk:
         """The mean loss with another seed of everything random."""
         shifted = copy.copy(self)
         shifted.seed = self.seed + shift
-        total = weights = 0.0
-        for each in shifted.passes(leaves, shift, fresh=True):
-            total += each.weight * float(each.loss())
-            weights += each.weight
+        mean = shifted._mean_loss(leaves, shift, fresh=True)
         self._samples, self._weight = shifted._samples, shifted._weight
         self._batch_count = shifted._batch_count
-        return total / weights
+        return mean
+
+    @torch.no_grad()
+    def _mean_loss(self, leaves: Leaves, shift: int = 0, *, fresh: bool = False) -> float:
+        sums = SampleSums()
+        for each in self.passes(leaves, shift, fresh=fresh):
+            sums.add("loss", each.losses(), each.batch.samples, each.weight)
+        return sums.mean("loss")
 
 
 def _one_of(name: str, value: object, words: Sequence[str]) -> None:
@@ -652,6 +659,11 @@ def _uninitialized(parameter: Tensor) -> bool:
     return isinstance(
         parameter, (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer)
     )
+
+
+def _mean(losses: Tensor) -> Tensor:
+    """The loss that is differentiated: the mean of each sample's, or the mean as it came."""
+    return losses.mean() if losses.ndim else losses
 
 
 def _doubled(part: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from optiscope.data.samples import Batch, Samples, TensorSamples
 from optiscope.hints import did_you_mean
+from optiscope.objective.sample_sums import SampleSums
 from optiscope.problems.problem import Problem, own_loss
 from optiscope.train.device import in_fast_layout
 
@@ -34,25 +35,23 @@ def evaluate(
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    totals = {"loss": torch.zeros((), dtype=torch.float64, device=device)}
-    if problem.metric is not None:
-        totals[problem.metric.name] = torch.zeros((), dtype=torch.float64, device=device)
+    sums = SampleSums()
     for count, batch in _batches(samples, device):
         losses, outputs = _evaluated(problem, model, batch)
         what = f"the loss of {problem.name}"
         if losses.ndim == 0:
             _refuse_sum(problem, outputs, batch, losses, what)
-            totals["loss"] += count * losses.double()
         else:
-            totals["loss"] += _of_each(losses, count, what, "use reduction='none'").sum()
+            _refuse_other_shapes(losses, count, what, "use reduction='none'")
+        sums.add("loss", losses, count)
         if problem.metric is not None:
             name, values = problem.metric.name, problem.metric.compute(outputs, batch.targets)
-            what = f"the {name} of {problem.name}"
             ways = "take means over all but the samples' dimension, as in x.flatten(1).mean(1)"
-            totals[name] += _of_each(values, count, what, ways).sum()
+            _refuse_other_shapes(values, count, f"the {name} of {problem.name}", ways)
+            sums.add(name, values, count)
     for module, training in modes:
         module.training = training
-    return {name: total.item() / len(samples) for name, total in totals.items()}
+    return sums.means()
 
 
 def _evaluated(problem: Problem, model: nn.Module, batch: Batch) -> tuple[Tensor, Any]:
@@ -83,14 +82,13 @@ def _refuse_sum(problem: Problem, outputs: Any, batch: Batch, loss: Tensor, what
         )
 
 
-def _of_each(values: Tensor, count: int, what: str, remedy: str) -> Tensor:
-    """``values`` [B, ...] in float64, meaned over all but the first dimension: [B]."""
+def _refuse_other_shapes(values: Tensor, count: int, what: str, remedy: str) -> None:
+    """Raise ValueError unless there is a value, or several, for each of ``count`` samples."""
     if values.ndim == 0 or len(values) != count:
         raise ValueError(
             f"{what} must be one value per sample, shape ({count},), got {tuple(values.shape)}: "
             f"{remedy}"
         )
-    return values.double() if values.ndim == 1 else values.double().flatten(1).mean(1)
 
 
 def _batches(samples: Samples, device: torch.device) -> Iterator[tuple[int, Batch]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import functional_call, vmap
 
+from optiscope.objective.sample_sums import sum_over_samples
 from optiscope.problems.problem import Problem
 
 __all__ = ["loss_grid"]
@@ -53,7 +54,8 @@ def loss_grid(problem: Problem, u: Array, v: Array) -> Array:
         for name, parameter in trainable:
             values[name] = point[taken : taken + parameter.numel()].view(parameter.shape)
             taken += parameter.numel()
-        return problem.loss(functional_call(model, values, (inputs,)), targets).mean()
+        losses = problem.loss(functional_call(model, values, (inputs,)), targets)
+        return sum_over_samples(losses, len(samples)) / len(samples)
 
     second, first = torch.meshgrid(
         torch.from_numpy(np.asarray(v, dtype=np.float64)),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optiscope.data.samples import Batch, Samples
+from optiscope.objective.sample_sums import sum_over_samples
 from optiscope.problems.problem import Problem, regularization
 
 __all__ = ["Trajectory", "trajectory"]
@@ -181,6 +182,7 @@ def _point(parameters: list[nn.Parameter]) -> Array:
 @torch.no_grad()
 def _loss(problem: Problem, model: nn.Module, batch: Batch) -> float:
     model.eval()
-    loss = problem.loss(model(batch.inputs), batch.targets).mean().item()
+    losses = problem.loss(model(batch.inputs), batch.targets)
     model.train()
-    return loss
+    samples = len(batch.targets)
+    return sum_over_samples(losses, samples).item() / samples
