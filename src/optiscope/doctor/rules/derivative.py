@@ -31,6 +31,7 @@ class Derivative(Rule):
     SAMPLES = 32
     LIMIT = 0.3
     DIRECTIONS = 3
+    LARGEST = 2_000_000
     MOST = 8
 
     def __init__(self) -> None:
@@ -96,6 +97,9 @@ class Derivative(Rule):
         with the direction, first of all weights together, then of each.
         """
         model = self.session.model
+        size = sum(p.numel() for p in model.parameters())
+        if size > self.LARGEST or sum(t.numel() for t in small.inputs) > self.LARGEST:
+            return None  # a dozen forwards in float64 would be felt
         if any(p.device.type != "cpu" or p.dtype not in (torch.float32, torch.float64)
                for p in model.parameters()):  # fmt: skip
             return None

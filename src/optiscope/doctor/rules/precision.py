@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import torch
@@ -71,7 +72,7 @@ class LossScale(Rule):
         self.half = 0
 
     def before_step(self, view: WatchedStep) -> None:
-        """The sentinel's gradient is as it was accumulated although the loss was scaled."""
+        """The sentinel's gradient is as large as it arrived although the loss was scaled."""
         calls = [c for c in view.losses if c.scale is not None]
         if not calls or view.closure or view.accumulations != 1 or view.index:
             return
@@ -92,9 +93,9 @@ class LossScale(Rule):
         if scale < 1024 or view.sentinel is None or view.sentinel.grad is None:
             self.count = 0
             return
-        state = self.session._sentinels[view.index].state
-        grad = view.sentinel.grad
-        untouched = state is not None and grad is state[0] and grad._version == state[1]
+        if not view.fresh_norm or not math.isfinite(view.fresh_norm):
+            return  # the scaler writes into the gradient without a new version: compare values
+        untouched = float(view.sentinel.grad.norm()) > 0.5 * view.fresh_norm
         fused = getattr(view.optimizer, "grad_scale", None) is not None
         self.count = self.count + 1 if untouched and not fused else 0
         if self.count >= 3:

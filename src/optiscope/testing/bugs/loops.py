@@ -750,7 +750,7 @@ class Codebook(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8))
-        self.table = nn.Parameter(torch.randn(16, 8))
+        self.table = nn.Parameter(0.1 * torch.randn(16, 8))  # near the first codes
         self.decoder = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 64))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
