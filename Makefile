@@ -1,6 +1,7 @@
-# Two commands for a fresh machine with Python 3.11 or newer:
+# Three commands for a fresh machine with Python 3.11 or newer:
 #   make bench   compare optimizers on the UCI digits and write a report
 #   make test    run the tests
+#   make docs    build the documentation into site/
 # Each makes its own virtual environment in .venv and installs what it needs there.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: bench test test-slow lint clean
+.PHONY: bench test test-slow lint docs clean
 
 bench: $(VENV)/.package
 	$(BIN)/optiscope bench quickstart
@@ -23,6 +24,9 @@ lint: $(VENV)/.tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.tests
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "optiscope needs Python 3.11 or newer, got " + sys.version.split()[0])'
