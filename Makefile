@@ -26,7 +26,7 @@ lint: $(VENV)/.tests
 	$(BIN)/mypy
 
 docs: $(VENV)/.tests
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "optiscope needs Python 3.11 or newer, got " + sys.version.split()[0])'

@@ -7,6 +7,7 @@ the test of the site asserts to be empty.
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -68,7 +69,8 @@ def missing_docstrings() -> list[str]:
             loaded = importlib.import_module(path_of(module))
             for name in public_names(module):
                 value = getattr(loaded, name)
-                if callable(value) and not (value.__doc__ or "").strip():
+                described = inspect.isclass(value) or inspect.isfunction(value)
+                if described and not (value.__doc__ or "").strip():
                     missing.append(f"{path_of(module)}.{name}")
     return missing
 

@@ -212,8 +212,8 @@ def test_run_says_when_nothing_was_learnt_and_shows_where_it_began(optiscope: Co
     outcome = optiscope("run", "digits_logreg", "sgd", "--set", "lr=1e-9", "--epochs", 1)
     assert "· sgd (lr=1e-09) ·" in outcome.out
     assert "loss before" in " ".join(outcome.out.replace("┃", "").split())
-    assert "nothing to speak of was learnt" in outcome.out
-    assert "was learnt" not in optiscope("run", "digits_logreg", "adam", "--epochs", 1).out
+    assert "has not learned" in outcome.out
+    assert "has not learned" not in optiscope("run", "digits_logreg", "adam", "--epochs", 1).out
 
 
 def test_a_hyperparameter_given_as_an_option_is_told_its_place(optiscope: Command) -> None:

@@ -325,3 +325,17 @@ def test_a_name_with_a_blank_is_told_in_words(tmp_path: Path) -> None:
     name = next(line for line in TEXT.splitlines() if line.startswith("name = "))
     with pytest.raises(StudyError, match=r"name: expected a name of letters.*'my study'"):
         loaded(tmp_path, TEXT.replace(name, 'name = "my study"'))
+
+
+def test_american_spelling_is_the_same_key(tmp_path: Path) -> None:
+    british = TEXT.replace(
+        'label = "untuned"',
+        'label = "untuned"\ncolour = "#123456"\ninitialisation = { name = "he_normal" }',
+    )
+    american = british.replace("initialisation", "initialization").replace("colour", "color")
+    first, second = loaded(tmp_path, british), loaded(tmp_path, american)
+    assert first.algorithms == second.algorithms
+    assert second.algorithms[2].colour == "#123456"
+    both = american.replace("color =", 'colour = "#000000"\ncolor =')
+    with pytest.raises(StudyError, match="one key"):
+        loaded(tmp_path, both)

@@ -95,7 +95,7 @@ def fetch_data(names: tuple[str, ...], data_dir: Path | None) -> None:
 def verify_data(
     ctx: click.Context, names: tuple[str, ...], data_dir: Path | None, wants_json: bool
 ) -> None:
-    """Check files against their published digests; without NAMES, of all data sets at hand."""
+    """Check files against their published digests; without NAMES, of all data sets found."""
     from rich.table import Table
     from rich.text import Text
 

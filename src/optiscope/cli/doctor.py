@@ -38,12 +38,14 @@ def command() -> None:
 )
 @click.option("--only", multiple=True, metavar="KIND", help="Run this kind; may be repeated.")
 @click.option(
-    "--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Of each script."
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Seeds of each script.",
 )
-@click.option(
-    "--clean", type=click.IntRange(min=0), default=0, help="Sound runs of fresh settings."
-)
-@click.option("--clean-seed", type=int, default=1, show_default=True, help="Of those settings.")
+@click.option("--clean", type=click.IntRange(min=0), default=0, help="Number of sound runs.")
+@click.option("--clean-seed", type=int, default=1, show_default=True, help="Seed for --clean.")
 @click.option("--list", "wants_list", is_flag=True, help="List the kinds and run nothing.")
 @json_option
 def bugs(

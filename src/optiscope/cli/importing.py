@@ -1,4 +1,4 @@
-"""``optiscope import``: published results beside one's own."""
+"""``optiscope import``: published results beside yours."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def _common(default_out: str) -> Decorator:
             click.option(
                 "--samples",
                 type=click.IntRange(min=1),
-                help="Use the first so many training samples only [default: all].",
+                help="Use only the first N training samples [default: all].",
             ),
         ):
             run = option(run)
@@ -112,7 +112,7 @@ def _solutions(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--epoch",
             type=click.IntRange(min=0),
-            help="Of runs: whose weights [default: the last].",
+            help="Epoch of a run whose weights to use [default: the last].",
         ),
         click.option(
             "--problem",
@@ -149,9 +149,15 @@ def command() -> None:
 @command.command("look", hidden=True)
 @click.argument("problem_name", metavar="PROBLEM")
 @click.option(
-    "--epochs", type=click.IntRange(min=1), default=15, show_default=True, help="To train for."
+    "--epochs",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    help="Epochs to train for.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights and order.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed for weights and data order."
+)
 @_common("landscape")
 def look(asked: Asked, problem_name: str, epochs: int, seed: int) -> None:
     """Train PROBLEM briefly from two seeds and draw what lies around and between."""
@@ -176,7 +182,11 @@ def look(asked: Asked, problem_name: str, epochs: int, seed: int) -> None:
 @click.option("--low", type=float, default=-1.0, show_default=True, help="First coefficient.")
 @click.option("--high", type=float, default=2.0, show_default=True, help="Last coefficient.")
 @click.option(
-    "--points", type=click.IntRange(min=2), default=61, show_default=True, help="Along the line."
+    "--points",
+    type=click.IntRange(min=2),
+    default=61,
+    show_default=True,
+    help="Points along the line.",
 )
 @_common("landscape-line")
 def line_command(
@@ -212,10 +222,14 @@ def line_command(
 )
 @click.option("--extent", type=float, help="Half the side of a square around the origin.")
 @click.option(
-    "--points", type=click.IntRange(min=2), default=31, show_default=True, help="Along each side."
+    "--points",
+    type=click.IntRange(min=2),
+    default=31,
+    show_default=True,
+    help="Points along each side.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of random directions.")
-@click.option("--processes", type=click.IntRange(min=1), help="At most [default: all cores].")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed for random directions.")
+@click.option("--processes", type=click.IntRange(min=1), help="Processes [default: all cores].")
 @_common("landscape-plane")
 def plane_command(
     asked: Asked,
@@ -265,7 +279,11 @@ def plane_command(
     show_default=True, help="Growing path, string method, elastic band or Bezier curve.",
 )  # fmt: skip
 @click.option(
-    "--gradients", type=click.IntRange(min=1), default=1000, show_default=True, help="Budget."
+    "--gradients",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Gradients allowed.",
 )
 @click.option("--match", is_flag=True, help="Permute the units of B towards A first.")
 @click.option(
@@ -336,7 +354,7 @@ def match_command(
     "--tolerance", type=float, required=True, help="Largest barrier within one basin, as a loss."
 )
 @click.option("--gradients", type=click.IntRange(min=1), default=1000, show_default=True,
-              help="For each pair.")  # fmt: skip
+              help="Gradients allowed for each pair.")  # fmt: skip
 @click.option("--match", is_flag=True, help="Permute units first.")
 @click.option("--any-ends", is_flag=True, help="Accept solutions that are no minima.")
 @_common("landscape-basins")

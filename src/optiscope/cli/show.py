@@ -30,14 +30,14 @@ SUFFIXES = (".png", ".svg", ".pdf")
     "--spread",
     "wants_spread",
     is_flag=True,
-    help="Measure the spread of activations and gradients per layer at initialisation.",
+    help="Measure the spread of activations and gradients per layer at initialization.",
 )
 @click.option(
     "--init",
     "rules",
     multiple=True,
     metavar="RULE",
-    help="With --spread: an initialisation, such as he_normal or orthogonal,gain=1.4; may be "
+    help="With --spread: an initialization, such as he_normal or orthogonal,gain=1.4; may be "
     "given several times [default: the problem's own].",
 )
 @click.option(

@@ -55,7 +55,7 @@ class _Found:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A state dict of the problem's model (.safetensors, or .pt read with weights_only).",
 )
-@click.option("--epoch", type=int, help="Of a run: whose weights to take [default: the last].")
+@click.option("--epoch", type=int, help="Epoch of a run whose weights to use [default: the last].")
 @click.option(
     "--on",
     "part",
@@ -64,14 +64,18 @@ class _Found:
     show_default=True,
     help="Samples to measure on.",
 )
-@click.option("--samples", type=click.IntRange(min=2), help="The first so many only.")
+@click.option("--samples", type=click.IntRange(min=2), help="Use only the first N samples.")
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     help="Samples per forward pass; their spread gives the error from the data [default: a 16th].",
 )
 @click.option(
-    "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Eigenvalues."
+    "--top",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Number of eigenvalues.",
 )
 @click.option(
     "--which",
@@ -81,15 +85,23 @@ class _Found:
     help="Which eigenvalues.",
 )
 @click.option(
-    "--matrix", type=click.Choice(MATRICES), default="hessian", show_default=True, help="Of which."
+    "--matrix", type=click.Choice(MATRICES), default="hessian", show_default=True, help="Matrix."
 )
 @click.option("--layer", multiple=True, help="Only these parameters: a name, prefix or pattern.")
-@click.option("--density", "wants_density", is_flag=True, help="The density of all eigenvalues.")
 @click.option(
-    "--split", "--split-gn", "wants_split", is_flag=True, help="H = G + R, and what it means."
+    "--density", "wants_density", is_flag=True, help="Estimate the density of all eigenvalues."
 )
-@click.option("--tol", type=float, default=1e-3, show_default=True, help="Relative residual.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all.")
+@click.option(
+    "--split", "--split-gn", "wants_split", is_flag=True, help="Split the Hessian: H = G + R."
+)
+@click.option(
+    "--tol",
+    type=float,
+    default=1e-3,
+    show_default=True,
+    help="Relative residual of a converged pair.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed.")
 @click.option(
     "--figure",
     type=click.Path(path_type=Path, dir_okay=False),

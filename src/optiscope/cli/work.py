@@ -29,7 +29,7 @@ UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
     help="Save and leave before this much time is over, such as 2h50m "
     "[default: the end of the Slurm job].",
 )
-@click.option("--max-trials", type=click.IntRange(min=1), help="Leave after so many trials.")
+@click.option("--max-trials", type=click.IntRange(min=1), help="Stop after this many trials.")
 @data_dir_option
 @json_option
 @click.pass_context

@@ -167,8 +167,8 @@ def check(
         train: a pair (inputs [N, ...], targets [N, ...]) of tensors or arrays, a torch ``Dataset``
             or ``DataLoader`` of such pairs, a list of batches, samples of this package, or its
             ``Splits`` (then ``valid``, ``test`` and ``augment`` come from there).
-        valid: validation data, likewise.
-        test: test data, likewise.
+        valid: validation data, in any of these forms.
+        test: test data, in any of these forms.
         augment: random transformation of training inputs: of a batch or of one sample, with or
             without a ``torch.Generator`` as second argument.
         seconds: about how long it may take.

@@ -39,7 +39,7 @@ class Directions:
         marks: points on the plane by name, such as solutions.
         path: a trajectory projected onto the plane [T, 2]; None where there is none.
         off_plane: distance of each of its points from the plane [T].
-        share: share of the trajectory's variance along each axis; None likewise.
+        share: share of the trajectory's variance along each axis; None in the same case.
     """
 
     origin: Tensor = field(repr=False)

@@ -219,7 +219,7 @@ class Problem:
         epochs: horizon.
         metric: what accuracy is for a classifier; None where only the loss is meaningful. A name
             of ``METRICS`` or a function of (outputs, targets) is made a `Metric`.
-        dataset: the data's name in ``optiscope data list``; empty for data of one's own.
+        dataset: the data's name in ``optiscope data list``; empty for your own data.
         parameters: number of trainable parameters, checked by `ProblemConformance`; None where it
             is not stated.
         source: where architecture and setting come from.

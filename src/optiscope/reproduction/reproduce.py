@@ -56,7 +56,7 @@ def reproduce(
     Raises:
         ValueError: no such experiment.
         StoreError: the folder cannot be written, or holds another scale.
-        MissingData: a data set is not at hand.
+        MissingData: a data set is missing.
     """
     from optiscope.reproduction.talk import TALK, run_cells  # loads torch
 

@@ -77,7 +77,7 @@ class Comparison:
         mean_b: mean of b, None where one of its runs diverged.
         difference: mean of a - b in the metric's unit; None where a run diverged, because a
             diverged run has no value to average.
-        deviation: standard deviation of the paired differences (ddof 1); None likewise.
+        deviation: standard deviation of the paired differences (ddof 1); None in the same case.
         interval: of the centre of the differences at ``1 - level``: all values that the test does
             not reject. None likewise, where all differences are equal, so that their spread is
             unknown, and where there are too few pairs for the level, so that none is rejected.

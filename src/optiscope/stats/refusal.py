@@ -233,7 +233,7 @@ def _imported(case: _Case) -> Refusal | None:
     return case.refusal(
         "imported",
         "imported runs share neither initial weights nor batches with others seed by seed: "
-        "they may stand beside one's own in a figure, but enter no claim",
+        "a figure may show them beside your runs, but no claim uses them",
     )
 
 

@@ -117,7 +117,7 @@ class Sensitivity:
         space: its declared dimension.
         log: whether the space is logarithmic.
         failed_below: every trial with a value up to this one failed; None where the lowest did not.
-        failed_above: every trial with a value from this one on failed; None likewise.
+        failed_above: every trial with a value from this one on failed; None in the same case.
         good: range of good values, None where every trial failed.
         edge: set where the chosen value lies at the edge of the space or of what was tried.
     """

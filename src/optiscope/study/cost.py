@@ -54,7 +54,7 @@ def time_optimizers(
 
     Raises:
         UnknownProblemError, UnknownOptimizerError: nothing of that name.
-        MissingData: the data set is not at hand.
+        MissingData: the data set is missing.
     """
     found = problems.get(problem)
     bound = [registry.bind(name, _settings(name)) for name in optimizers]

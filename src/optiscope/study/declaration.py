@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import ErrorDetails
 
@@ -130,6 +131,26 @@ CountPerProblem = Annotated[
 FORMS = ("a range", "a choice", "a table", "a number")  # not part of the path in the file
 
 
+AMERICAN = {"color": "colour", "initialization": "initialisation"}
+"""Other spellings of keys, accepted wherever the key is."""
+
+
+class _Spelled(_Table):
+    """A table whose keys may be spelled the American way."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelling(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        for american, key in AMERICAN.items():
+            if key in cls.model_fields and american in values:
+                if key in values:
+                    raise ValueError(f"{american} and {key} are one key: write one of them")
+                values = {key if name == american else name: v for name, v in values.items()}
+        return values
+
+
 class TuningTable(_Table):
     """How hyperparameters are chosen: sampler, trials per problem, seeds, and by which figure."""
 
@@ -140,7 +161,7 @@ class TuningTable(_Table):
     epochs: int | None = None
 
 
-class AlgorithmTable(_Table):
+class AlgorithmTable(_Spelled):
     """A(Φ): an optimizer, its search space, schedule and tuning rule.
 
     ``schedule = "none"`` exempts it from the study's schedule, as an optimizer that anneals by
@@ -197,7 +218,7 @@ def _device_word(value: str) -> str:
     return value
 
 
-class Declaration(_Table):
+class Declaration(_Spelled):
     """A study as its author wrote it."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]

@@ -69,7 +69,7 @@ def run_study(
     Raises:
         StoreError: the folder cannot be written, holds another study, or results of this one with
             another metric, level, margin, selection or without its seeds; what is recorded stays.
-        MissingData: a data set is not at hand; nothing has run.
+        MissingData: a data set is missing; nothing has run.
         TrialError: a trial cannot begin (see :func:`optiscope.train.run_trial`).
         WorkerError: worker processes die before they begin.
         TypeError: the executor runs trials in several threads.

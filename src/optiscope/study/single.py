@@ -118,7 +118,7 @@ def run(
     Raises:
         UnknownProblemError, UnknownOptimizerError: nothing of that name.
         BadSettingsError: a setting that cannot be, or ``out`` with what cannot be told apart.
-        MissingData: the data set is not at hand.
+        MissingData: the data set is missing.
         KeepError: epochs that there are not, or weights without a folder for them.
         StoreError: ``out`` cannot be written or read; after training a ``RunNotStored``, which has
             the run.

@@ -19,7 +19,7 @@ from optiscope.study.module_file import module_file, source_text
 __all__ = ["digests_on_disk", "in_a_file", "source_digest"]
 
 MOST_HELPERS = 1000
-"""Modules of one's own that are read for one digest."""
+"""The user's modules that are read for one digest."""
 
 IMPORTERS = ("import_module", "__import__")
 

@@ -33,7 +33,7 @@ def measure_seconds_per_epoch(problem: str, data_dir: Path | None = None) -> flo
 
     Raises:
         UnknownProblemError: nothing of that name.
-        MissingData: the data set is not at hand.
+        MissingData: the data set is missing.
     """
     import torch
 

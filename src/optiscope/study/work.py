@@ -56,7 +56,7 @@ def record_trials(
     has a process to itself.
 
     Raises:
-        MissingData: the data set is not at hand.
+        MissingData: the data set is missing.
         StoreError: the store cannot be written.
         ChildDied: a trial's own process ended without a word.
         ChildHung: a trial's own process had to be killed when its time was up.

@@ -161,7 +161,7 @@ def run_trial(
         weights: keeps the model's state at chosen epochs, as it is evaluated.
 
     Raises:
-        MissingData: the data set is not at hand.
+        MissingData: the data set is missing.
         TrialError: there is no such device, the batch is larger than the data, or the model, the
             optimizer or the schedule cannot be built; what goes wrong later is part of the run.
     """

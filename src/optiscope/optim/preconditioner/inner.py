@@ -45,7 +45,7 @@ class InnerOptimizer:
         closure = inspect.signature(kind.step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise TypeError(
-                f"optim_class must step from the gradients at hand, but {kind.__name__}.step needs "
+                f"optim_class must step from the present gradients, but {kind.__name__}.step needs "
                 "a closure: use a first-order optimizer such as torch.optim.SGD"
             )
         refuse_ascent(settings)

@@ -76,7 +76,7 @@ def run_cells(
 
     Raises:
         StoreError: the records cannot be read.
-        DataError: a data set is not at hand.
+        DataError: a data set is missing.
     """
     path = folder / RECORDS
     cells = list(experiment.cells(scale))
