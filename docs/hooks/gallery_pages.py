@@ -56,7 +56,7 @@ def page_of(script: Path) -> GalleryPage:
         if number:
             words = []
             while lines and lines[0].startswith("#"):
-                words.append(lines.pop(0).lstrip("# "))
+                words.append(lines.pop(0)[1:].removeprefix(" "))
             parts.append("\n".join(words).strip())
         body = "\n".join(lines).strip("\n")
         if body:
