@@ -90,8 +90,10 @@ def line(
 
     Args:
         risk: loss, model and samples; running statistics of batch norm are computed on its samples.
-        a, b: state dicts, buffers included.
-        low, high: range of c.
+        a: state dict of the first solution, buffers included.
+        b: that of the second.
+        low: lowest c.
+        high: highest c.
         points: evenly spaced values of c; 0 and 1 are added where they are missing.
         others: further risks of the same model, such as ``{"test": ...}``.
         statistics: of batch norm away from the solutions.

@@ -97,7 +97,8 @@ def match_units(
 
     Args:
         model: the architecture; it is not changed.
-        a, b: state dicts.
+        a: state dict of the first network.
+        b: that of the second, whose units are permuted.
         inputs: a batch that the model accepts (a tensor, a tuple of arguments or a dictionary of
             them); guessed from the first layer where None.
         restarts: random orders in which the groups are visited; the closest result is returned.

@@ -144,7 +144,8 @@ def connect(
 
     Args:
         risk: loss, model and samples.
-        a, b: state dicts, buffers included.
+        a: state dict of the first end, buffers included.
+        b: that of the second.
         method: ``grow`` puts images where the path is highest; ``string`` and ``band`` relax a
             fixed number; ``bezier`` bends one curve so that its mean loss is least.
         images: of string and band, ends included; a growing path has at most six times as many.

@@ -90,7 +90,8 @@ def run(
         optimizer: a name, an import path, a class of optimizers, or a spec.
         hyperparameters: passed to the optimizer, such as ``{"lr": 0.1}``.
         seed: of weights, data order, and augmentation and dropout.
-        epochs, batch_size: the problem's own unless given.
+        epochs: horizon; the problem's own unless given.
+        batch_size: samples a step; the problem's own unless given.
         schedule: such as ``{"name": "linear_decay"}``; see ``optiscope.train.schedule``.
         clip: ``{"norm": c}`` or ``{"value": c}``.
         early_stopping: such as ``{"metric": "valid_loss", "patience": 5}``.
