@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from optiscope.monitor.gradient_tests import gradient_tests, takeuchi_diagonal, takeuchi_trace
-from optiscope.monitor.per_sample import PerSample, per_sample
+from optiscope.monitor.per_sample import PerSample, per_sample, sample_gram
 
 Loss = Callable[[Any, Tensor], Tensor]
 
@@ -93,6 +93,21 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[int], tuple[Tensor, Te
         ),
         images(2, 3, 3),
     ),
+    "transposed_1d_and_3d": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose1d(2, 4, 3, padding=1, groups=2), nn.Tanh(), nn.Unflatten(1, (2, 2)),
+            nn.Unflatten(3, (1, 4)), nn.ConvTranspose3d(2, 2, (1, 1, 2)), nn.Flatten(),
+            nn.Linear(20, 3),
+        ),
+        images(2, 4),
+    ),
+    "grouped_norms": (
+        lambda: nn.Sequential(
+            nn.Conv1d(2, 4, 3, padding_mode="circular", padding=1), nn.GroupNorm(2, 4), nn.Tanh(),
+            nn.RMSNorm(6), nn.Flatten(), nn.LayerNorm(24), nn.Linear(24, 3, bias=False),
+        ),
+        images(2, 6),
+    ),
     "tied": (Tied, words),
     "flat_tokens": (Flat, words),
     "attention": (Attention, images(4, 8)),
@@ -143,6 +158,10 @@ def test_quantities_equal_those_of_vmap(name: str, reduction: str) -> None:
             close(result.inner_products[key], g.flatten(1) @ g.mean(0).flatten())
             close(result.sum_of_squares[key], g.square().sum(0))
         assert result.fallback == (("start",) if name == "attention" else ())
+        whole = sample_gram(model, loss, batches[-1], reduction=reduction)
+        flat = torch.cat([g.flatten(1) for g in expected.values()], 1)[-3:]
+        close(whole.gram, flat @ flat.T)
+        assert whole.fallback == result.fallback
     finally:
         torch.set_default_dtype(torch.float32)
 

@@ -29,6 +29,7 @@ def test_every_pruner_is_named() -> None:
         (declaration.Declaration, "The study"),
         (declaration.TuningTable, "`[tuning]`"),
         (declaration.AlgorithmTable, "`[[algorithms]]`"),
+        (declaration.MonitorTable, "`[monitor]`"),
     ],
 )
 def test_every_word_of_a_study_file_has_its_row(table: type, heading: str) -> None:

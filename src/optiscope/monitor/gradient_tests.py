@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optiscope.monitor.per_sample import PerSample
+from optiscope.monitor.per_sample import PerSample, SampleGram
 
 __all__ = ["GradientTests", "gradient_tests", "takeuchi_diagonal", "takeuchi_trace"]
 
@@ -54,17 +54,24 @@ def _total(values: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([v.double() for v in values.values()]).sum(0)
 
 
-def gradient_tests(quantities: PerSample, *, rate: float | None = None) -> GradientTests:
+def gradient_tests(
+    quantities: PerSample | SampleGram, *, rate: float | None = None
+) -> GradientTests:
     """The tests from per-sample quantities; ``rate`` is for CABS.
 
+    A Gram matrix alone says nothing of single parameters: ``gsnr`` and ``early_stopping`` are None.
     Raises ``ValueError`` for fewer than two samples: there is no spread to see.
     """
     n = quantities.samples
     if n < 2:
         raise ValueError(f"expected at least 2 samples, got {n}")
-    squared = _total(quantities.squared_norms)  # [n]
-    inner = _total(quantities.inner_products)  # [n]
-    mean = sum(float(g.double().square().sum()) for g in quantities.gradient.values())
+    if isinstance(quantities, SampleGram):
+        gram = quantities.gram.double()
+        squared, inner, mean = gram.diagonal(), gram.mean(1), max(float(gram.mean()), 0.0)
+    else:
+        squared = _total(quantities.squared_norms)  # [n]
+        inner = _total(quantities.inner_products)  # [n]
+        mean = sum(float(g.double().square().sum()) for g in quantities.gradient.values())
     scale = max(mean, EPSILON)
     spread = max(float(squared.sum()) - n * mean, 0.0) / (n - 1)  # trace of the covariance
     cosine = inner.square() / scale**2
@@ -72,7 +79,7 @@ def gradient_tests(quantities: PerSample, *, rate: float | None = None) -> Gradi
     signal = mean - spread / n  # unbiased ||gradient||^2 of the whole set
     noise_scale = spread / signal if signal > EPSILON else None
     gsnr = stopping = None
-    if quantities.sum_of_squares:
+    if isinstance(quantities, PerSample) and quantities.sum_of_squares:
         variance, gradient = [], []
         for name, sums in quantities.sum_of_squares.items():
             g = quantities.gradient[name].double()

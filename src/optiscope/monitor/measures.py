@@ -8,7 +8,8 @@ is called.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,9 +18,9 @@ from torch.func import functional_call
 
 from optiscope.monitor.budget import Budget
 from optiscope.monitor.events import Forward, Observer, WatchedStep, at_looks
-from optiscope.monitor.gradient_tests import gradient_tests
+from optiscope.monitor.gradient_tests import GradientTests, gradient_tests
 from optiscope.monitor.graph import saved_activations
-from optiscope.monitor.per_sample import per_sample
+from optiscope.monitor.per_sample import per_sample, sample_gram
 from optiscope.monitor.probe import probing, rows_of
 from optiscope.monitor.series import Series
 
@@ -191,38 +192,81 @@ class BatchMeasure(Measure):
         return small, small.target, loss
 
 
-class GradientNoise(BatchMeasure):
-    """Gradient tests, noise scale, GSNR, EB criterion and CABS from per-sample gradients."""
+class SampleGradients(BatchMeasure):
+    """An instrument of per-sample gradients, on samples of the batch."""
 
-    name = "gradient tests"
-
-    def measure(self, view: WatchedStep) -> None:
-        """Per-sample quantities of 16 samples at the weights after the step."""
+    @contextmanager
+    def probe(
+        self, view: WatchedStep
+    ) -> Iterator[tuple[nn.Module, Callable[..., Tensor], tuple[Tensor, Tensor], str] | None]:
+        """Model, loss, samples and reduction; buffers and generators are put back afterwards."""
         found = self.batch(view)
+        reduction = "mean" if found is None else getattr(found[2], "reduction", "mean")
+        if found is not None and (reduction not in ("mean", "sum") or found[0].size < 2):
+            self.trouble = "needs a loss with reduction mean or sum"
+            found = None
         if found is None:
+            yield None
             return
         forward, target, loss = found
-        reduction = getattr(loss, "reduction", "mean")
-        if reduction not in ("mean", "sum") or forward.size < 2:
-            self.trouble = "needs a loss with reduction mean or sum"
-            return
         with probing(self.session) as model, torch.enable_grad():
             _fork(model, view.number)
             buffers = {n: b.clone() for n, b in model.named_buffers()}
             try:
-                quantities = per_sample(
-                    model, _on_output(loss), [(forward.inputs[0], target)], reduction=reduction
-                )
+                yield model, _on_output(loss), (forward.inputs[0], target), reduction
             finally:
                 for name, buffer in model.named_buffers():
                     if not torch.equal(buffer, buffers[name]):
                         buffer.copy_(buffers[name])
-        tests = gradient_tests(quantities, rate=view.rates[0])
-        for name, value in tests.values().items():
-            if name not in ("samples", "gradient_norm"):
-                self.series.add(name.replace("_", " "), view.number, value)
-        if quantities.fallback:
-            self.trouble = f"vmap(grad) for {', '.join(quantities.fallback[:5])}"
+
+    def keep(self, view: WatchedStep, tests: GradientTests, names: Iterable[str]) -> None:
+        """Add some of the figures to the series."""
+        values = tests.values()
+        for name in names:
+            if name in values:
+                self.series.add(name.replace("_", " "), view.number, values[name])
+
+    def fell_back(self, names: tuple[str, ...]) -> None:
+        """Say which parameters had to be differentiated one sample at a time."""
+        if names:
+            self.trouble = f"vmap(grad) for {', '.join(names[:5])}"
+
+
+class GradientNoise(SampleGradients):
+    """Norm, inner product and orthogonality test, noise scale and CABS, from a Gram matrix."""
+
+    name = "gradient tests"
+    FIGURES = (
+        "variance", "norm", "inner_product", "orthogonality", "noise_scale", "suggested_batch",
+        "cabs",
+    )  # fmt: skip
+
+    def measure(self, view: WatchedStep) -> None:
+        """Inner products of the gradients of 16 samples at the weights after the step."""
+        with self.probe(view) as probe:
+            if probe is None:
+                return
+            model, loss, samples, reduction = probe
+            gram = sample_gram(model, loss, samples, reduction=reduction)
+        self.keep(view, gradient_tests(gram, rate=view.rates[0]), self.FIGURES)
+        self.fell_back(gram.fallback)
+
+
+class SignalToNoise(SampleGradients):
+    """GSNR and the EB criterion: the spread of every single parameter's gradient."""
+
+    name = "signal to noise"
+    FIGURES = ("gsnr", "early_stopping")
+
+    def measure(self, view: WatchedStep) -> None:
+        """Per-sample quantities of 16 samples at the weights after the step."""
+        with self.probe(view) as probe:
+            if probe is None:
+                return
+            model, loss, samples, reduction = probe
+            quantities = per_sample(model, loss, [samples], reduction=reduction)
+        self.keep(view, gradient_tests(quantities), self.FIGURES)
+        self.fell_back(quantities.fallback)
 
 
 class Alpha(BatchMeasure):
@@ -391,11 +435,12 @@ def _root(values: Mapping[str, float]) -> float:
 
 
 MEASURES: dict[str, type[Measure]] = {
-    one.name: one for one in (Norms, Activations, Alpha, GradientNoise, Histogram, Sharpness)
+    one.name: one
+    for one in (Norms, Activations, Alpha, GradientNoise, SignalToNoise, Histogram, Sharpness)
 }
 LEVELS: dict[str, tuple[str, ...]] = {
     "light": ("norms", "activations"),
-    "noise": ("norms", "activations", "alpha", "gradient tests"),
+    "noise": ("norms", "activations", "alpha", "gradient tests", "signal to noise"),
     "full": tuple(MEASURES),
 }
 

@@ -22,7 +22,7 @@ from torch.func import functional_call, grad, vjp, vmap
 
 from optiscope.monitor.hooks import Hooks
 
-__all__ = ["Batch", "PerSample", "per_sample"]
+__all__ = ["Batch", "PerSample", "SampleGram", "per_sample", "sample_gram"]
 
 Batch = tuple[Tensor, Tensor]
 COUPLING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -44,6 +44,20 @@ class PerSample:
     squared_norms: Mapping[str, Tensor]
     inner_products: Mapping[str, Tensor]
     sum_of_squares: Mapping[str, Tensor]
+    fallback: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SampleGram:
+    """Inner products of per-sample gradients: ``gram`` [n, n] holds <g_i, g_j>.
+
+    ``fallback`` names the parameters that needed ``vmap(grad)`` of the whole model, ``loss`` is the
+    mean loss.
+    """
+
+    samples: int
+    loss: float
+    gram: Tensor
     fallback: tuple[str, ...] = ()
 
 
@@ -128,8 +142,13 @@ def _run(
     batch: Batch,
     reduction: str,
     names: Mapping[int, str],
+    *,
+    every_parameter: bool = True,
 ) -> _Pass:
-    """Forward and backward with hooks on every layer that holds parameters itself."""
+    """Forward and backward with hooks on every layer that holds parameters itself.
+
+    Without ``every_parameter`` the gradient is that of parameters that no layer seen holds.
+    """
     uses: list[_Use] = []
     hooks = Hooks()
     x, y = batch
@@ -154,6 +173,9 @@ def _run(
     finally:
         hooks.remove()
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if not every_parameter:
+        seen = {id(p) for use in uses for p in _held(use).values()}
+        parameters = {n: p for n, p in parameters.items() if id(p) not in seen}
     outputs = [use.output for use in uses]
     results = torch.autograd.grad(value, [*outputs, *parameters.values()], allow_unused=True)
     scale = float(samples) if reduction == "mean" else 1.0
@@ -356,6 +378,14 @@ def _whole(
     sums: dict[str, Tensor],
 ) -> None:
     """``vmap(grad)`` of the whole model for the parameters that no layer accounts for."""
+    for name, g in _by_vmap(model, loss, one, left).items():
+        _reduce(name, g, mean, norms, products, sums)
+
+
+def _by_vmap(
+    model: nn.Module, loss: Callable[[Any, Tensor], Tensor], one: _Pass, left: set[str]
+) -> dict[str, Tensor]:
+    """Gradients [n, ...] of the named parameters."""
     x, y = one.batch
     rest = {n: p.detach() for n, p in model.named_parameters() if n not in left}
     rest |= {n: b.detach() for n, b in model.named_buffers()}
@@ -371,5 +401,80 @@ def _whole(
     except (RuntimeError, NotImplementedError, ValueError):
         one_by_one = [grad(of_sample)(chosen, a, b) for a, b in zip(x, y, strict=True)]
         gradients = {n: torch.stack([g[n] for g in one_by_one]) for n in chosen}
-    for name in left:
-        _reduce(name, gradients[name], mean, norms, products, sums)
+    return dict(gradients)
+
+
+def sample_gram(
+    model: nn.Module,
+    loss: Callable[[Any, Tensor], Tensor],
+    batch: Batch,
+    *,
+    reduction: str = "mean",
+) -> SampleGram:
+    """Inner products of the gradients of a batch's samples, without the gradients where possible.
+
+    For a linear layer with one row a sample, <g_i, g_j> = <a_i, a_j> <b_i, b_j>: no array of the
+    size of the weights is needed, which makes it the cheapest way to norms and gradient tests.
+    Arguments, modes and errors are those of :func:`per_sample`.
+    """
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be 'mean' or 'sum', got {reduction!r:.80}")
+    names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
+    modes = [(m, m.training) for m in model.modules() if isinstance(m, COUPLING)]
+    try:
+        for module, _ in modes:
+            module.training = False
+        one = _run(model, loss, batch, reduction, names, every_parameter=False)
+        gram, left = _gram(one, names)
+        left |= {n for n, g in one.gradient.items() if bool((g != 0).any())}
+        for g in _by_vmap(model, loss, one, left).values() if left else ():
+            flat = g.reshape(one.samples, -1)
+            gram = gram + flat @ flat.T
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    order = tuple(name for name in names.values() if name in left)
+    return SampleGram(one.samples, one.loss, gram, order)
+
+
+def _gram(one: _Pass, names: Mapping[int, str]) -> tuple[Tensor, set[str]]:
+    """Sum of the layers' Gram matrices [n, n], and the names of parameters that have none."""
+    count: dict[int, int] = {}
+    for use in one.uses:
+        for p in _held(use).values():
+            count[id(p)] = count.get(id(p), 0) + 1
+    total = torch.zeros(())
+    shared: dict[int, Tensor] = {}
+    broken: set[str] = set()
+    for use in one.uses:
+        held = {k: p for k, p in _held(use).items() if id(p) in names}
+        a, b = use.inputs[0] if use.inputs else None, use.backward
+        alone = all(count[id(p)] == 1 for p in held.values())
+        if (
+            alone
+            and type(use.layer) is nn.Linear
+            and isinstance(a, Tensor)
+            and b is not None
+            and a.ndim == 2
+            and a.shape[0] == one.samples
+        ):
+            outer = b @ b.T
+            inputs = a.detach() @ a.detach().T
+            share = inputs if "weight" in held else torch.zeros_like(inputs)
+            total = total + outer * (share + float("bias" in held))
+            continue
+        try:
+            gradients = _materialize(use, held, one.samples) if held else {}
+        except (RuntimeError, ValueError, TypeError, NotImplementedError, _UnknownBatchError):
+            broken |= {names[id(p)] for p in held.values()}
+            continue
+        for local, p in held.items():
+            flat = gradients[local].reshape(one.samples, -1)
+            if count[id(p)] > 1:
+                shared[id(p)] = shared[id(p)] + flat if id(p) in shared else flat
+            else:
+                total = total + flat @ flat.T
+    for key, flat in shared.items():
+        if names[key] not in broken:
+            total = total + flat @ flat.T
+    return total, broken

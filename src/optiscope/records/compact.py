@@ -66,7 +66,9 @@ def compact(store: RunStore) -> Packing:
     loose = {
         found
         for found in store.loose_hashes()
-        if _is_final(store, found) and not store.keeps_weights(found)
+        if _is_final(store, found)
+        and not store.keeps_weights(found)
+        and store.findings(found) is None
     }
     old, before = packed.segments(), packed.hashes()
     if not loose and len(old) <= 1:

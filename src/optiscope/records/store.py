@@ -9,15 +9,18 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
 from optiscope import atomic_file
 from optiscope.atomic_file import write_json_atomically
 from optiscope.records.compact import unpack
+from optiscope.records.findings import FILE as FINDINGS
+from optiscope.records.findings import read_findings
 from optiscope.records.kept_weights import FOLDER as WEIGHTS
 from optiscope.records.packed_store import FOLDER as SEGMENTS
 from optiscope.records.packed_store import PackedRecord, PackedStore, SegmentError
@@ -89,10 +92,16 @@ class RunStore:
             names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
         return sorted(name for name in names if name != SEGMENTS)
 
-    def write(self, run: Run, weights: Path | None = None) -> Path:
+    def write(
+        self,
+        run: Run,
+        weights: Path | None = None,
+        findings: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Path:
         """Store a run and return its folder.
 
-        ``weights``, a folder on the same file system, becomes part of it where it is there.
+        ``weights``, a folder on the same file system, becomes part of it where it is there;
+        ``findings`` of a watch are kept beside the record.
 
         A record of the same trial that is already there is kept, and the new one dropped; only
         a damaged record and that of an interrupted run make room.
@@ -116,6 +125,8 @@ class RunStore:
             write_json_atomically(partial / "run.json", content)
             if weights is not None and weights.is_dir():
                 os.rename(weights, partial / WEIGHTS)
+            if findings is not None:
+                write_json_atomically(partial / FINDINGS, [dict(f) for f in findings])
             self._make_room(run.trial.hash)
             _rename(partial, target)
         except OSError as error:
@@ -245,6 +256,10 @@ class RunStore:
     def loose(self, trial_hash: str) -> Run | DamagedRecord | None:
         """As :meth:`check`, of a record that has a folder."""
         return self._read(self.path(trial_hash), trial_hash, metrics=True, only_check=True)
+
+    def findings(self, trial_hash: str) -> list[Mapping[str, Any]] | None:
+        """What a watch found in a run, None where it was not watched."""
+        return read_findings(self.path(trial_hash))
 
     def keeps_weights(self, trial_hash: str) -> bool:
         """Whether the folder of a record holds weights, which segments have no place for."""

@@ -134,6 +134,7 @@ class StudyTables:
         environments: distinct environments of the runs with the number of runs in each,
             commonest first.
         published: imported runs kept beside the study, read where curves are.
+        findings: entries whose runs were watched, with what was found.
     """
 
     declaration: Mapping[str, Any]
@@ -144,6 +145,7 @@ class StudyTables:
     damaged: tuple[DamagedRecord, ...]
     environments: tuple[tuple[Mapping[str, Any], int], ...]
     published: tuple[Run, ...] = ()
+    findings: tuple[tuple[Entry, tuple[Mapping[str, Any], ...]], ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -209,6 +211,7 @@ def read_study(
     """
     declaration, ledger = _renamed(folder.declaration(), folder.ledger(), rename or {})
     rows: list[dict[str, Any]] = []
+    watched: list[tuple[Entry, tuple[Mapping[str, Any], ...]]] = []
     columns: dict[str, list[Any]] = {name: [] for name in _CURVE_COLUMNS}
     environments: Counter[str] = Counter()
     samples: dict[str, Mapping[str, Any]] = {}
@@ -225,6 +228,8 @@ def read_study(
                 samples.setdefault(where, shown)
         run = read[key]
         rows.append(_row(entry, run))
+        if isinstance(run, Run) and (found := folder.store.findings(key)) is not None:
+            watched.append((entry, tuple(found)))
         if isinstance(run, Run) and entry.role == "reporting" and curves:
             _add_curves(columns, entry, run)
             drawn[key] -= 1  # two algorithms may share a trial: keep its curve until the last one
@@ -241,6 +246,7 @@ def read_study(
         damaged=tuple(r for r in read.values() if isinstance(r, DamagedRecord)),
         environments=tuple((samples[key], count) for key, count in environments.most_common()),
         published=tuple(imported_runs(folder)) if curves else (),
+        findings=tuple(watched),
     )
 
 

@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 
 from optiscope.errors import shorten
 from optiscope.hints import did_you_mean, nearest
+from optiscope.records.findings import Monitoring
 from optiscope.records.recipe import MOST_THREADS
 from optiscope.records.trial import DEVICE
 from optiscope.study.faults import Fault, StudyError
@@ -189,6 +190,15 @@ class AlgorithmTable(_Spelled):
     epochs: int | None = None
 
 
+class MonitorTable(_Table):
+    """How runs are watched: what is measured, how often, at what cost, which findings are meant."""
+
+    instruments: str | list[str] = "light"
+    every: Annotated[int, Field(ge=1)] = 10
+    budget: Annotated[float, Field(gt=0, le=1)] = 0.05
+    expects: list[str] = Field(default_factory=list)
+
+
 class GoalTable(_Table):
     """A figure known from elsewhere that the study is to reach: an accuracy as a fraction."""
 
@@ -245,6 +255,20 @@ class Declaration(_Spelled):
     accumulate: Count = 1
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     keep_weights: str | list[Annotated[int, Field(ge=0)]] | None = None
+    monitor: MonitorTable | None = None
+
+    def monitoring(self) -> Monitoring | None:
+        """How runs are watched, as something that can be hashed."""
+        table = self.monitor
+        if table is None:
+            return None
+        names = table.instruments
+        return Monitoring(
+            names if isinstance(names, str) else tuple(names),
+            table.every,
+            table.budget,
+            tuple(table.expects),
+        )
 
     def kept(self) -> str | tuple[int, ...] | None:
         """Epochs at which reporting runs keep their weights, as something that can be hashed."""

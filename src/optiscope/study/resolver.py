@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from optiscope import problems
-from optiscope.errors import shorten
+from optiscope.errors import OptiscopeError, shorten
 from optiscope.hints import did_you_mean
 from optiscope.optim import registry
 from optiscope.optim.spec import Choice, OptimizerSpec, Range
@@ -119,6 +119,8 @@ class _Resolver:
                     counts[word] = self._per_problem(word, found)
         with collecting():
             self._check_kept(found)
+        with collecting():
+            self._check_monitoring()
         self.faults.refuse()
         return Study(
             name=d.name,
@@ -140,6 +142,7 @@ class _Resolver:
             device=d.device,
             max_seconds=d.max_seconds,
             keep_weights=d.kept(),
+            monitor=d.monitoring(),
             source=self.text,
             goals=tuple(goal.model_dump() for goal in d.goals),
             paths={p.name: path for p, path in zip(found, d.problems, strict=True)},
@@ -151,6 +154,16 @@ class _Resolver:
     @staticmethod
     def _unknown(kind: str, word: str, known: Sequence[str]) -> str:
         return f"unknown {kind} {shorten(word)}; {did_you_mean(word, known)}"
+
+    def _check_monitoring(self) -> None:
+        if (wanted := self.declared.monitoring()) is None:
+            return
+        from optiscope.integrations.training_loop import check_options
+
+        try:
+            check_options(**wanted.options())
+        except OptiscopeError as error:
+            self._fail(("monitor",), str(error))
 
     def _check_kept(self, problems: Sequence[Problem]) -> None:
         if (wanted := self.declared.kept()) is None:

@@ -168,7 +168,13 @@ def _run(
                 else:
                     plan.tell(run)
 
-    task = partial(record_trials, store=folder.store.root, data_dir=data_dir, keep=plan.study.keep)
+    task = partial(
+        record_trials,
+        store=folder.store.root,
+        data_dir=data_dir,
+        keep=plan.study.keep,
+        monitor=plan.study.monitor,
+    )
     dispatch = Dispatch(make_executor, task, recorded, workers=workers, say=warn)
     ledger = _Ledger(folder, plan)
     submit_new()

@@ -196,7 +196,8 @@ def run(
     try:
         if store is not None:
             going_on = done.status is Status.INTERRUPTED
-            store.write(done, None if weights is None or going_on else weights.folder)
+            folder = None if weights is None or going_on else weights.folder
+            store.write(done, folder, _found_by(instruments))
             if checkpoint is not None and not going_on:
                 checkpoint.remove()
             if weights is not None and not going_on:
@@ -237,6 +238,16 @@ def _require_identity(
             f"out= expects a problem by its name or import path, got the object {found.name}: an "
             "edited one must show"
         )
+
+
+def _found_by(instruments: Sequence[Instrument]) -> list[dict[str, Any]] | None:
+    """Findings of the watch among the instruments, None without one."""
+    for instrument in instruments:
+        found = getattr(instrument, "found", None)
+        if callable(found):
+            findings: list[dict[str, Any]] | None = found()
+            return findings
+    return None
 
 
 def _recorded(

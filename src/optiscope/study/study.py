@@ -12,6 +12,7 @@ from optiscope.optim import registry
 from optiscope.optim.spec import Choice, Range
 from optiscope.problems import Problem
 from optiscope.records import SCHEMA_VERSION, Recipe, Trial
+from optiscope.records.findings import Monitoring
 from optiscope.records.kept_weights import Keep
 from optiscope.study.source_digest import source_digest
 
@@ -91,6 +92,7 @@ class Study:
         goals: figures known from elsewhere to reach: ``problem``, ``value``, ``meaning``.
         stages: numbers of seeds, fixed beforehand, at which a study that adds seeds until it is
             decided looks; None where it looks once.
+        monitor: how runs are watched, or None; no part of any trial.
         keep_weights: epochs at which the reporting runs keep their weights, or None; no part of
             the trials.
     """
@@ -118,6 +120,7 @@ class Study:
     compare: str = "all"
     assumption: str = "symmetric"
     keep_weights: str | tuple[int, ...] | None = None
+    monitor: Monitoring | None = None
 
     @property
     def keep(self) -> Keep | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from optiscope.executors.apart import children_allowed, run_apart
 from optiscope.monitor.instrument import Instrument, StartView
 from optiscope.records import DamagedRecord, Run, RunStore, Status, Trial
+from optiscope.records.findings import Monitoring
 from optiscope.records.kept_weights import Keep
 
 __all__ = ["record_trials", "usable"]
@@ -45,11 +46,16 @@ def usable(
 
 
 def record_trials(
-    trials: Sequence[Trial], store: Path, data_dir: Path | None, keep: Keep | None = None
+    trials: Sequence[Trial],
+    store: Path,
+    data_dir: Path | None,
+    keep: Keep | None = None,
+    monitor: Monitoring | None = None,
 ) -> None:
     """Run trials of one problem and store each record as soon as it is there.
 
-    ``keep`` says whose weights are kept beside the record.
+    ``keep`` says whose weights are kept beside the record, ``monitor`` how the runs are watched;
+    neither changes a record.
 
     A trial that is already recorded is not run again. A run that was interrupted leaves no
     record: it has not said anything about its algorithm. In a worker of our own pool each trial
@@ -67,13 +73,13 @@ def record_trials(
 
     prepare_process()
     if not children_allowed():
-        _record(trials, store, data_dir, keep)
+        _record(trials, store, data_dir, keep, monitor)
         return
     _warm_up()
     for trial in trials:
         limit = patience(trial)
         run_apart(
-            partial(_record, [trial], store, data_dir, keep),
+            partial(_record, [trial], store, data_dir, keep, monitor),
             seconds=None if limit is None else limit + KILL_AFTER_SECONDS,
         )
 
@@ -100,6 +106,7 @@ def _record(
     store: Path,
     data_dir: Path | None,
     keep: Keep | None = None,
+    monitor: Monitoring | None = None,
     begun: Callable[[], None] | None = None,
 ) -> None:
     from optiscope import problems
@@ -117,8 +124,14 @@ def _record(
     with isolated(imports=True):
         problem = problems.get(missing[0].problem)
         factories = [registry.bind(t.optimizer, t.hyperparameters) for t in missing]
-    watching = [] if begun is None else [_Beginning(begun)]
+    beginning = [] if begun is None else [_Beginning(begun)]
     for trial, factory in zip(missing, factories, strict=True):
+        watch = None
+        if monitor is not None:
+            with isolated(imports=True):
+                from optiscope.integrations.training_loop import WatchInstrument
+            watch = WatchInstrument(strict=False, **monitor.options())
+        watching = beginning if watch is None else [*beginning, watch]
         checkpoint = Checkpoint.of(store, trial.hash, _warn)
         weights = WeightKeeper.of(store, trial, keep, _warn)
         run = run_trial(
@@ -132,7 +145,8 @@ def _record(
         )
         if run.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
-        runs.write(run, None if weights is None else weights.folder)
+        findings = None if watch is None else watch.found()
+        runs.write(run, None if weights is None else weights.folder, findings)
         checkpoint.remove()
         if weights is not None:
             weights.remove()

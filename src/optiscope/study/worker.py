@@ -82,7 +82,8 @@ class _Worker:
         say: Callable[[str], None],
     ) -> None:
         self.progress, self.folder, self.data_dir = Progress(study, folder, say), folder, data_dir
-        self.claims, self.say, self.keep = claims, say, study.keep
+        self.claims, self.say = claims, say
+        self.keep, self.monitor = study.keep, study.monitor
         self.leaving = False
         self.deaths: dict[str, int] = {}
 
@@ -142,7 +143,8 @@ class _Worker:
         if claim.lost >= MAX_LOST:
             return self._give_up(trial, f"{claim.lost} workers vanished with it")
         try:
-            record_trials([trial], self.folder.store.root, self.data_dir, self.keep)
+            root = self.folder.store.root
+            record_trials([trial], root, self.data_dir, self.keep, self.monitor)
         except KeyboardInterrupt:
             self.leaving = True
             return False

@@ -41,6 +41,7 @@ def appendix(
             ],
         },
         _failures(tables, looks),
+        *_findings(tables, looks),
         _reproducibility(tables),
     ]
     return parts
@@ -82,6 +83,18 @@ def _failures(tables: StudyTables, looks: Mapping[str, Look]) -> dict[str, Any]:
         text = "\n".join(f"{record.path.name}: {record.reason}" for record in tables.damaged)
         part["blocks"].append({"summary": "Damaged records", "text": text, "open": True})
     return part
+
+
+def _findings(tables: StudyTables, looks: Mapping[str, Look]) -> list[dict[str, Any]]:
+    """What a watch found, where the study has one."""
+    watched = [pair for pair in tables.findings if pair[0].algorithm in looks]
+    if not watched:
+        return []
+    table = run_tables.finding_table(watched, looks)
+    words = f"{len(watched)} runs were watched"
+    lines = [f"{words}; nothing was found." if not table.rows else f"{words}."]
+    blocks = [{"table": table}] if table.rows else []
+    return [{"id": "findings", "heading": "Findings", "lines": lines, "blocks": blocks}]
 
 
 def _reproducibility(tables: StudyTables) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from optiscope.records import Entry
 from optiscope.report.appearance import Look
 from optiscope.report.legend import Key
 from optiscope.report.number_text import plain_text, point_text, seconds_text, significant
@@ -22,6 +24,7 @@ __all__ = [
     "environment_table",
     "failure_counts",
     "failure_list",
+    "finding_table",
 ]
 
 LISTED_FAILURES: Final = 200
@@ -138,6 +141,37 @@ def failure_list(bad: pd.DataFrame, looks: Mapping[str, Look]) -> DataTable:
         "reason",
         "hyperparameters",
     )
+    return DataTable(columns, rows)
+
+
+def finding_table(
+    watched: Sequence[tuple[Entry, Sequence[Mapping[str, Any]]]], looks: Mapping[str, Look]
+) -> DataTable:
+    """Warnings and errors by problem and algorithm, each with the number of its runs."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    runs: Counter[tuple[str, str]] = Counter()
+    for entry, findings in watched:
+        runs[entry.problem, entry.algorithm] += 1
+        for finding in findings:
+            if finding["severity"] != "note":
+                key = (entry.problem, entry.algorithm, str(finding["rule"]))
+                groups.setdefault(key, []).append(finding)
+    rows = []
+    for (problem, algorithm, rule), findings in groups.items():
+        look = looks.get(algorithm)
+        if look is None:
+            continue
+        worst = min(findings, key=lambda f: f["severity"] != "error")
+        cells = [
+            Cell(algorithm),
+            Cell(problem),
+            Cell(rule.replace("_", " ")),
+            Cell(str(worst["severity"])),
+            Cell(f"{len(findings)} of {runs[problem, algorithm]}"),
+            Cell(str(worst["sentence"]), "words"),
+        ]
+        rows.append(Row(cells, Key.of(look), look.number))
+    columns = ("algorithm", "problem", "finding", "severity", "runs", "for example")
     return DataTable(columns, rows)
 
 
