@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,25 @@ def test_a_script_that_fails_keeps_its_status_and_one_without_torch_runs(tmp_pat
     code, output = watched(path)
     assert code == 7
     assert "trained nothing" in output
+
+
+def test_the_page_is_served_on_the_loopback_while_the_script_runs(tmp_path: Path) -> None:
+    script = tmp_path / "look.py"
+    script.write_text(
+        "import pathlib, sys, urllib.request\n"
+        "folder, port = sys.argv[1:]\n"
+        "(pathlib.Path(folder) / 'watch.html').write_text('the page')\n"
+        "url = f'http://127.0.0.1:{port}/watch.html'\n"
+        "answer = urllib.request.urlopen(url, timeout=20)\n"
+        "assert answer.read() == b'the page' and answer.headers['Cache-Control'] == 'no-store'\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    out = tmp_path / "pages"
+    arguments = ["--serve", port, "--out", str(out), "--", sys.executable, str(script), str(out)]
+    result = CliRunner().invoke(command, [*arguments, port])
+    assert result.exit_code == 0, result.output
+    assert f"http://127.0.0.1:{port}/" in result.output
+    with socket.socket() as closed:
+        assert closed.connect_ex(("127.0.0.1", int(port))) != 0

@@ -7,6 +7,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,33 @@ from optiscope.cli.options import as_json, json_option
 from optiscope.cli.terminal import terminal
 
 __all__ = ["command"]
+
+
+@contextmanager
+def _served(folder: Path, port: int) -> Iterator[None]:
+    """The folder's pages on the loopback interface, for as long as the block runs."""
+
+    class Pages(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing: the terminal is the script's."""
+
+        def end_headers(self) -> None:
+            self.send_header("Cache-Control", "no-store")
+            super().end_headers()
+
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(Pages, directory=str(folder)))
+    except OSError as error:
+        raise click.UsageError(f"cannot serve on port {port}: {error.strerror or error}") from error
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    click.echo(f"optiscope: http://127.0.0.1:{server.server_address[1]}/", err=True)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @click.command("watch", context_settings={"ignore_unknown_options": True})
@@ -32,6 +64,13 @@ __all__ = ["command"]
     show_default=True,
     help="What to measure besides the rules.",
 )
+@click.option(
+    "--serve",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Show the live page on this port of the loopback interface while the script runs; 0 takes "
+    "a free one.",
+)
 @click.option("--expects", help="Rules whose findings are meant, separated by commas.")
 @click.option(
     "--every", type=click.IntRange(min=1), default=10, show_default=True, help="Steps per look."
@@ -40,6 +79,7 @@ __all__ = ["command"]
 def command(
     script: tuple[str, ...],
     out: Path | None,
+    serve: int | None,
     instruments: str,
     expects: str | None,
     every: int,
@@ -75,7 +115,8 @@ def command(
             OPTIONS_VARIABLE: json.dumps(options),
         }
         try:
-            code = subprocess.run(arguments, env=environment, check=False).returncode
+            with nullcontext() if serve is None else _served(results, serve):
+                code = subprocess.run(arguments, env=environment, check=False).returncode
         except OSError as error:
             raise click.UsageError(
                 f"cannot run {arguments[0]!r:.80}: {error.strerror or error}"

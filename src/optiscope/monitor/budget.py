@@ -29,6 +29,7 @@ class Budget:
         self.next: dict[str, int] = {}
         self.step_seconds: float | None = None
         self.hooks = 0.0
+        self._charged: dict[str, float] = {}
         self.look_cost: float | None = None
         self.looks = self.look_seconds = 0.0
         self._first: int | None = None
@@ -67,6 +68,11 @@ class Budget:
         """Whether the instrument may be called at ``step``."""
         return step >= self.next.get(name, 0)
 
+    def charge(self, name: str, seconds: float) -> None:
+        """Count what was done for an instrument before its next call as a part of that call."""
+        self._charged[name] = self._charged.get(name, 0.0) + seconds
+        self._measured += seconds
+
     @contextmanager
     def spend(self, name: str, step: int) -> Iterator[None]:
         """Measure one call and set the step of the next."""
@@ -76,6 +82,7 @@ class Budget:
         finally:
             seconds = time.perf_counter() - start
             self._measured += seconds
+            seconds += self._charged.pop(name, 0.0)
             self.calls[name] = self.calls.get(name, 0) + 1
             self.spent[name] = self.spent.get(name, 0.0) + seconds
             known = self.costs.get(name)

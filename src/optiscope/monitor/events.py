@@ -189,6 +189,9 @@ class Observer:
     def start(self, session: Any) -> None:
         """The session is attached."""
 
+    compares_weights: bool = False
+    """Whether it reads ``before`` at looks."""
+
     def wants_before(self, number: int) -> bool:
         """Whether a look at step ``number`` needs all weights before and after it."""
         return False

@@ -5,9 +5,9 @@ from __future__ import annotations
 __all__ = ["EARLY", "Looks"]
 
 EARLY = frozenset({0, 1, 2, 3, 5})
-DENSE = 100
+DENSE = 60
 DENSE_INTERVAL = 10
-GROWTH = 0.25
+GROWTH = 0.4
 DEEP = 30
 
 

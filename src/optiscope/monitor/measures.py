@@ -8,6 +8,7 @@ is called.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -71,7 +72,9 @@ class Norms(Measure):
     def before_step(self, view: WatchedStep) -> None:
         """Read the gradients before the optimizer may change them."""
         if view.tick and not view.index and self.budget.due(self.name, view.number):
+            start = time.perf_counter()
             _ = view.gradient_norms
+            self.budget.charge(self.name, time.perf_counter() - start)
 
     def measure(self, view: WatchedStep) -> None:
         """Norms of this step, and the distance from the first weights."""

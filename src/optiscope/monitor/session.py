@@ -686,9 +686,14 @@ class Session:
         sentinel.fresh = None
         if look or tick:
             self._settle()
-            wanted = look and self.looks.deep(number)
-            if wanted or any(observer.wants_before(number) for observer in self._wanting):
+            asking = [o for o in self._wanting if o.wants_before(number)]
+            start = time.perf_counter()
+            deep = look and self.looks.deep(number)
+            if asking or (deep and any(o.compares_weights for o in self.observers)):
                 view.before = {id(p): p.detach().clone() for p in view.parameters}
+            for observer in asking:
+                seconds = (time.perf_counter() - start) / len(asking)
+                self.budget.charge(getattr(observer, "name", ""), seconds)
         self._views[index] = view
         self._tell("before_step", look, view)
 

@@ -574,6 +574,7 @@ class Ascends(Rule):
 
     name = "update_ascends"
     family = "gradient_flow"
+    compares_weights = True
     severity = "error"
     LOOKS = 6
 
@@ -616,6 +617,7 @@ class WeightsUnchanged(Rule):
 
     name = "weights_unchanged"
     family = "gradient_flow"
+    compares_weights = True
     severity = "error"
     exact = True
     also = ("rate_zero",)

@@ -18,6 +18,7 @@ class UpdateLost(Rule):
 
     name = "update_lost"
     family = "precision"
+    compares_weights = True
     severity = "error"
     LOOKS = 4
 

@@ -136,6 +136,7 @@ class TooLarge(Rule):
 
     name = "rate_too_large"
     family = "rate"
+    compares_weights = True
     severity = "error"
 
     def __init__(self) -> None:
