@@ -156,19 +156,20 @@ class Dispatch:
     def _suspected(self, trials: Sequence[Trial]) -> bool:
         return any(t.hash in self._losses and self._losses[t.hash].suspect for t in trials)
 
+    def _parted(self, trials: Sequence[Trial]) -> tuple[list[tuple[Trial, Run]], list[Trial]]:
+        """Trials that are recorded, with their runs, and those that are not."""
+        runs = [(trial, self._recorded(trial)) for trial in trials]
+        done = [(trial, run) for trial, run in runs if run is not None]
+        return done, [trial for trial, run in runs if run is None]
+
     def _settle(
         self, pool: Executor, trials: list[Trial], error: BaseException | None, seconds: float
     ) -> Iterator[tuple[Trial, Run]]:
         """What a task that has ended left behind."""
         if isinstance(error, OptiscopeError):
             raise error
-        left = []
-        for trial in trials:
-            run = self._recorded(trial)
-            if run is None:
-                left.append(trial)
-            else:
-                yield trial, run
+        done, left = self._parted(trials)
+        yield from done
         for trial in left:
             losses = self._losses.setdefault(trial.hash, _Losses())
             if isinstance(error, ChildHung):
@@ -206,13 +207,8 @@ class Dispatch:
         again: list[list[Trial]] = []
         lost = 0
         for trials, begun in running:
-            left = []
-            for trial in trials:
-                run = self._recorded(trial)
-                if run is None:
-                    left.append(trial)
-                else:
-                    yield trial, run
+            done, left = self._parted(trials)
+            yield from done
             if not left:
                 continue
             lost += 1
