@@ -165,6 +165,17 @@ def test_a_rate_is_given_as_the_loss_takes_it(logarithm: bool) -> None:
     assert ("rate_given_as_logarithm" in found) is logarithm
 
 
+def test_weights_of_zero_are_no_scale_for_gradients() -> None:
+    model = nn.Linear(6, 4)
+    for p in model.parameters():
+        nn.init.zeros_(p)
+
+    def step(criterion: Any) -> Tensor:
+        return criterion(model(torch.randn(16, 6)), torch.randint(4, (16,)))
+
+    assert "gradient_explodes" not in _alarms(model, nn.CrossEntropyLoss(), step)
+
+
 @pytest.mark.parametrize("smoothing", [0.1, 0.9])
 def test_label_smoothing_is_a_small_share(smoothing: float) -> None:
     model = nn.Linear(6, 4)

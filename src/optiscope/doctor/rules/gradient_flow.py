@@ -364,6 +364,8 @@ class LayerGradients(Rule):
         del self.norms[:-40]
         values = [v for _, v in self.norms]
         root = (sum(v * v for v in view.weight_norms.values())) ** 0.5
+        # weights that begin at zero are no scale: a twentieth for each is the least
+        root = max(root, 0.05 * math.sqrt(sum(p.numel() for p in view.with_gradient)))
         if view.number < 6 and total > self.JUMP * root > 0:
             self._explodes(total, "the weights'", root)
         if len(values) < self.LOOKS:
