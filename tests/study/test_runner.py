@@ -232,12 +232,12 @@ def test_a_full_disk_loses_nothing(
     written = 0
     write = RunStore.write
 
-    def full(self: RunStore, run: Run) -> Path:
+    def full(self: RunStore, run: Run, *rest: Any) -> Path:
         nonlocal written
         written += 1
         if written == when:
             raise StoreError(f"cannot use {self.root}: the disk is full")
-        return write(self, run)
+        return write(self, run, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(RunStore, "write", full)

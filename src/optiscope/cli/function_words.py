@@ -65,6 +65,8 @@ def _words(name: str, value: Any) -> Iterator[str]:
 
 def _docstring(function: Any) -> str:
     text = inspect.getdoc(function) or ""
+    if getattr(function, "__module__", "").startswith("torch."):
+        text = text.split("\n\n")[0]  # torch's go on for pages
     for heading in ("\n\nArgs:", "\n\nAttributes:"):
         text = text.split(heading)[0]
     return " ".join(text.split())

@@ -60,7 +60,7 @@ def _facts(found: Mapping[str, Any]) -> Table:
         table.add_row("first loss", f"{found['first_loss']:.6g}, derived")
     table.add_row("metric", found["metric"] or "none: the loss is what counts")
     described = f": {data['description']}" if data["description"] else ""
-    table.add_row("data", f"{data['dataset']}{described}")
+    table.add_row("data", f"{data['dataset']}{described}" or "your own")
     if data["missing"]:
         table.add_row("", Text(f"not here: {data['missing']}", style="yellow"))
     else:
@@ -73,8 +73,9 @@ def _facts(found: Mapping[str, Any]) -> Table:
     )
     table.add_row("batch", f"{found['batch_size']:,}")
     table.add_row("horizon", f"{_count(found['epochs'], 'epoch')}{steps}")
-    table.add_row("source", found["source"])
-    table.add_row("licence", found["licence"])
+    for word in ("source", "licence"):  # a private problem states neither
+        if found[word]:
+            table.add_row(word, found[word])
     if found["notes"]:
         table.add_row("notes", found["notes"])
     return table

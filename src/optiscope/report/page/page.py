@@ -64,6 +64,7 @@ def render_page(content: ReportContent) -> str:
             {p.problem: p.letters for p in content.problems},
             looks,
         ),
+        lettered=any(p.letters for p in content.problems),
         downloads=downloads(content),
         many=len(looks) > MANY,
         all_keys=[Key.of(look) for look in looks.values()],
