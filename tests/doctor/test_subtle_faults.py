@@ -14,6 +14,7 @@ from optiscope.doctor.rules.sequences import by_place, padding
 from optiscope.doctor.watching import watch
 from optiscope.testing.bugs.loops import SoundLoop, adversarial, reinforced, sound_loops
 from optiscope.testing.bugs.score import our_adapter, score_tool
+from optiscope.testing.bugs.script import base_named
 from optiscope.testing.bugs.subtle import SUBTLE
 
 QUICK = {
@@ -70,6 +71,11 @@ def test_an_adversary_and_a_policy_raise_no_alarm(seed: int) -> None:
     for body in (adversarial, reinforced):
         loop = SoundLoop("", body, seed)
         assert not [f for f in loop.run(our_adapter) if f.is_alarm], loop.made
+
+
+def test_the_two_nets_of_an_adversarial_script_raise_no_alarm() -> None:
+    alarms = [f for f in base_named("gan", 0).run(our_adapter) if f.is_alarm]
+    assert not alarms, alarms
 
 
 def test_sound_loops_repeat_and_differ() -> None:

@@ -256,6 +256,7 @@ class Reduction(Rule):
         k = view.accumulations
         together = (
             k >= 2
+            and self._alone()
             and view.uncleared == k - 1
             and len(weights) == k
             and separate
@@ -274,6 +275,10 @@ class Reduction(Rule):
             measured={"total weight": total, "samples": rows},
             threshold={"total weight": 1.0},
         )
+
+    def _alone(self) -> bool:
+        """Whether no other optimizer steps: an adversary's backward pass reaches here too."""
+        return len(self.session.steps) == 1 and not self.session.other_optimizers
 
     def _say_undivided(self, k: int) -> None:
         self.report(
@@ -319,6 +324,7 @@ class Reduction(Rule):
         distinct = len({id(c.forward) for c in calls}) == len(calls)
         if (
             k >= 2
+            and self._alone()
             and view.uncleared == k - 1
             and len(calls) == k == len(view.losses)
             and distinct
