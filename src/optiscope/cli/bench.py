@@ -106,7 +106,8 @@ def command(
 
     from optiscope.errors import ExitCode
     from optiscope.executors import process_pool
-    from optiscope.records import Run, Status, StudyFolder
+    from optiscope.records import StudyFolder
+    from optiscope.records.crashes import crash_text, crashes
     from optiscope.report import summary_json, summary_table, write_report
     from optiscope.stats.claims import next_seed_count
     from optiscope.stats.evidence import read_evidence
@@ -197,17 +198,21 @@ def command(
     page = write_report(kept)
     evidence = read_evidence(kept)
     pairs = [(problem, label) for problem in evidence.problems for label in evidence.labels]
-    lost = [text for pair in pairs if (text := did_not_run(evidence, *pair)) is not None]
+    lost = {pair: text for pair in pairs if (text := did_not_run(evidence, *pair)) is not None}
+    crashed = crashes(evidence.ended)
+    status = ExitCode.UNFINISHED if lost or crashed else ExitCode.OK
     if wants_json:
         click.echo(as_json(summary_json(kept)))
-        ctx.exit(ExitCode.UNFINISHED if lost else ExitCode.OK)
+        ctx.exit(status)
     terminal().print(summary_table(kept))
-    for text in lost:
+    for text in lost.values():
         click.echo(f"{text}; once mended: --retry-crashed", err=True)
-    if any(isinstance(r, Run) and r.status is Status.CRASHED for r in kept.store.scan()):
-        click.echo("some runs crashed, see Failures on the page; once mended: --retry-crashed")
+    for crash in crashed:
+        if (crash["problem"], crash["algorithm"]) in lost:
+            continue
+        click.echo(f"{crash_text(crash)}; once mended: --retry-crashed", err=True)
     click.echo(f"report: {page}")
-    ctx.exit(ExitCode.UNFINISHED if lost else ExitCode.OK)
+    ctx.exit(status)
 
 
 def _submit(

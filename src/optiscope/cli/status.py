@@ -65,6 +65,7 @@ class _Look:
     def __call__(self) -> dict[str, Any]:
         """What there is to tell, as plain values."""
         from optiscope.records import DamagedRecord
+        from optiscope.records.crashes import crashes
         from optiscope.records.trial import canonical_json
         from optiscope.study.changed_code import changed, codes_of
         from optiscope.study.forecast import Typical, forecast
@@ -75,6 +76,7 @@ class _Look:
         codes: Counter[tuple[str, str]] = Counter()
         tried: dict[tuple[str, str], set[str]] = {}
         ended: list[tuple[tuple[str, str], Run]] = []
+        entries: list[tuple[Entry, Run]] = []
         for entry in ledger:
             name = entry.trial_hash
             found = self.runs.get(name) or self.folder.store.read(name, metrics=False)
@@ -86,6 +88,7 @@ class _Look:
                 state = "complete" if found.status.complete else str(found.status)
                 codes.update(codes_of(found.trial))
                 ended.append(((entry.problem, entry.algorithm), found))
+                entries.append((entry, found))
             outcomes[entry.problem, entry.algorithm, entry.role, state] += 1
             if entry.role == "tuning":
                 settings = canonical_json(dict(entry.hyperparameters))
@@ -107,6 +110,7 @@ class _Look:
             "question": declaration["question"],
             "tuning_seeds": len(declaration["tuning"]["seeds"]),
             "pairs": rows,
+            "crashed": crashes(entries),
             "damaged": damaged,
             "code_changed": changed(codes),
             "workers": workers,
@@ -125,6 +129,7 @@ def _shown(content: dict[str, Any]) -> Group:
     from rich.table import Table
     from rich.text import Text
 
+    from optiscope.records.crashes import crash_text
     from optiscope.study.forecast import in_words
 
     title = f"{content['name']}: {content['question']}"
@@ -148,6 +153,7 @@ def _shown(content: dict[str, Any]) -> Group:
         gone = ", which does not answer any more" if worker["stale"] else ""
         slow = ", slow" if worker["straggles"] else ""
         lines.append(Text(text + slow + gone, style="yellow" if slow or gone else ""))
+    lines += [Text(crash_text(crash), style="red") for crash in content["crashed"]]
     lines += [Text(line, style="yellow") for line in content["damaged"]]
     for path, count in content["code_changed"].items():
         text = f"{path} has changed since {count} of these runs, which will run again"

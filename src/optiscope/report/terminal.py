@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from optiscope.records import StudyFolder
+from optiscope.records.crashes import crashes
 from optiscope.report.answers import answer
 from optiscope.report.number_text import metric_text, point_text, significant, spread_text
 from optiscope.report.page.words import AT_THE_EDGE, edge_words
@@ -114,6 +115,7 @@ def summary_json(folder: StudyFolder, *, tables: StudyTables | None = None) -> d
         "claims": [claim.to_dict() for claim in claims_from(tables.evidence)],
         "goals": [goal.to_dict() for goal in goal_results(tables, found)],
         "tuning": [summary.to_dict() for summary in tuning_summaries(tables)],
+        "crashed": crashes(tables.evidence.ended),
         "damaged": [str(record) for record in tables.damaged],
     }
     known: dict[str, Any] = _known(content)

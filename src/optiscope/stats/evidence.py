@@ -94,6 +94,13 @@ class Evidence:
         return [(problem, a, b) for problem in self.problems for a, b in pairs]
 
     @property
+    def ended(self) -> list[tuple[Entry, Run]]:
+        """Every ledger entry that has a run, with it."""
+        parts = [part for parts in self.tuning.values() for part in parts]
+        parts += [part for seeds in self.reporting.values() for part in seeds.values()]
+        return [(part.entry, part.run) for part in parts if part.run is not None]
+
+    @property
     def assumption(self) -> Assumption:
         """What the study assumes of differences between algorithms that perform alike."""
         return "normal" if self.declaration.get("assumption") == "normal" else "symmetric"
