@@ -83,4 +83,4 @@ def test_bench_tells_it_and_fails(tmp_path: Path, optiscope: Command) -> None:
 @pytest.fixture
 def _own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "breaking_at.py").write_text(BREAKS)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
