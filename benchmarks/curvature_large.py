@@ -48,6 +48,12 @@ def show(progress: Progress) -> None:
     print(f"\r{done:60}", end="", file=sys.stderr, flush=True)
 
 
+def written(found: dict[str, object], path: Path | None) -> None:
+    """Write what is known by now."""
+    if path is not None:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--samples", type=int, default=10_000)
@@ -113,6 +119,7 @@ def main() -> None:
         "product_in_gradients": product / gradient,
         "search": rows,
     }
+    written(found, options.out)
     if options.verify:
         pairs = top_eigenpairs(operator, 10, tol=options.tol, keep_vectors=False, progress=show)
         found["with_verification"] = {
@@ -126,11 +133,9 @@ def main() -> None:
             "vectors_in_memory": pairs.cost.products,
             "bytes_of_vectors": 4 * risk.size * 16 * math.ceil(pairs.cost.products / 16),
         }
+        written(found, options.out)
     print(file=sys.stderr)
-    text = json.dumps(found, indent=1)
-    print(text)
-    if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
