@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
@@ -45,8 +46,16 @@ class LandscapeSection:
 def render_landscape_page(title: str, summary: str, sections: Sequence[LandscapeSection]) -> str:
     """The page as text; it loads nothing from the network."""
     files = resources.files("optiscope.report.page") / "templates"
+    drawings = [
+        Markup(svg_text(section.figure, f"f{k}", section.description))
+        for k, section in enumerate(sections)
+    ]
     surfaces = [
-        None if section.surface is None else json.dumps(_turnable(section.surface), allow_nan=False)
+        None
+        if section.surface is None
+        else json.dumps(
+            _turnable(section.surface) | _frame(section.figure.axes[0]), allow_nan=False
+        )
         for section in sections
     ]
     return (
@@ -58,16 +67,25 @@ def render_landscape_page(title: str, summary: str, sections: Sequence[Landscape
             sections=[
                 (
                     section,
-                    Markup(svg_text(section.figure, f"f{k}", section.description)),
+                    drawing,
                     None if surface is None else Markup(surface.replace("</", "<\\/")),
                 )
-                for k, (section, surface) in enumerate(zip(sections, surfaces, strict=True))
+                for section, drawing, surface in zip(sections, drawings, surfaces, strict=True)
             ],
             style=Markup((files / "report.css").read_text(encoding="utf-8")),
             script=Markup((files / "surface.js").read_text(encoding="utf-8")),
             version=metadata.version("optiscope"),
         )
     )
+
+
+def _frame(axes: Axes) -> dict[str, Any]:
+    """Where the axes of a drawn figure lie, as shares from its left and top, and their limits."""
+    place = axes.get_position()
+    return {
+        "frame": [round(v, 5) for v in (place.x0, 1 - place.y1, place.x1, 1 - place.y0)],
+        "limits": [float(v) for v in (*axes.get_xlim(), *axes.get_ylim())],
+    }
 
 
 def _turnable(data: PlaneData) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 "use strict";
-/* Surfaces on a canvas: quads sorted from back to front, turned by pointer or keys. */
+/* Surfaces on a canvas: quads sorted from back to front, turned by pointer or keys. Pointing at the
+   surface, or at the same plane drawn from above beside it, reads the loss and marks the place on both. */
 for (const canvas of document.querySelectorAll("canvas.surface")) {
   const box = canvas.parentElement;
   const data = JSON.parse(box.querySelector("script").textContent);
@@ -7,6 +8,12 @@ for (const canvas of document.querySelectorAll("canvas.surface")) {
   const help = note.textContent;
   const [nx, ny] = [data.x.length, data.y.length];
   const x0 = data.x[0], x1 = data.x[nx - 1], y0 = data.y[0], y1 = data.y[ny - 1];
+  const above = box.parentElement.querySelector("svg"), frame = data.frame, limits = data.limits;
+  const ring = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+  for (const [name, value] of Object.entries({ r: 4, fill: "#d55e00", stroke: "#fff", "stroke-width": 1.2, visibility: "hidden" }))
+    ring.setAttribute(name, value);
+  above.append(ring);
+  let spot = null;
   const widest = Math.max(x1 - x0, y1 - y0);
   let turn = -0.9, tilt = 0.62, zoom = 1;
   const style = () => getComputedStyle(document.documentElement);
@@ -62,6 +69,11 @@ for (const canvas of document.querySelectorAll("canvas.surface")) {
     g.fillStyle = ink; g.textAlign = "center";
     g.fillText(data.names[0], ...at(place((x0 + x1) / 2, y0 - 0.12 * widest, -0.05)));
     g.fillText(data.names[1], ...at(place(x1 + 0.14 * widest, (y0 + y1) / 2, -0.05)));
+    if (spot !== null && points[spot] !== null) {
+      const [a, b] = at(points[spot]);
+      g.beginPath(); g.arc(a, b, 4.5, 0, 2 * Math.PI); g.fillStyle = "#d55e00"; g.fill();
+      g.strokeStyle = "#fff"; g.lineWidth = 1.5; g.stroke();
+    }
     canvas.screen = points.map((p) => (p === null ? null : [...at(p), p[2]]));
   };
   const point = (event) => {
@@ -72,10 +84,35 @@ for (const canvas of document.querySelectorAll("canvas.surface")) {
       const d = (p[0] - event.clientX + area.left) ** 2 + (p[1] - event.clientY + area.top) ** 2;
       if (d < nearest - 1e-9 && (best === null || p[2] <= canvas.screen[best][2] + 0.3)) { nearest = d; best = k; }
     });
-    const number = (v) => Number(v).toPrecision(3);
-    note.textContent = best === null ? help
-      : `x = ${number(data.x[best % nx])}, y = ${number(data.y[Math.floor(best / nx)])}: loss ${number(data.losses[best])}`;
+    tell(best);
   };
+  const tell = (best) => {
+    const number = (v) => Number(v).toPrecision(3);
+    if (best === spot) return;
+    spot = best;
+    ring.setAttribute("visibility", best === null ? "hidden" : "visible");
+    note.textContent = help;
+    if (best !== null) {
+      const x = data.x[best % nx], y = data.y[Math.floor(best / nx)], loss = data.losses[best];
+      note.textContent = `x = ${number(x)}, y = ${number(y)}: ` + (loss === null ? "not finite" : `loss ${number(loss)}`);
+      const view = above.viewBox.baseVal;
+      const u = (x - limits[0]) / (limits[1] - limits[0]), v = (limits[3] - y) / (limits[3] - limits[2]);
+      ring.setAttribute("cx", view.x + view.width * (frame[0] + u * (frame[2] - frame[0])));
+      ring.setAttribute("cy", view.y + view.height * (frame[1] + v * (frame[3] - frame[1])));
+    }
+    draw();
+  };
+  const nearest = (values, value) => values.reduce((best, v, k) => (Math.abs(v - value) < Math.abs(values[best] - value) ? k : best), 0);
+  above.addEventListener("pointermove", (e) => {
+    const area = above.getBoundingClientRect();
+    const u = ((e.clientX - area.left) / area.width - frame[0]) / (frame[2] - frame[0]);
+    const v = ((e.clientY - area.top) / area.height - frame[1]) / (frame[3] - frame[1]);
+    if (u < 0 || u > 1 || v < 0 || v > 1) { tell(null); return; }
+    const i = nearest(data.x, limits[0] + u * (limits[1] - limits[0])), j = nearest(data.y, limits[3] - v * (limits[3] - limits[2]));
+    tell(j * nx + i);
+  });
+  above.addEventListener("pointerleave", () => tell(null));
+  canvas.addEventListener("pointerleave", () => tell(null));
   let held = null;
   canvas.addEventListener("pointerdown", (e) => { held = [e.clientX, e.clientY]; canvas.setPointerCapture(e.pointerId); });
   canvas.addEventListener("pointerup", () => { held = null; });
