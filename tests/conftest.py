@@ -54,10 +54,23 @@ def _same_start() -> None:
     torch.set_flush_denormal(False)
 
 
-def pytest_configure() -> None:
+def _nothing_to_read() -> None:
+    """Give this process, and all that it starts, an empty standard input.
+
+    Where a runner has none, or a terminal, a child that reads would wait for ever.
+    """
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    if nothing != 0:
+        os.dup2(nothing, 0)
+        os.close(nothing)
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Let Ctrl-C reach the tests of it also where the suite runs in the background.
 
     A shell without job control has the commands that it puts there ignore SIGINT.
     """
+    if not config.getoption("usepdb"):
+        _nothing_to_read()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -59,7 +59,7 @@ def test_every_error_of_ours_says_how_the_command_line_ends() -> None:
         "print(*sorted(f'{c.__name__}={c.exit_code}' for c in set(walk(OptiscopeError))))"
     )
     printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     codes = dict(word.split("=") for word in printed.stdout.split())
     expected = {
@@ -105,3 +105,11 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     assert get_attribute("lazy") is lazy
     with pytest.raises(AttributeError, match="module 'optiscope' has no attribute 'hint'"):
         get_attribute("hint")
+
+
+def test_a_child_of_a_test_has_nothing_to_read_and_does_not_wait() -> None:
+    code = "import sys; print(repr(sys.stdin.read()))"
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert child.stdout == "''\n"
