@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--into", type=Path, help="record to which this piece is added")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit("ended by SIGTERM"))
     chance = random.Random(asked.seed)
     text = STUDY.format(
         epochs=asked.epochs, seeds=", ".join(str(100 + i) for i in range(asked.seeds))
@@ -155,16 +156,21 @@ def main() -> None:
             rounds += 1
             kept = prepared(text, Path(place) / f"round{rounds}")
             workers = [worker(kept.path) for _ in range(asked.workers)]
-            while any(one.poll() is None for one in workers):
-                if chance.random() < 0.75:  # in the middle of a trial, not while it starts
-                    wait_for_a_child(workers)
-                time.sleep(chance.uniform(0.0, asked.longest))
-                if acts.total() - acts["too late"] < asked.kills:
-                    acts[kill(workers, chance)] += 1
-                done = len(kept.store.hashes()) >= len(expected)
-                workers = [
-                    one if one.poll() is None or done else worker(kept.path) for one in workers
-                ]
+            try:
+                while any(one.poll() is None for one in workers):
+                    if chance.random() < 0.75:  # in the middle of a trial, not while it starts
+                        wait_for_a_child(workers)
+                    time.sleep(chance.uniform(0.0, asked.longest))
+                    if acts.total() - acts["too late"] < asked.kills:
+                        acts[kill(workers, chance)] += 1
+                    done = len(kept.store.hashes()) >= len(expected)
+                    workers = [
+                        one if one.poll() is None or done else worker(kept.path) for one in workers
+                    ]
+            finally:  # also where this is ended by hand
+                for one in workers:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(one.pid, signal.SIGKILL)
             last = worker(kept.path)
             last.wait(LAST_SECONDS)
             found = essence(kept.path)

@@ -295,6 +295,7 @@ class _Trial(_Model):
     autocast: Autocast = None
     compile: bool | None = None
     accumulate: Count | None = None
+    together: bool | None = None
     schema_: int = Field(default=1, alias="schema")
 
 

@@ -62,6 +62,7 @@ class Trial:
         optimizer_version: the optimizer's own version, or None if it has none.
         optimizer_code: digest of the code of an optimizer that has an import path and no version.
         problem_code: digest of the code of a problem that has an import path.
+        together: True where it trains in one batch with other trials, or None.
         schema: the package's schema version.
     """
 
@@ -86,6 +87,7 @@ class Trial:
     autocast: str | None = None
     compile: bool | None = None
     accumulate: int | None = None
+    together: bool | None = None
     schema: int = field(default=SCHEMA_VERSION)
 
     @property

@@ -103,9 +103,15 @@ def run_trials(
 ) -> Iterator[Run]:
     """Runs of several trials of one problem, in order.
 
-    Trials are handed over in lists so that a device may train several at once; on a CPU they run
-    one after the other. ``options`` are those of :func:`run_trial`.
+    Trials that say ``together`` train in one batch (``optiscope.train.together``), and have
+    ``data_dir`` as their only option; others run one after the other, with the options of
+    :func:`run_trial`.
     """
+    if any(trial.together for trial in trials):
+        from optiscope.train.together import run_together
+
+        yield from run_together(trials, problem, factories, **options)
+        return
     for trial, factory in zip(trials, factories, strict=True):
         yield run_trial(trial, problem, factory, **options)
 
@@ -346,21 +352,39 @@ class Training:
     def run(self) -> Run:
         """Train to the horizon or to whatever ends it sooner."""
         where = environment(self.device)  # as it is set for the trial, whatever that does to it
-        epochs = f"{self.trial.epochs} epoch{'' if self.trial.epochs == 1 else 's'}"
-        status, reason = Status.FINISHED, f"reached its horizon of {epochs}"
-        try:
+
+        def train() -> None:
             spent = perf_counter() - self.began
             listening = nullcontext() if self.checkpoint is None else self.checkpoint.listening()
             with closing(self.instruments), deadline(patience(self.trial, spent)), listening:
                 self._train()
+
+        return self.record(where, *(self.attempt(train) or self.horizon_reached()))
+
+    def horizon_reached(self) -> tuple[Status, str]:
+        """How a run ends that nothing ends sooner."""
+        epochs = f"{self.trial.epochs} epoch{'' if self.trial.epochs == 1 else 's'}"
+        return Status.FINISHED, f"reached its horizon of {epochs}"
+
+    def attempt(self, act: Callable[[], object]) -> tuple[Status, str] | None:
+        """Do a part of the run; how the run ends where that ends it, None where it goes on.
+
+        Errors of instruments that the caller handed over go on to the caller.
+        """
+        try:
+            act()
         except EndRun as end:
-            status, reason = end.status, end.reason
+            return end.status, end.reason
         except TimeUp:
-            status, reason = Status.TIMED_OUT, self._out_of_time("after")
+            return Status.TIMED_OUT, self._out_of_time("after")
         except InstrumentError as error:
             raise error.original from None
         except BaseException as error:
-            status, reason = self._outcome_of(error)
+            return self._outcome_of(error)
+        return None
+
+    def record(self, where: Mapping[str, Any], status: Status, reason: str) -> Run:
+        """The run, as it stands; ``where`` is its environment."""
         final, best = summarise(self.metrics)
         return Run(
             trial=self.trial,
@@ -370,7 +394,7 @@ class Training:
             seconds=self.clock.seconds(),
             counts=self.counts(),
             peak_memory_bytes=peak_memory_bytes(self.device),
-            environment=where | {"sessions": self.sessions},
+            environment={**where, "sessions": self.sessions},
             started=self.started,
             metrics=tuple(self.metrics),
             final=final,
@@ -413,6 +437,13 @@ class Training:
             return False
 
     def _train(self) -> None:
+        self.begin()
+        while self.epoch <= self.trial.epochs:
+            self.train_epoch()
+            self.close_epoch()
+
+    def begin(self) -> None:
+        """All that comes before the first step; goes on from a saved state where there is one."""
         self.clock.restart()
         start = StartView(
             self.model,
@@ -427,15 +458,17 @@ class Training:
             if self.weights is not None:
                 self.weights.begin()
             self._end_epoch(0)
-        while self.epoch <= self.trial.epochs:
-            self.train_epoch()
-            self._end_epoch(self.epoch)
-            if self.schedule is not None and self.schedule.interval == "epoch":
-                self._step_schedule(self.schedule)
-            self.epoch += 1
-            if self.epoch <= self.trial.epochs:
-                self._check_time()
-                self._save(epoch_end=True)
+
+    def close_epoch(self) -> None:
+        """All that follows an epoch's last step."""
+        self.position = 0
+        self._end_epoch(self.epoch)
+        if self.schedule is not None and self.schedule.interval == "epoch":
+            self._step_schedule(self.schedule)
+        self.epoch += 1
+        if self.epoch <= self.trial.epochs:
+            self._check_time()
+            self._save(epoch_end=True)
 
     def _resumed(self) -> bool:
         """Go on from a saved state, where there is one of this trial."""
@@ -457,6 +490,12 @@ class Training:
 
     def train_epoch(self, at_most: int | None = None) -> None:
         """One pass over the training data, or its first ``at_most`` steps; raises EndRun."""
+        for batch in self.epoch_batches(at_most):
+            self.take(batch)
+        self.position = 0
+
+    def epoch_batches(self, at_most: int | None = None) -> Iterator[Batch]:
+        """The batches of an epoch, from where it stands; each is for :meth:`take`."""
         size = self.trial.batch_size
         self.order_state = self.random.order.get_state()
         order = torch.randperm(len(self.splits.train), generator=self.random.order)
@@ -470,16 +509,19 @@ class Training:
                 inputs = self.splits.augment(inputs, self.random.augmentation)
             batch = Batch(in_fast_layout(inputs), targets)
             self.clock.mark("data")
-            loss = self.stepping.take(batch)
-            if self.schedule is not None and self.schedule.interval == "step":
-                self.schedule.scheduler.step()
-            self.clock.mark("optimizer")
-            self.step += 1
-            self._call("on_step", self._step_view(batch, loss))
-            self._check_time()
-            self.position += 1
-            self._save(epoch_end=False)
-        self.position = 0
+            yield batch
+
+    def take(self, batch: Batch) -> None:
+        """Take a step, and show it to the instruments; raises EndRun."""
+        loss = self.stepping.take(batch)
+        if self.schedule is not None and self.schedule.interval == "step":
+            self.schedule.scheduler.step()
+        self.clock.mark("optimizer")
+        self.step += 1
+        self._call("on_step", self._step_view(batch, loss))
+        self._check_time()
+        self.position += 1
+        self._save(epoch_end=False)
 
     def _step_view(self, batch: Batch, loss: Tensor) -> StepView:
         return StepView(
