@@ -279,6 +279,7 @@ class WeightsMoved(Rule):
         self.kept: tuple[Tensor, Tensor] | None = None
         self.evaluated = False
         self.times = 0
+        self.at = -1
         self.otherwise = False
 
     def forward(self, forward: Forward) -> None:
@@ -295,11 +296,14 @@ class WeightsMoved(Rule):
             return
         if p.device.type == "cpu" and p.numel() <= 4096:
             self.kept = p, p.detach().clone()
+            self.at = view.number
 
     def before_step(self, view: WatchedStep) -> None:
         """Compare after an evaluation, and at looked-at steps without one."""
         if view.index or self.kept is None or not (self.evaluated or view.look) or view.closure:
             return
+        if view.number != self.at + 1:
+            return  # not every step is told of: the weights kept are older than the last step
         parameter, values = self.kept
         changed = parameter.shape == values.shape and not torch.equal(parameter.detach(), values)
         if not self.evaluated:
@@ -329,21 +333,30 @@ class Averages(Rule):
         """Look once, at the end: averaging may begin late."""
         if self.session.step < self.STEPS:
             return
+        averages = self._averages()
+        if averages:
+            averages.clear()
+            gc.collect()  # those of earlier runs may be garbage
+            averages = self._averages()
+        # one that is fed may be this model's, and the others those of earlier runs
+        if averages and all(int(item.n_averaged) == 0 for item in averages):
+            self.report(
+                f"An AveragedModel was made, and update_parameters was not called in "
+                f"{self.session.step} steps: it holds the first weights.",
+                "Call averaged.update_parameters(model) after every step.",
+                measured={"updates": 0},
+                threshold={"updates": 1},
+            )
+
+    def _averages(self) -> list[torch.optim.swa_utils.AveragedModel]:
+        """Averaged models with parameters of the watched model's shapes."""
         shapes = [p.shape for p in self.session.model.parameters()]
-        for item in gc.get_objects():
-            if type(item) is not torch.optim.swa_utils.AveragedModel:
-                continue
-            if [p.shape for p in item.module.parameters()] != shapes:
-                continue
-            if int(item.n_averaged) == 0:
-                self.report(
-                    f"An AveragedModel was made, and update_parameters was not called in "
-                    f"{self.session.step} steps: it holds the first weights.",
-                    "Call averaged.update_parameters(model) after every step.",
-                    measured={"updates": 0},
-                    threshold={"updates": 1},
-                )
-                return
+        return [
+            item
+            for item in gc.get_objects()
+            if type(item) is torch.optim.swa_utils.AveragedModel
+            and [p.shape for p in item.module.parameters()] == shapes
+        ]
 
 
 class Plateau(_AfterEvaluation):
