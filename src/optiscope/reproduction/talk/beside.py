@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, NullFormatter
 from scipy import stats
 
 from optiscope.report.tables.data_table import Cell, DataTable, Row
 
-__all__ = ["Paired", "beside", "paired"]
+__all__ = ["Paired", "beside", "paired", "plain_ticks"]
 
 LEVEL = 0.95
 """Of the interval of a paired difference."""
@@ -26,6 +28,13 @@ def beside(rows: Iterable[tuple[str, str, str, str]]) -> DataTable:
             for what, old, new, why in rows
         ],
     )
+
+
+def plain_ticks(*axes: Axis) -> None:
+    """Numbers in place of powers on logarithmic axes: pages show no mathematical text."""
+    for axis in axes:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from optiscope.report.tables.data_table import Cell as TableCell
 from optiscope.report.tables.data_table import DataTable, Row
 from optiscope.reproduction.experiments import Scale
 from optiscope.reproduction.sections import Section
+from optiscope.reproduction.talk.beside import plain_ticks
 from optiscope.reproduction.talk.experiment import Cell, Measured, TalkExperiment
 from optiscope.reproduction.talk.training import loaded, polish, risk_on, sgd
 
@@ -174,6 +175,7 @@ def _draw(axes: Axes, rows: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
             axes.plot([width] * len(found), found, marker, color=color, alpha=0.7)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    plain_ticks(axes.yaxis)
     axes.set_xticks(list(rows), [str(w) for w in rows])
     axes.minorticks_off()
     axes.set_xlabel("width of the hidden layer")

@@ -26,7 +26,7 @@ from optiscope.report.figures.panel import Panel
 from optiscope.report.legend import Key
 from optiscope.reproduction.experiments import Scale
 from optiscope.reproduction.sections import Section
-from optiscope.reproduction.talk.beside import Paired, beside, paired
+from optiscope.reproduction.talk.beside import Paired, beside, paired, plain_ticks
 from optiscope.reproduction.talk.experiment import Cell, Measured, TalkExperiment
 from optiscope.reproduction.talk.training import loaded, risk_on, sgd
 
@@ -162,6 +162,7 @@ def _draw(axes: Axes, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
                       dashes=dashes, alpha=0.8)  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
+    plain_ticks(axes.xaxis, axes.yaxis)
     axes.set_xlabel("step")
     axes.set_ylabel("training loss")
     axes.set_title("Every seed")

@@ -31,6 +31,7 @@ from optiscope.report.tables.data_table import Cell as TableCell
 from optiscope.report.tables.data_table import DataTable, Row
 from optiscope.reproduction.experiments import Scale
 from optiscope.reproduction.sections import Section
+from optiscope.reproduction.talk.beside import plain_ticks
 from optiscope.reproduction.talk.experiment import Cell, Measured, TalkExperiment
 from optiscope.reproduction.talk.split import LOSSES
 from optiscope.reproduction.talk.training import loaded
@@ -256,6 +257,7 @@ def _draw(axes: Axes, loss: str, rows: Mapping[float, Sequence[Mapping[str, Any]
             axes.plot(r["epochs"], [max(v, 1e-6) for v in r["loss"]], color=color, alpha=0.8)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    plain_ticks(axes.xaxis, axes.yaxis)
     axes.set_xlabel("epoch")
     axes.set_ylabel("training loss")
     axes.set_title(f"{loss}, every seed")

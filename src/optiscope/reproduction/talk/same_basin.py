@@ -31,6 +31,7 @@ from optiscope.report.tables.data_table import Cell as TableCell
 from optiscope.report.tables.data_table import DataTable, Row
 from optiscope.reproduction.experiments import Scale
 from optiscope.reproduction.sections import Section
+from optiscope.reproduction.talk.beside import plain_ticks
 from optiscope.reproduction.talk.experiment import Cell, Measured, TalkExperiment
 from optiscope.reproduction.talk.split import LOSSES
 from optiscope.reproduction.talk.training import loaded, polish
@@ -206,6 +207,7 @@ def _draw(axes: Axes, measured: Sequence[Measured]) -> None:
                   "o" if m.cell["preprocessed"] else "s", color=color, alpha=0.8)  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
+    plain_ticks(axes.xaxis, axes.yaxis)
     axes.set_xlabel("barrier on the straight line")
     axes.set_ylabel("barrier on the path (0 drawn at 0.0001)")
     axes.set_title("A point for each pair")
