@@ -87,7 +87,7 @@ def test_run_keeps_its_record_where_told(tmp_path: Path, optiscope: Command) -> 
 def test_a_run_that_cannot_be_kept_is_shown(
     tmp_path: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: RunStore, run: Run) -> Path:
+    def full(self: RunStore, run: Run, *also: object) -> Path:
         raise StoreError(f"cannot use {self.root}: the disk is full")
 
     monkeypatch.setattr(RunStore, "write", full)

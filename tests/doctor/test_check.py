@@ -523,7 +523,7 @@ def raising():
         ("bad", 1, "overlap_exact"),
         ("wrong", 2, "did you mean 'valid'"),
         ("raising", 2, "no data here"),
-        ("absent", 2, "has no 'absent'"),
+        ("absent", 2, "expected a function 'absent'"),
     ],
 )
 def test_the_command(

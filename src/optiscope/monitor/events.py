@@ -100,6 +100,7 @@ class WatchedStep:
     ``before`` holds copies of the parameters at some of the looks, else nothing.
     ``accumulations`` counts the backward passes that reached the sentinel parameter since the last
     step, ``uncleared`` those that added to a gradient that nobody had cleared since that step.
+    ``left`` holds the sentinel's values as the step before left them, where it is small and early.
     """
 
     step: int
@@ -119,6 +120,7 @@ class WatchedStep:
     rates_after: tuple[float, ...] = ()
     before: dict[int, Tensor] = field(default_factory=dict)
     sentinel: Tensor | None = None
+    left: Tensor | None = None
     fresh_norm: float | None = None
 
     @cached_property

@@ -40,6 +40,7 @@ FORM_STEPS = 70
 WHOLE_FORMS = 20
 MAX_FORWARDS = 64
 KEPT_FORWARDS = 4
+KEPT_STEPS, KEPT_ENTRIES = 5_000, 4_096  # in which, and of how many, a sentinel's values are kept
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
@@ -151,12 +152,15 @@ class _Sentinel:
         self.wants_fresh = False
         self.total = 0
         self.weights: tuple[int, int] | None = None
+        self.values: Tensor | None = None
 
-    def left(self) -> None:
-        """Note the weights as a step leaves them."""
-        parameter = self.parameter()
+    def left(self, number: int) -> None:
+        """Note the weights as step ``number`` leaves them."""
+        parameter, self.values = self.parameter(), None
         if parameter is not None:
             self.weights = (parameter._version, _address(parameter))
+            if number < KEPT_STEPS and parameter.is_cpu and parameter.numel() <= KEPT_ENTRIES:
+                self.values = parameter.detach().clone()
 
     def touched(self) -> bool:
         """Whether somebody has changed or replaced the weights since the last step."""
@@ -681,6 +685,7 @@ class Session:
             uncleared=sentinel.uncleared,
             rates=rates,
             sentinel=parameter,
+            left=sentinel.values,
             fresh_norm=None if fresh is None or not look else float(fresh.norm()),
         )
         sentinel.fresh = None
@@ -735,7 +740,7 @@ class Session:
         self.step = max(self.steps)
         sentinel.since_step = sentinel.uncleared = 0
         sentinel.remember()
-        sentinel.left()
+        sentinel.left(self.steps[index])
         if advanced:
             self.window.clear()
             self.losses = []
@@ -753,7 +758,7 @@ class Session:
         self._hooks.remove()
         for sentinel in self._sentinels:
             sentinel.hooks.remove()
-            sentinel.state = sentinel.fresh = None
+            sentinel.state = sentinel.fresh = sentinel.values = None
         self.window.clear()
         self.losses = []
         self._views.clear()

@@ -272,14 +272,11 @@ class WeightsMoved(Rule):
     family = "evaluation"
     severity = "error"
     exact = True
-    LIMIT = 5_000
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: tuple[Tensor, Tensor] | None = None
         self.evaluated = False
         self.times = 0
-        self.at = -1
         self.otherwise = False
 
     def forward(self, forward: Forward) -> None:
@@ -288,24 +285,17 @@ class WeightsMoved(Rule):
             self.evaluated = True
 
     def after_step(self, view: WatchedStep) -> None:
-        """Keep the smallest parameter as the step left it."""
-        p = view.sentinel
+        """What comes next is after this step."""
         self.evaluated = False
-        if view.index or self.otherwise or view.number > self.LIMIT or p is None:
-            self.kept = None
-            return
-        if p.device.type == "cpu" and p.numel() <= 4096:
-            self.kept = p, p.detach().clone()
-            self.at = view.number
 
     def before_step(self, view: WatchedStep) -> None:
         """Compare after an evaluation, and at looked-at steps without one."""
-        if view.index or self.kept is None or not (self.evaluated or view.look) or view.closure:
+        if view.index or self.otherwise or not (self.evaluated or view.look) or view.closure:
             return
-        if view.number != self.at + 1:
-            return  # not every step is told of: the weights kept are older than the last step
-        parameter, values = self.kept
-        changed = parameter.shape == values.shape and not torch.equal(parameter.detach(), values)
+        parameter, values = view.sentinel, view.left
+        if parameter is None or values is None or parameter.shape != values.shape:
+            return
+        changed = not torch.equal(parameter.detach(), values)
         if not self.evaluated:
             self.otherwise |= changed  # averages, clipping, projections: meant
             return
