@@ -37,6 +37,10 @@ OTHER = {
     "optimizer_version": 2,
     "optimizer_code": "5d41402abc4b2a76",
     "problem_code": "7d793037a0760186",
+    "autocast": "bfloat16",
+    "compile": True,
+    "accumulate": 2,
+    "together": True,
     "schema": 2,
 }
 

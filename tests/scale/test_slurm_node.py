@@ -131,8 +131,9 @@ def test_a_requeued_job_goes_on_where_it_was(
     wait(slurm, lambda: (tmp_path / "stepping").exists(), tmp_path)
     time.sleep(0.5)  # some steps
     slurm.call("scancel", "--batch", "--signal=USR1", slurm.jobs()[0].split()[0])
-    wait(slurm, lambda: not slurm.jobs(), tmp_path)
-    (run,) = (r for r in RunStore(tmp_path / "there" / "runs").scan() if isinstance(r, Run))
+    store = RunStore(tmp_path / "there" / "runs")
+    wait(slurm, lambda: bool(list(store.scan())) and not slurm.jobs(), tmp_path)
+    (run,) = (r for r in store.scan() if isinstance(r, Run))
     sessions = run.environment["sessions"]
     assert len(sessions) == 2, logs(tmp_path)
     assert sessions[1]["from_step"] > 0

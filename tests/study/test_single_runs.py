@@ -97,7 +97,7 @@ def test_a_changed_problem_does_not_pass_for_the_shipped_one(tmp_path: Path) -> 
 def test_a_run_that_cannot_be_stored_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
 ) -> None:
-    def full(store: RunStore, run: Run) -> Path:
+    def full(store: RunStore, run: Run, *also: object) -> Path:
         raise StoreError("the disk is full")
 
     def progress(share: float, latest: Any) -> None:

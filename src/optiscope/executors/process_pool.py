@@ -74,7 +74,7 @@ class _FreshContext(SpawnContext):
     Process = _FreshProcess
 
 
-def _start_worker(parent: int, slots: SimpleQueue[dict[str, str]] | None) -> None:
+def _start_worker(parent: int, slots: SimpleQueue[dict[str, str]] | None = None) -> None:
     if slots is not None:
         os.environ.update(slots.get())  # before anything of a GPU is touched
     signal.signal(signal.SIGINT, signal.SIG_IGN)
