@@ -3,6 +3,8 @@
 #   make test    run the tests
 #   make docs    build the documentation into site/
 # Each makes its own virtual environment in .venv and installs what it needs there.
+# Tests stand on other processes too (workers, Slurm, a browser): one that fails is tried once
+# more, and the summary counts it as rerun.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +17,7 @@ bench: $(VENV)/.package
 	$(BIN)/optiscope bench quickstart
 
 test: $(VENV)/.tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --reruns 1
 
 test-slow: $(VENV)/.tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 7200

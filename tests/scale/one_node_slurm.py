@@ -129,6 +129,10 @@ class OneNodeSlurm:
         """Jobs that are pending or run: "number state"."""
         return self.call("squeue", "-h", "-r", "-o", "%i %T").split("\n")[:-1]
 
+    def said(self) -> str:
+        """The ends of its daemons' logs."""
+        return "\n".join(path.read_text()[-2000:] for path in sorted(self.folder.glob("*.log")))
+
     def _left(self) -> list[int]:
         """Processes that know this Slurm's configuration, but for those that ask."""
         mark, left = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode(), []

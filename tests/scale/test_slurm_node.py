@@ -107,12 +107,19 @@ def curves(folder: Path) -> dict[str, Any]:
 
 
 def wait(slurm: OneNodeSlurm, done: Callable[[], bool], folder: Path) -> None:
-    end = time.monotonic() + 150.0
+    """Until it is done; what was requeued starts after five seconds, not after two minutes.
+
+    A node refuses a job that starts in the second in which its former start was ended: to Slurm
+    the two are the same job.
+    """
+    end, pending = time.monotonic() + 240.0, dict[str, float]()
     while not done():
-        assert time.monotonic() < end, f"{slurm.jobs()} {logs(folder)}"
-        for line in slurm.jobs():  # a job that was requeued is held for two minutes
-            number, state = line.split()
-            if state == "PENDING":
+        now = time.monotonic()
+        assert now < end, f"{slurm.jobs()}\n{logs(folder)}\n{slurm.said()}"
+        waiting = [line.split()[0] for line in slurm.jobs() if line.endswith(" PENDING")]
+        pending = {number: pending.get(number, now) for number in waiting}
+        for number, since in pending.items():
+            if now - since > 5.0:
                 slurm.call("scontrol", "update", f"jobid={number}", "starttime=now")
         time.sleep(0.2)
 
