@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -112,7 +110,9 @@ def test_torch_is_not_loaded(code: str) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     heavy = {"torch", "numpy", "pandas", "scipy", "optuna", "matplotlib", "pyarrow", "rich"}
-    assert not heavy & loaded_by(run_command("--help"))
+    loaded = loaded_by(run_command("--help"))
+    assert not heavy & loaded
+    assert len(loaded) < 150  # about a tenth of a second; torch alone loads a thousand modules
 
 
 def test_every_public_name_is_there() -> None:
@@ -123,22 +123,6 @@ def test_every_public_name_is_there() -> None:
         assert getattr(optiscope, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = optiscope.nothing
-
-
-def test_help_takes_less_than_three_tenths_of_a_second() -> None:
-    """Processor time, the least of five: the wall clock of a busy machine proves nothing."""
-    seconds = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-c", "from optiscope.cli import main; main(['--help'])"],
-            env=os.environ,
-            capture_output=True,
-            check=True,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.3
 
 
 def test_the_map_names_what_is_there() -> None:

@@ -262,11 +262,12 @@ def test_the_callers_callback_is_the_callers() -> None:
     def slow(share: float, latest: Any) -> None:
         time.sleep(0.3)
 
+    began = time.perf_counter()
     run = optiscope.run(
         "digits_logreg", "sgd", hyperparameters={"lr": 0.1}, epochs=1, progress=slow
     )
     assert run.seconds["instruments"].wall >= 0.6  # the caller's, and no part of training
-    assert run.training_seconds.wall < run.steps * 0.02 + 0.3
+    assert run.training_seconds.wall <= time.perf_counter() - began - 0.6
 
 
 def test_ctrl_c_ends_a_loop_over_runs_and_brings_what_was_measured() -> None:
