@@ -13,6 +13,7 @@ import torch
 
 from optiscope.testing.bugs.clean import clean_scripts
 from optiscope.testing.bugs.held_back import HELD_BACK
+from optiscope.testing.bugs.held_back_second import HELD_BACK_SECOND
 from optiscope.testing.bugs.public import PUBLIC
 from optiscope.testing.bugs.score import kinds_named, score_tool
 from optiscope.testing.bugs.script import BASES
@@ -33,10 +34,13 @@ def silent(model: Any, optimizer: Any, criterion: Any, scheduler: Any = None) ->
 def test_there_are_enough_kinds() -> None:
     assert len(PUBLIC) + len(HELD_BACK) >= 60
     assert len(HELD_BACK) >= 20
-    assert not set(PUBLIC) & set(HELD_BACK)
-    tried = {base for kind in (PUBLIC | HELD_BACK).values() for base in kind.bases}
+    assert len(HELD_BACK_SECOND) >= 20
+    every = [*PUBLIC, *HELD_BACK, *HELD_BACK_SECOND]
+    assert len(every) == len(set(every))
+    kinds = PUBLIC | HELD_BACK | HELD_BACK_SECOND
+    tried = {base for kind in kinds.values() for base in kind.bases}
     assert {"mlp", "cnn", "lstm", "gpt", "diffusion", "gan", "regression", "segmentation"} <= tried
-    assert all(set(kind.bases) <= set(BASES) for kind in (PUBLIC | HELD_BACK).values())
+    assert all(set(kind.bases) <= set(BASES) for kind in kinds.values())
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -99,7 +103,7 @@ def test_clean_runs_are_many_and_differ() -> None:
 
 @pytest.mark.slow
 def test_every_script_runs() -> None:
-    score = score_tool(silent, kinds=PUBLIC | HELD_BACK, clean=60)
+    score = score_tool(silent, kinds=PUBLIC | HELD_BACK | HELD_BACK_SECOND, clean=60)
     assert not [o for o in score.outcomes if o.failed]
 
 

@@ -31,7 +31,7 @@ def command() -> None:
 @click.option("--tool", metavar="MODULE:ADAPTER", help="Tool to score [default: optiscope.watch].")
 @click.option(
     "--kinds",
-    type=click.Choice(["public", "held-back", "all"]),
+    type=click.Choice(["public", "held-back", "held-back-second", "all"]),
     default="public",
     show_default=True,
     help="Which kinds of fault to run.",

@@ -15,6 +15,7 @@ import torch
 
 from optiscope.testing.bugs.clean import Sound, clean_scripts
 from optiscope.testing.bugs.held_back import HELD_BACK
+from optiscope.testing.bugs.held_back_second import HELD_BACK_SECOND
 from optiscope.testing.bugs.kind import Kind
 from optiscope.testing.bugs.public import PUBLIC
 from optiscope.testing.bugs.script import Script
@@ -25,7 +26,8 @@ __all__ = ["KINDS", "Outcome", "Score", "kinds_named", "our_adapter", "score_too
 KINDS: dict[str, dict[str, Kind]] = {
     "public": PUBLIC | SUBTLE,
     "held-back": HELD_BACK,
-    "all": PUBLIC | SUBTLE | HELD_BACK,
+    "held-back-second": HELD_BACK_SECOND,
+    "all": PUBLIC | SUBTLE | HELD_BACK | HELD_BACK_SECOND,
 }
 
 
