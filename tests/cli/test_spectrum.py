@@ -46,7 +46,7 @@ def test_weights_from_a_file_and_a_layer(
     assert call("digits_mlp", "--weights", str(path), *arguments) == 0
     text = capsys.readouterr().out
     assert "weights.pt" in text
-    assert "no copy is missing" in text
+    assert "no repeated eigenvalue was missed" in text
     run = tmp_path / "run"
     (run / "weights").mkdir(parents=True)
     assert call(str(run)) == 2

@@ -8,7 +8,7 @@ import pytest
 
 from optiscope.stats.claim_question import QuestionError, parse_question
 from optiscope.stats.claims import Claim, claim
-from optiscope.stats.comparison import paired_comparison
+from optiscope.stats.comparison import Verdict, paired_comparison
 from stats.small_study import ADAM, SGD, TWO, study
 
 
@@ -49,6 +49,37 @@ def test_undecided_is_neither_yes_nor_no(tmp_path: Path) -> None:
     found = claim("adam better than sgd", study(tmp_path, {"Adam": ADAM, "SGD": ADAM[::-1]}))
     assert isinstance(found, Claim)
     assert found.supported is None
+
+
+def test_a_difference_alone_does_not_deny_equality(tmp_path: Path) -> None:
+    # SGD - Adam is about -0.0132 with an interval about [-0.0164, -0.0100].
+    folder = study(tmp_path, TWO)
+    unsure = claim("adam equals sgd within 0.014", folder)
+    assert isinstance(unsure, Claim)
+    assert unsure.verdict is Verdict.BETTER
+    assert (unsure.supported, unsure.answer) == (None, "undecided")
+    assert "; whether by less than 0.014 is undecided: " in unsure.sentence
+    denied = claim("adam equals sgd within 0.005", folder)
+    assert isinstance(denied, Claim)
+    assert (denied.supported, denied.answer) == (False, "no")
+
+
+def test_a_problem_of_ones_own_goes_by_name_or_import_path() -> None:
+    for name in ("cancer", "my_data:cancer", "Cancer"):
+        words = f"a better than b on {name} in loss"
+        found = parse_question(words, labels=["a", "b"], problems=["cancer", "digits_mlp"])
+        assert (found.problem, found.metric) == ("cancer", "loss")
+
+
+def test_too_few_seeds_state_the_difference_as_one_of_means(tmp_path: Path) -> None:
+    adam, lion = (0.9833, 0.98, 0.98, 0.9767, 0.98), (0.9467, 0.97, 0.9667, 0.94, 0.9633)
+    folder = study(tmp_path, {"Adam": adam, "Lion": lion}, assumption="symmetric")
+    found = claim("adam better than lion", folder)
+    assert isinstance(found, Claim)
+    assert found.comparison.interval is None
+    assert "every pair differs" not in found.sentence
+    assert "difference 0.02266" in found.sentence
+    assert "at least 6 are needed, about 7 would do" in found.sentence
 
 
 @pytest.mark.parametrize("words", ["beats", ">", "vs", "vs.", "is better than", "versus"])

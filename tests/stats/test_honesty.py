@@ -107,6 +107,18 @@ def test_an_effect_of_one_deviation_is_found_as_often_as_theory_says(n: int) -> 
         assert theory == pytest.approx(0.8031, abs=5e-4)  # as tables of the noncentral t give
 
 
+@pytest.mark.parametrize("effect", [0.1, 1.0, 1.5, 1.744, 2.0, 3.0, 5.0, 10.0, 1000.0])
+def test_power_grows_with_the_number_of_pairs(effect: float) -> None:
+    # SciPy's noncentral t is NaN at some of these, which sent the search to 512 pairs.
+    power = t_test_power(effect, np.arange(2, 1001), LEVEL)
+    assert np.isfinite(power).all()
+    assert (np.diff(power) >= -1e-6).all()
+    needed = first_deciding_flip_test(effect, None, LEVEL, above=5)
+    assert needed is not None
+    assert needed == 6 or t_test_power(effect, np.array([needed]), LEVEL)[0] >= 0.8
+    assert needed <= max(8, 9 / effect**2 + 4)
+
+
 @pytest.mark.parametrize("n", [5, 10])
 def test_equivalence_is_not_found_at_the_margin(n: int) -> None:
     d = noise("normal", np.random.default_rng(50 + n), (REPETITIONS, n)) + 1.5

@@ -28,8 +28,9 @@ def command(
     """Answer QUESTION from the study in FOLDER, or say why it cannot and what study could.
 
     For example: optiscope claim "adam better than sgd on fmnist_2c2d at 80 epochs" runs/mine.
-    The exit status is 0 where the study supports what was asked, else 1; whether that is a no or
-    undecided stands under "verdict" with --json. With FOLDER alone, everything the study says.
+    The first word of the output is the answer: yes, no, undecided or refused ("answer" with
+    --json). The exit status is 0 for yes and 1 for the three others. With FOLDER alone, everything
+    the study says.
     """
     from optiscope.cli.root import ExitCode
     from optiscope.records import StudyFolder
@@ -50,8 +51,8 @@ def command(
     if wants_json:
         click.echo(as_json(answer.to_dict()))
     elif isinstance(answer, Claim):
-        word = {True: "yes: ", False: "no: ", None: ""}[answer.supported]  # else it says so itself
-        click.echo(f"{word}{answer.sentence}")
+        said = answer.sentence.startswith(answer.answer)  # "undecided whether ..."
+        click.echo(answer.sentence if said else f"{answer.answer}: {answer.sentence}")
     else:
         click.echo(f"refused: {answer.reason}")
         if answer.study_that_would_answer is not None:

@@ -48,7 +48,7 @@ Exit status:
   0    done
   1    the run diverged, crashed or timed out (optiscope run), a run crashed (bench), worker
        processes cannot start, a check failed (data verify), findings of severity error
-       (check), or a claim is not supported
+       (check), or the answer of a claim is no, undecided or refused
   2    wrong usage: an unknown name, a bad value, a study that cannot be run as declared
   3    a data set is missing, damaged or cannot be downloaded
   4    a folder cannot be written or read

@@ -65,7 +65,7 @@ def definition(problem: Problem, splits: Splits | None, missing: str) -> dict[st
     model = model_with(problem, None, splits)
     inputs = some_batch(splits, 2).inputs if splits else None
     made = problem.make_model
-    if name_of(made).startswith("_"):
+    if name_of(made).startswith(("_", "<lambda>")):
         made = type(model)
     found: dict[str, Any] = {
         "name": problem.name,

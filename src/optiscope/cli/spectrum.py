@@ -299,11 +299,11 @@ def _print(found: _Found) -> None:
     out.print(table)
     if pairs.multiplicity_checked:
         out.print(
-            f"no copy is missing: a further eigenvalue beyond {pairs.missed_above:.4g} would have "
-            "shown with probability 0.99"
+            "no repeated eigenvalue was missed: another one above "
+            f"{pairs.missed_above:.4g} would have been found with probability 0.99"
         )
     else:
-        out.print("missed copies were not ruled out: the budget ended first", style="yellow")
+        out.print("repeated eigenvalues may be missing: the budget ended first", style="yellow")
     if count is not None:
         out.print(f"outliers: {count.count} ({count.low} to {count.high}); {count.reason}")
     if pairs.data_errors is not None:

@@ -197,10 +197,10 @@ def _undecided(labels: Sequence[str], comparisons: dict[str, Comparison]) -> str
     reasons = []
     if few := groups.get("too few seeds"):
         fewest = max(comparisons[x].fewest_seeds for x in few)
-        text = f"{comparisons[few[0]].pairs} seeds are too few to decide anything"
-        text += f"{_beside(few, labels)}: at least {fewest} are needed"
         ahead = [x for x in few if comparisons[x].wins == comparisons[x].pairs]
-        reasons.append(text + (f", ahead of {_named(ahead)} on every seed" if ahead else ""))
+        text = f"ahead of {_named(ahead)} on every seed, but " if ahead else ""
+        text += f"{comparisons[few[0]].pairs} seeds are too few to decide anything"
+        reasons.append(f"{text}{_beside(few, labels)}: at least {fewest} are needed")
     if more := groups.get("more seeds needed"):
         needed = [n - comparisons[x].pairs for x in more if (n := comparisons[x].seeds_to_decide)]
         low, high = min(needed), max(needed)

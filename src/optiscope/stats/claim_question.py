@@ -100,7 +100,7 @@ def parse_question(text: str, *, labels: Sequence[str], problems: Sequence[str])
         a=a,
         b=b,
         verdict={**_VERBS, **_TIME_VERBS}[verb.lower()],
-        problem=_match(values["on"], problems, "problem") if "on" in values else problems[0],
+        problem=_problem(values["on"], problems) if "on" in values else problems[0],
         epochs=_epochs(values["at"]) if "at" in values else None,
         metric=metric,
         margin=_margin(values["within"]) if "within" in values else None,
@@ -153,6 +153,12 @@ def _label_first(text: str, labels: Sequence[str]) -> tuple[str, str]:
             return text[: len(label)], after
     name = _CLAUSE.split(text)[0]
     return name.rstrip(" .?"), text[len(name) :]
+
+
+def _problem(name: str, known: Sequence[str]) -> str:
+    """A problem of the study by its name or, as study files write it, by its import path."""
+    _, colon, own = name.rpartition(":")
+    return _match(own if colon and name not in known else name, known, "problem")
 
 
 def _match(name: str, known: Sequence[str], kind: str) -> str:

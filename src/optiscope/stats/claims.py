@@ -77,10 +77,27 @@ class Claim:
 
     @property
     def supported(self) -> bool | None:
-        """Whether what was asked is so; None where nothing was asked or it is undecided."""
+        """Whether what was asked is so; None where nothing was asked or it is undecided.
+
+        That a difference exists says nothing of its size: against "equal within a margin" it
+        counts only where the whole interval lies beyond the margin.
+        """
         if self.asserted is None or self.verdict is Verdict.UNDECIDED:
             return None
+        c = self.comparison
+        if self.asserted is Verdict.EQUIVALENT and self.verdict is not Verdict.EQUIVALENT:
+            if c.interval is None or c.margin is None:
+                return None if c.difference is not None else False
+            beyond = c.interval[0] > c.margin or c.interval[1] < -c.margin
+            return False if beyond else None
         return self.verdict is self.asserted
+
+    @property
+    def answer(self) -> str:
+        """``yes``, ``no`` or ``undecided`` to what was asked; the verdict where nothing was."""
+        if self.asserted is None:
+            return str(self.verdict)
+        return {True: "yes", False: "no", None: "undecided"}[self.supported]
 
     @property
     def difference_in_samples(self) -> float | None:
@@ -117,7 +134,11 @@ class Claim:
             heads[c.verdict] = (
                 f"not shown that {self.a} equals {self.b} {where} within {_number(c.margin)}"
             )
-        parts = [f"{heads[c.verdict]}: {_effect(self.metric, c)}"]
+        head = heads[c.verdict]
+        if sameness and c.verdict is not Verdict.EQUIVALENT and self.supported is None:
+            size = f"; whether by less than {_number(c.margin)} is undecided"
+            head += "" if c.verdict is Verdict.UNDECIDED else size
+        parts = [f"{head}: {_effect(self.metric, c)}"]
         if sameness and c.verdict in (Verdict.EQUIVALENT, Verdict.UNDECIDED):
             word = {FLIP_TEST: "sign-flip tests", SIGN_TEST: "sign tests"}.get(c.test, "t tests")
             parts.append(f"two one-sided {word}, p = {_p(c.equivalence_p_value)}")
@@ -151,6 +172,7 @@ class Claim:
             "stages": None if self.stages is None else list(self.stages),
             "asserted": None if self.asserted is None else str(self.asserted),
             "supported": self.supported,
+            "answer": self.answer,
             "sentence": self.sentence,
             "test_samples": self.samples,
             "difference_in_samples": self.difference_in_samples,
@@ -394,8 +416,10 @@ def _effect(metric: str, c: Comparison) -> str:
             f"and {c.diverged_b} of the second failed, so there is no mean test {metric}"
         )
     means = f"test {metric} {_number(c.mean_a)} against {_number(c.mean_b)}"
-    if c.interval is None:
-        return f"{means}, every pair differs by {_number(c.difference)}"
+    if c.interval is None:  # too few pairs to reject any value, or no spread to measure
+        equal = len(set(c.differences)) == 1
+        rest = "every pair differs by" if equal and c.test == SIGN_TEST else "difference"
+        return f"{means}, {rest} {_number(c.difference)}"
     low, high = (_number(end) for end in c.interval)
     share = short_number(100 * (1 - c.level))
     return f"{means}, difference {_number(c.difference)}, {share} % interval [{low}, {high}]"

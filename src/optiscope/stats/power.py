@@ -171,6 +171,13 @@ def first_deciding_sign_test(win: float, loss: float, level: float, *, above: in
 
 
 def _noncentral_t_above(critical: Array, n: Counts, effect: float) -> Array:
-    """P(T > critical), noncentral t with n - 1 degrees and noncentrality effect * sqrt(n)."""
-    below = special.nctdtr(n - 1, effect * np.sqrt(n), critical)
-    return np.asarray(1 - below, dtype=np.float64)
+    """P(T > critical), noncentral t with n - 1 degrees and noncentrality effect * sqrt(n).
+
+    SciPy's series returns NaN at some large noncentralities. There the normal approximation of
+    Abramowitz and Stegun (26.7.10) stands in: a NaN would misdirect the search by halving.
+    """
+    shift = effect * np.sqrt(n)
+    below = special.nctdtr(n - 1, shift, critical)
+    freedom = n - 1
+    z = (critical * (1 - 1 / (4 * freedom)) - shift) / np.sqrt(1 + critical**2 / (2 * freedom))
+    return np.asarray(1 - np.where(np.isnan(below), special.ndtr(z), below), dtype=np.float64)

@@ -57,7 +57,7 @@ class Refusal:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"kind": "refusal", **asdict(self)}
+        return {"kind": "refusal", "answer": "refused", **asdict(self)}
 
 
 def refuse(evidence: Evidence, problem: str, a: str, b: str) -> Refusal | None:

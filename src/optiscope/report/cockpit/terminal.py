@@ -13,7 +13,6 @@ COLORS = {"error": "red", "warning": "yellow", "note": "dim"}
 def panel(data: Mapping[str, Any]) -> Any:
     """A rich renderable of the data that the page shows."""
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
@@ -22,18 +21,17 @@ def panel(data: Mapping[str, Any]) -> Any:
     head = Text(f"{data['title']}: {data['state']}, step {data['step']}")
     table = Table(show_header=True, header_style="bold", box=None, pad_edge=False)
     for column in ("step", "finding", "what, and what to do"):
-        table.add_column(column, no_wrap=column == "step")
+        table.add_column(column, no_wrap=column == "step", overflow="fold")
     for f in findings:
         if f["severity"] == "note" and alarms:
             continue
-        color = COLORS[f["severity"]]
-        indent = "  " if f["explained_by"] else ""
-        cause = f" [dim](explained by {f['explained_by']})[/dim]" if f["explained_by"] else ""
-        table.add_row(
-            str(f["step"]),
-            f"{indent}[{color}]{f['rule']}[/{color}]",
-            f"{escape(f['sentence'])}{cause}\n[italic]{escape(f['remedy'])}[/italic]",
-        )
+        said = Text(f["sentence"])  # no markup: a console may print it as it stands
+        if f["explained_by"]:
+            said.append(f" (explained by {f['explained_by']})", style="dim")
+        said.append(f"\n{f['remedy']}", style="italic")
+        rule = Text("  " if f["explained_by"] else "")
+        rule.append(f["rule"], style=COLORS[f["severity"]])
+        table.add_row(str(f["step"]), rule, said)
     figures = []
     for name in ("loss", "rate", "gradient norm", "update norm", "noise scale", "alpha"):
         points = data["series"]["scalars"].get(name)
