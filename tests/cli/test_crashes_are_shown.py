@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,12 @@ label = "Breaks"
 optimizer = "breaking_at:Breaks"
 fixed = { lr = 0.1 }
 space = { after = { choice = [2, 1000] } }
+"""
+ONE = """
+[[algorithms]]
+label = "A"
+optimizer = "sgd"
+fixed = { lr = 0.1 }
 """
 BREAKS = """\
 import torch
@@ -84,3 +91,43 @@ def test_bench_tells_it_and_fails(tmp_path: Path, optiscope: Command) -> None:
 def _own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "breaking_at.py").write_text(BREAKS)
     monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_work_and_reproduce_do_not_end_well_where_runs_crashed(
+    tmp_path: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from optiscope.reproduction.sections import Section
+    from optiscope.study import worker
+
+    reproduce = import_module("optiscope.reproduction.reproduce")  # the package has it by name
+
+    file = tmp_path / "study.toml"
+    file.write_text(STUDY.replace("breaking_at:Breaks", "sgd").partition("[tuning]")[0] + ONE)
+    monkeypatch.setattr(worker, "work", lambda *_, **__: worker.Worked(3, True, False, crashed=1))
+    code, out, _ = optiscope("work", file, "--out", tmp_path / "out")
+    assert code == 1
+    assert "3 trials trained, 1 of them crashed; all is recorded" in out
+    made = reproduce.Reproduction(tmp_path / "page.html", (Section("a", "b", crashed=(REASON,)),))
+    monkeypatch.setattr(reproduce, "reproduce", lambda *_, **__: made)
+    code, _, err = optiscope("reproduce", "cost")
+    assert code == 1
+    assert REASON in err
+
+
+def test_a_worker_counts_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from optiscope.records import StudyFolder
+    from optiscope.study import load_study
+    from optiscope.study.worker import work
+
+    (tmp_path / "breaking_once.py").write_text(BREAKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "study.toml"
+    text = STUDY.partition("[tuning]")[0] + ONE.replace('"sgd"', '"breaking_once:Breaks"')
+    file.write_text(text.replace("lr = 0.1", "lr = 0.1, after = 2"))
+    asked = load_study(str(file))
+    folder = StudyFolder(tmp_path / "out")
+    folder.write_declaration(asked.to_dict())
+    said: list[str] = []
+    did = work(asked, folder, say=said.append)
+    assert (did.trained, did.crashed, did.finished) == (1, 1, True)
+    assert "crashed, at step 2: ValueError: no such thing" in said[-1]

@@ -31,6 +31,7 @@ from optiscope.data.errors import BadFile, MissingData
 from optiscope.data.isolated import read_isolated
 from optiscope.data.located import digest_of
 
+pytestmark = pytest.mark.filterwarnings("ignore::optiscope.data.provenance.OtherFilesWarning")
 TRAIN, TEST = 10, 4
 SHAPES = {name: set_.shape for name, set_ in catalogue.DATASETS.items() if set_.counts}
 CLASSES = {name: len(catalogue.DATASETS[name].classes) for name in SHAPES}

@@ -57,7 +57,9 @@ TALK_NAMES = (
 @study_device_option
 @data_dir_option
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     name: str,
     scale: Literal["small", "full"],
     out: Path | None,
@@ -96,6 +98,7 @@ def command(
     from rich.table import Table
     from rich.text import Text
 
+    from optiscope.errors import ExitCode
     from optiscope.reproduction.reproduce import reproduce
     from optiscope.train.device import prepare_process
 
@@ -123,6 +126,8 @@ def command(
             data_dir=data_dir,
             on_event=show,
         )
+    crashed = [line for section in found for line in section.crashed]
+    status = ExitCode.UNFINISHED if crashed else ExitCode.OK
     verdicts = [verdict for section in found for verdict in section.conclusions]
     if wants_json:
         content = {
@@ -139,10 +144,13 @@ def command(
             ],
         }
         click.echo(as_json(content))
-        return
+        ctx.exit(status)
     table = Table("published conclusion", "verdict", "evidence")
     for row in verdicts:
         table.add_row(*row)
     if verdicts:
         terminal().print(table)
+    for line in crashed:
+        click.echo(line, err=True)
     click.echo(f"page: {page}")
+    ctx.exit(status)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from optiscope.cli.current_folder import allow_current_folder, forbid_current_folder
+from optiscope.cli.ending import Ending
 from optiscope.errors import ExitCode, OptiscopeError, one_line, shorten
 
 __all__ = ["ExitCode", "main", "root"]
@@ -46,9 +47,9 @@ READ_ONLY = frozenset(
 EPILOG = """\b
 Exit status:
   0    done
-  1    the run diverged, crashed or timed out (optiscope run), a run crashed (bench), worker
-       processes cannot start, a check failed (data verify), findings of severity error
-       (check), or the answer of a claim is no, undecided or refused
+  1    the run diverged, crashed or timed out (optiscope run), a run crashed (bench, work,
+       reproduce), worker processes cannot start, a check failed (data verify), findings of
+       severity error (check), or the answer of a claim is no, undecided or refused
   2    wrong usage: an unknown name, a bad value, a study that cannot be run as declared
   3    a data set is missing, damaged or cannot be downloaded
   4    a folder cannot be written or read
@@ -104,34 +105,46 @@ def root() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line; never returns."""
+    if args is not None:
+        raise SystemExit(_status(args))
+    ending = Ending()
+    ending.guard()
+    status = _status(None)
+    ending.leave(status)
+    raise SystemExit(status)  # not sys.exit, which is whatever imported code made of it
+
+
+def _status(args: list[str] | None) -> int:
+    """Run the command line, and its exit status; what there is to say has been said."""
     search = list(sys.path)
     try:
         status: Any = root.main(args=args, prog_name="optiscope", standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(ExitCode.INTERRUPTED)
+        click.echo("optiscope: interrupted", err=True)
+        return ExitCode.INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(_short_help(error.ctx), err=True)
-        sys.exit(ExitCode.USAGE)
+        return ExitCode.USAGE
     except click.ClickException as error:
         click.echo(f"optiscope: {_one_line(error)}", err=True)
-        sys.exit(ExitCode.USAGE)
+        return ExitCode.USAGE
     except KeyboardInterrupt:
         click.echo("optiscope: interrupted", err=True)
-        sys.exit(ExitCode.INTERRUPTED)
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
-        sys.exit(ExitCode.OK)
+        return ExitCode.OK
     except OSError as error:
         if error.filename is None:
             raise
         click.echo(f"optiscope: {one_line(explain_os_error(error))}", err=True)
-        sys.exit(ExitCode.STORE)
+        return ExitCode.STORE
     except OptiscopeError as error:
         click.echo("\n".join([f"optiscope: {error.lines[0]}", *error.lines[1:]]), err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     finally:
         sys.path[:] = search
-    sys.exit(status if isinstance(status, int) else ExitCode.OK)
+    return status if isinstance(status, int) else ExitCode.OK
 
 
 def _short_help(context: click.Context | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -46,9 +47,11 @@ def command(
 
     Start as many as you like, on any machines that see the folder: on a cluster, in a job array,
     on a friend's desk. Each leaves when all is recorded. Ctrl-C, SIGTERM and SIGUSR1 save the
-    trial's state: whoever takes it next goes on from there.
+    trial's state: whoever takes it next goes on from there. The exit status is 1 where one of its
+    trials crashed.
     """
     from optiscope.cli.terminal import terminal
+    from optiscope.errors import ExitCode
     from optiscope.records import StudyFolder
     from optiscope.study import load_study
     from optiscope.study.redeclaration import check_redeclared
@@ -73,9 +76,11 @@ def command(
         say(f"Slurm does not start this job again: {refused}")
     words = "all is recorded" if did.finished else "more is left: the same command goes on"
     if wants_json:
-        click.echo(as_json({"trained": did.trained, "finished": did.finished, "left": did.left}))
+        click.echo(as_json(asdict(did)))
     else:
-        click.echo(f"{did.trained} trials trained; {words}")
+        crashed = f", {did.crashed} of them crashed" if did.crashed else ""
+        click.echo(f"{did.trained} trials trained{crashed}; {words}")
+    ctx.exit(ExitCode.UNFINISHED if did.crashed else ExitCode.OK)
 
 
 def seconds_of(text: str) -> float:

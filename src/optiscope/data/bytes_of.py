@@ -8,9 +8,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from optiscope.data.errors import BadFile
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 __all__ = ["GZIP_MAGIC", "LARGEST", "LimitedReader", "open_unpacked", "read_bytes"]
 
@@ -27,8 +30,11 @@ class LimitedReader:
     it may hold.
     """
 
-    def __init__(self, stream: BinaryIO, path: Path, largest: int) -> None:
+    def __init__(
+        self, stream: BinaryIO, path: Path, largest: int, state: _Hash | None = None
+    ) -> None:
         self._stream, self._path, self._largest, self._read = stream, path, largest, 0
+        self._state = state
 
     def read(self, size: int = -1) -> bytes:
         """Up to ``size`` bytes, or all that is left.
@@ -39,6 +45,8 @@ class LimitedReader:
         room = self._largest - self._read + 1
         content = self._stream.read(room if size < 0 else min(size, room))
         self._read += len(content)
+        if self._state is not None:
+            self._state.update(content)
         if self._read > self._largest:
             raise BadFile(
                 f"{self._path}: expected at most {self._largest:,} bytes, it unpacks to more: "
@@ -48,8 +56,12 @@ class LimitedReader:
 
 
 @contextmanager
-def open_unpacked(path: Path, largest: int = LARGEST) -> Iterator[LimitedReader]:
+def open_unpacked(
+    path: Path, largest: int = LARGEST, state: _Hash | None = None
+) -> Iterator[LimitedReader]:
     """Stream of ``path``, uncompressed where it is gzipped (by its first bytes, not by its name).
+
+    ``state`` is updated with everything that is read.
 
     Raises:
         BadFile: the file cannot be read, is no regular file, its compressed stream is damaged, or
@@ -62,10 +74,10 @@ def open_unpacked(path: Path, largest: int = LARGEST) -> Iterator[LimitedReader]
             packed = raw.read(2) == GZIP_MAGIC
             raw.seek(0)
             if not packed:
-                yield LimitedReader(raw, path, largest)
+                yield LimitedReader(raw, path, largest, state)
                 return
             with gzip.GzipFile(fileobj=raw) as stream:
-                yield LimitedReader(cast(BinaryIO, stream), path, largest)
+                yield LimitedReader(cast(BinaryIO, stream), path, largest, state)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadFile(f"{path}: damaged gzip stream ({error}): fetch it again") from error
     except (OSError, ValueError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +17,21 @@ from numpy.typing import NDArray
 from optiscope.data.bytes_of import LARGEST, open_unpacked
 from optiscope.data.errors import BadFile
 
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
 __all__ = ["read_idx"]
 
 UNSIGNED_BYTE = 0x08
 BLOCK = 2**20
 
 
-def read_idx(path: Path, ndim: int, largest: int = LARGEST) -> NDArray[np.uint8]:
+def read_idx(
+    path: Path, ndim: int, largest: int = LARGEST, state: _Hash | None = None
+) -> NDArray[np.uint8]:
     """Array of unsigned bytes with ``ndim`` dimensions held in an IDX file.
 
-    No more is unpacked than the header announces.
+    No more is unpacked than the header announces. ``state`` is updated with all of the file.
 
     Raises:
         BadFile: not an IDX file of unsigned bytes with ``ndim`` dimensions, its length differs
@@ -33,7 +39,7 @@ def read_idx(path: Path, ndim: int, largest: int = LARGEST) -> NDArray[np.uint8]
     """
     expected_magic = bytes((0, 0, UNSIGNED_BYTE, ndim))
     header = 4 + 4 * ndim
-    with open_unpacked(path, header + largest + BLOCK) as stream:
+    with open_unpacked(path, header + largest + BLOCK, state) as stream:
         head = stream.read(header)
         if len(head) < header or head[:4] != expected_magic:
             raise BadFile(

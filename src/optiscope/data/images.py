@@ -6,6 +6,7 @@ Index legend: N samples in a split, C channels, H x W pixels.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from optiscope.data import cifar
 from optiscope.data.bytes_of import LARGEST
-from optiscope.data.dataset import Dataset
+from optiscope.data.dataset import Dataset, Digest
 from optiscope.data.decoded_cache import decoded
 from optiscope.data.errors import BadFile
 from optiscope.data.idx import read_idx
 from optiscope.data.isolated import read_isolated
-from optiscope.data.located import Located, digest_of, locate_files
+from optiscope.data.located import Located, locate_files
 from optiscope.data.parquet_images import READER_VERSION
+from optiscope.data.provenance import compare, compare_all
 from optiscope.data.svhn import read_svhn
 
 __all__ = ["ImageData", "LabelledImages", "read_digits", "read_images"]
@@ -56,6 +58,8 @@ class ImageData:
 
 def read_images(dataset: Dataset, data_dir: str | Path | None = None) -> ImageData:
     """Training and test images of ``dataset``, from any of its layouts.
+
+    Files that are not the published ones are told of; see `optiscope.data.provenance`.
 
     Raises:
         ValueError: ``dataset`` has no fixed shape and counts.
@@ -105,28 +109,19 @@ def _most_bytes(dataset: Dataset) -> int:
 def _read_idx(located: Located, dataset: Dataset) -> Arrays:
     most = 2 * _most_bytes(dataset)  # twice, so that a wrong count is told by number
 
-    def images(role: str) -> NDArray[np.uint8]:
-        return read_idx(located.files[role][0], 3, most)[:, None].copy()
+    parts = {part.role: part for part in located.layout.parts}
 
-    def labels(role: str) -> NDArray[np.int64]:
-        return read_idx(located.files[role][0], 1, most).astype(np.int64)
+    def read(role: str, ndim: int) -> NDArray[np.uint8]:
+        path, state = located.files[role][0], hashlib.sha256()
+        array = read_idx(path, ndim, most, state)  # hashed as it is unpacked, which takes longer
+        compare(parts[role], path, Digest("sha256", state.hexdigest()))
+        return array
 
     return (
-        images("train_images"),
-        labels("train_labels"),
-        images("test_images"),
-        labels("test_labels"),
-    )
-
-
-def _published(located: Located) -> bool:
-    """Whether every file is the published one, by its digest, which is compared before parsing."""
-    return all(
-        part.digest is not None
-        and part.digest
-        == digest_of(path, part.digest.algorithm, unpacked=part.unpacked, largest=part.largest)
-        for part in located.layout.parts
-        for path in located.files[part.role]
+        read("train_images", 3)[:, None].copy(),
+        read("train_labels", 1).astype(np.int64),
+        read("test_images", 3)[:, None].copy(),
+        read("test_labels", 1).astype(np.int64),
     )
 
 
@@ -149,18 +144,24 @@ def _apart(reader: str, located: Located, dataset: Dataset, **arguments: object)
 
 
 def _read_cifar_pickle(located: Located, dataset: Dataset) -> Arrays:
-    if _published(located):
-        return _read_cifar(located, dataset)
+    if compare_all(located):
+        return _batches(located, dataset)
     return _apart("cifar_batches", located, dataset, label_bytes=_label_bytes(dataset))
 
 
 def _read_cifar(located: Located, dataset: Dataset) -> Arrays:
+    compare_all(located)
+    return _batches(located, dataset)
+
+
+def _batches(located: Located, dataset: Dataset) -> Arrays:
     *train, test = located.paths
     label_bytes = _label_bytes(dataset)
     return *cifar.read_folder(train, label_bytes), *cifar.read_folder([test], label_bytes)
 
 
 def _read_cifar_archive(located: Located, dataset: Dataset) -> Arrays:
+    compare_all(located)
     path = located.paths[0]
     form = "cifar_binary" if "binary" in path.name else "cifar_pickle"
     layout = next(layout for layout in dataset.layouts if layout.format == form)
@@ -174,12 +175,13 @@ def _label_bytes(dataset: Dataset) -> int:
 
 
 def _read_matlab(located: Located, dataset: Dataset) -> Arrays:
-    if not _published(located):
+    if not compare_all(located):
         return _apart("matlab", located, dataset)
     return *read_svhn(located.files["train"][0]), *read_svhn(located.files["test"][0])
 
 
 def _read_parquet(located: Located, dataset: Dataset) -> Arrays:
+    compare_all(located)
     shape = dataset.shape
     assert shape is not None
 

@@ -57,13 +57,23 @@ def packed_layout(above: tuple[str, ...], file: str, digest: Digest) -> Layout:
     )
 
 
-def hub_layout(*folders: str) -> Layout:
-    """Parquet files of encoded images, as data set hubs serve them."""
+def hub_layout(*folders: str, digests: Mapping[str, Digest] | None = None) -> Layout:
+    """Parquet files of encoded images, as data set hubs serve them.
+
+    Hubs encode images anew now and then: ``digests`` are of the copy that this package's own
+    figures rest on, by split, where there is one.
+    """
+    known = digests or {}
     return Layout(
         "parquet",
         "parquet",
         tuple(
-            Part(split, tuple(f"{folder}/{split}-*.parquet" for folder in folders))
+            Part(
+                split,
+                tuple(f"{folder}/{split}-*.parquet" for folder in folders),
+                known.get(split),
+                revised="another copy of the images than this package's figures rest on",
+            )
             for split in ("train", "test")
         ),
     )

@@ -286,7 +286,8 @@ class Splits:
 
     ``train`` is what is trained on; ``train_eval`` the part of it on which the training loss is
     evaluated, without augmentation; ``valid`` and ``test`` are disjoint from both. ``augment``
-    acts on training batches only.
+    acts on training batches only. ``other_files`` says, in words, which files of a known data set
+    they were read from that are not the published ones; the loop fills it in.
 
     Raises:
         SamplesError: a split cannot be read as samples.
@@ -297,6 +298,7 @@ class Splits:
     valid: Samples
     test: Samples
     augment: Augment | None = None
+    other_files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("train", "train_eval", "valid", "test"):

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from optiscope.records import Run, StoreError, StudyFolder
+from optiscope.records.crashes import crash_text, crashes
 from optiscope.report.answers import answer
 from optiscope.report.figures.panel import Panel, file_name
 from optiscope.report.tables.data_table import Cell, DataTable, Row
@@ -28,6 +29,7 @@ from optiscope.reproduction.published_figures import (
 )
 from optiscope.stats.claims import Claim, claims_from
 from optiscope.stats.comparison import Verdict
+from optiscope.stats.evidence import read_evidence
 from optiscope.stats.naming import counted
 from optiscope.stats.refusal import Refusal
 from optiscope.stats.study_table import read_study
@@ -86,6 +88,7 @@ class Section:
         conclusions: published conclusions with their verdicts.
         panels: figures.
         tables: further tables.
+        crashed: runs that ended in an exception, one line for each algorithm and reason.
     """
 
     heading: str
@@ -95,6 +98,7 @@ class Section:
     conclusions: tuple[tuple[str, str, str], ...] = ()
     panels: tuple[Panel, ...] = ()
     tables: tuple[DataTable, ...] = ()
+    crashed: tuple[str, ...] = ()
 
 
 def study_section(part: Part, folder: StudyFolder) -> Section:
@@ -113,6 +117,7 @@ def study_section(part: Part, folder: StudyFolder) -> Section:
         + (f" Batch {part.batch_size}." if part.batch_size is not None else ""),
         facts=facts,
         report=f"{part.name}/report.html",
+        crashed=tuple(map(crash_text, crashes(read_evidence(folder).ended))),
     )
     if part.name == "sensitivity":
         return _sensitivity(folder, epochs, section)

@@ -180,10 +180,14 @@ def _run(
     submit_new()
     ledger.write()
     told: set[tuple[str, str]] = set()  # each reason for a crash is shown once, at once
+    data: set[str] = set()  # and so is each set of files that are not the published ones
     with closing(dispatch.outcomes()) as outcomes:
         for trial, run in outcomes:
             if folder.store.read(trial.hash, metrics=False) is None:
                 folder.store.write(run)  # of one that no process could finish
+            if (other := run.environment.get("data")) is not None and other not in data:
+                data.add(other)
+                warn(f"{trial.problem}: {other}")
             for whose in plan.tell(run):
                 crashed = run.status is Status.CRASHED and (whose, run.reason) not in told
                 told.add((whose, run.reason))

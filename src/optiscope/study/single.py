@@ -193,6 +193,8 @@ def run(
             checkpoint=checkpoint,
             weights=weights,
         )
+    if "data" in done.environment:
+        notify(done.environment["data"])
     try:
         if store is not None:
             going_on = done.status is Status.INTERRUPTED

@@ -39,11 +39,13 @@ class Worked:
         trained: trials that it recorded.
         finished: whether all of the study is recorded.
         left: whether it was told to go.
+        crashed: how many of the trials that it recorded crashed.
     """
 
     trained: int
     finished: bool
     left: bool
+    crashed: int = 0
 
 
 def work(
@@ -86,6 +88,8 @@ class _Worker:
         self.keep, self.monitor = study.keep, study.monitor
         self.leaving = False
         self.deaths: dict[str, int] = {}
+        self.crashed = 0
+        self.told: set[str] = set()
 
     def run(self, seconds: float | None, max_trials: int | None) -> Worked:
         end = None if seconds is None else time.monotonic() + max(seconds - MARGIN_SECONDS, 0.0)
@@ -117,7 +121,7 @@ class _Worker:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         self.progress.write_ledger()
-        return Worked(trained, not self.progress.open, self.leaving)
+        return Worked(trained, not self.progress.open, self.leaving, self.crashed)
 
     def _leave(self, number: int, _frame: FrameType | None) -> None:
         """Have the trial save its state, and take no other."""
@@ -166,11 +170,17 @@ class _Worker:
             if self.deaths[missing] >= MAX_MISSING:
                 return self._give_up(trial, f"no record of it appeared after {MAX_MISSING} tries")
             return False
-        self.say(f"{name}: {run.status}")
+        self.crashed += run.status is Status.CRASHED
+        reason = f", {run.reason}" if run.status is Status.CRASHED else ""
+        self.say(f"{name}: {run.status}{reason}")
+        if (other := run.environment.get("data")) is not None and other not in self.told:
+            self.told.add(other)
+            self.say(f"{trial.problem}: {other}")
         return True
 
     def _give_up(self, trial: Trial, reason: str, status: Status = Status.CRASHED) -> bool:
         self.folder.store.write(Run.unstarted(trial, status, reason))
+        self.crashed += status is Status.CRASHED
         self.say(f"{trial.optimizer} on {trial.problem}, seed {trial.seed}: {status}, {reason}")
         return True
 

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,16 @@ def _packing() -> dict[str, Any] | None:
     return {"gpu": gpu, "per_gpu": int(slots), "mps": Path(pipe).is_dir()}
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Versions, hardware, threads, determinism flags and commit, as plain values."""
+def environment(device: torch.device, other_files: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, hardware, threads, determinism flags and commit, as plain values.
+
+    ``data`` names the files of a known data set that are not the published ones, if there are any.
+    """
     packing = _packing()
-    return ({} if packing is None else {"packing": packing}) | {
+    found: dict[str, Any] = {} if packing is None else {"packing": packing}
+    if other_files:
+        found["data"] = "; ".join(other_files)
+    return found | {
         "python": platform.python_version(),
         "packages": dict(_versions()),
         "system": f"{platform.system()} {platform.machine()}",

@@ -395,9 +395,51 @@ def _exits_refused() -> Iterator[None]:
 
 
 def _refuse_ending(name: str, function: Callable[..., object], *arguments: Any) -> object:
-    if os.getpid() != _refusing["process"]:
+    if os.getpid() != _refusing["process"] or not _refusing["depth"]:  # kept for later
         return function(*arguments)
     raise SystemExit(f"os.{name}({', '.join(map(repr, arguments))})")
+
+
+@contextmanager
+def _streams_kept() -> Iterator[None]:
+    """Open the standard streams again where they are closed or led elsewhere inside."""
+    copies: dict[int, int] = {}
+    for number in (0, 1, 2):
+        with contextlib.suppress(OSError):  # it is not open
+            copies[number] = os.dup(number)
+    numbers = {name: _number(getattr(sys, name)) for name in ("stdout", "stderr")}
+    try:
+        yield
+    finally:
+        for number, copy in copies.items():
+            with contextlib.suppress(OSError):
+                if not _same_file(number, copy):
+                    os.dup2(copy, number)
+                os.close(copy)
+        for name, number in numbers.items():
+            stream = getattr(sys, name)
+            if number in copies and getattr(stream, "closed", False):
+                again = open(  # noqa: SIM115 - it takes the place of the stream
+                    number, "w", encoding="utf-8", errors="replace", closefd=False
+                )
+                setattr(sys, name, again)
+                if getattr(sys, f"__{name}__") is stream:
+                    setattr(sys, f"__{name}__", again)
+
+
+def _number(stream: Any) -> int:
+    """Descriptor of a stream; -1 where it has none."""
+    try:
+        return int(stream.fileno())
+    except Exception:
+        return -1
+
+
+def _same_file(one: int, other: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(one), os.fstat(other))
+    except OSError:
+        return False
 
 
 class _Unreadable:
@@ -430,8 +472,9 @@ def isolated(
 
     Generators of torch, NumPy and Python, the switches above, tables of hooks, the environment,
     ``sys.path``, filters of warnings, handlers of signals, timers, and functions that were
-    replaced in torch, NumPy and ``sys.modules``. What a trial prints or writes stays, and so do
-    modules that it imports and threads that it starts; what cannot be put back is warned of.
+    replaced in torch, NumPy and ``sys.modules``, and the standard streams. What a trial prints or
+    writes stays, and so do modules that it imports and threads that it starts; what cannot be put
+    back is warned of.
 
     Args:
         threads: torch's threads inside; by default as many as before.
@@ -445,6 +488,7 @@ def isolated(
     path, filters, modules = list(sys.path), list(warnings.filters), dict(sys.modules)
     handlers, timed = _signals(), _timer_runs()
     stack = ExitStack()
+    stack.enter_context(_streams_kept())
     stack.enter_context(_exits_refused())
     stack.enter_context(preserved_generators(device))
     try:

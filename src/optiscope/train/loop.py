@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optiscope.data.provenance import noted
 from optiscope.data.samples import Batch, Splits, batches
 from optiscope.errors import OptiscopeError, describe
 from optiscope.monitor.instrument import (
@@ -225,13 +227,14 @@ def _kept_splits(
 def _loaded(
     load: Callable[[Path | None], Splits], data_dir: Path | None, device: torch.device
 ) -> Splits:
-    splits: object = load(data_dir)
+    with noted() as other_files:
+        splits: object = load(data_dir)
     if not isinstance(splits, Splits):
         raise TrialError(
             f"data of a problem must return Splits, got {type(splits).__name__}: use "
             "Splits.of(train, valid, test)"
         )
-    return splits.to(device)
+    return replace(splits.to(device), other_files=tuple(other_files))
 
 
 class Training:
@@ -351,7 +354,8 @@ class Training:
 
     def run(self) -> Run:
         """Train to the horizon or to whatever ends it sooner."""
-        where = environment(self.device)  # as it is set for the trial, whatever that does to it
+        # As it is set for the trial, whatever that does to it.
+        where = environment(self.device, self.splits.other_files)
 
         def train() -> None:
             spent = perf_counter() - self.began

@@ -78,7 +78,7 @@ def run_together(
             training = Training(trial, problem, factory, splits, device)
             members.append(_Member(training, _noise_state(device)))
         _Together(problem, members, device).train()
-        where = environment(device) | {"together": len(members)}
+        where = environment(device, splits.other_files) | {"together": len(members)}
         runs = [member.training.record(where, *member.outcome) for member in members]
     yield from runs
 

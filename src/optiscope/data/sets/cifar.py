@@ -75,7 +75,14 @@ CIFAR10 = Dataset(
         ),
         packed_layout(ABOVE_10, "cifar-10-binary.tar.gz", BINARY_10),
         packed_layout(ABOVE_10, "cifar-10-python.tar.gz", PYTHON_10),
-        hub_layout("cifar10/plain_text", "cifar10"),
+        hub_layout(
+            "cifar10/plain_text",
+            "cifar10",
+            digests={
+                "train": sha256("7d52ebb7ff9a36d8d162788c05753c1be6647f184101167dae3aeb7eda0b93d7"),
+                "test": sha256("e4f593f39704aedbc56fd983d6edc0efeb7677044835953cbcca461adeeac91b"),
+            },
+        ),
     ),
     shape=(3, 32, 32),
     counts=(50_000, 10_000),

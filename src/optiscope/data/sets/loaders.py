@@ -20,9 +20,11 @@ def images(dataset: Dataset, data_dir: str | Path | None = None) -> Any:
 def text(dataset: Dataset, data_dir: str | Path | None = None) -> Any:
     """A text."""
     from optiscope.data.located import locate_files
+    from optiscope.data.provenance import compare_all
     from optiscope.data.text import read_text
 
     located = locate_files(dataset, data_dir)
+    compare_all(located)
     return read_text(located.paths[0], located.layout.parts[0].largest)
 
 
