@@ -550,6 +550,160 @@ def _preconditioned(model: nn.Module) -> Any:
     return PreconditionedSGD(model.parameters())
 
 
+def least_squares_gan(attach: Attach) -> Any:
+    """Generator and critic both end and begin with linear layers, and one watch sees both."""
+    generator = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 64))
+    critic = nn.Sequential(nn.Linear(64, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1))
+    first = torch.optim.Adam(generator.parameters(), 1e-3, betas=(0.5, 0.9))
+    second = torch.optim.Adam(critic.parameters(), 1e-3, betas=(0.5, 0.9))
+    criterion, ones = nn.MSELoss(), torch.ones(32, 1)
+    watched = attach(critic, second, criterion)
+    for x, _ in batches(60):
+        first.zero_grad()
+        made = generator(torch.randn(32, 8))
+        criterion(critic(made), ones).backward()
+        first.step()
+        second.zero_grad()
+        real, false = criterion(critic(x), ones), criterion(critic(made.detach()), 0 * ones)
+        (0.5 * (real + false)).backward()
+        second.step()
+    return watched
+
+
+class _Signs(torch.autograd.Function):
+    """Weights of one size, trained straight through."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return weight.sign() * weight.abs().mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0]
+
+
+class _SignLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, _Signs.apply(self.weight), self.bias)
+
+
+def weights_of_one_size(attach: Attach) -> Any:
+    model = nn.Sequential(_SignLinear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    return plain(attach, model, make=lambda p: torch.optim.Adam(p, 1e-3), steps=30)
+
+
+def targets_in_thousands(attach: Attach) -> Any:
+    x = torch.randn(600, 6)
+    y = 1000 * (x[:, :2].sum(1, keepdim=True) + 0.1 * torch.randn(600, 1))
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 1))
+    optimizer, criterion = torch.optim.Adam(model.parameters(), 0.3), nn.MSELoss()
+    watched = attach(model, optimizer, criterion)
+    for _ in range(60):
+        places = torch.randint(600, (32,))
+        optimizer.zero_grad()
+        criterion(model(x[places]), y[places]).backward()
+        optimizer.step()
+    return watched
+
+
+def masked_tokens(attach: Attach) -> Any:
+    """The criterion gets the output with its axes exchanged, and most targets are left out."""
+    embed, head = nn.Embedding(31, 24), nn.Linear(24, 31)
+    layer = nn.TransformerEncoderLayer(24, 2, 48, 0.0, batch_first=True)
+    model = nn.Sequential(embed, layer, head)
+    optimizer, criterion = torch.optim.AdamW(model.parameters(), 3e-3), nn.CrossEntropyLoss()
+    watched = attach(model, optimizer, criterion)
+    for _ in range(60):
+        x = (torch.randint(30, (32, 1)) + torch.arange(12)) % 30
+        hidden = torch.rand(x.shape) < 0.15
+        hidden[:, 0] |= ~hidden.any(1)
+        optimizer.zero_grad()
+        out = model(x.masked_fill(hidden, 30)).transpose(1, 2)
+        criterion(out, x.masked_fill(~hidden, -100)).backward()
+        optimizer.step()
+    return watched
+
+
+def meta_learned(attach: Attach) -> Any:
+    """Gradients of gradients through ``functional_call``; many forwards in one step."""
+    model = nn.Sequential(nn.Linear(1, 32), nn.ReLU(), nn.Linear(32, 1))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    watched = attach(model, optimizer)
+    for _ in range(40):
+        optimizer.zero_grad()
+        total = torch.zeros(())
+        for _ in range(4):
+            start = dict(model.named_parameters())
+            x = torch.rand(20, 1) * 6 - 3
+            y = (0.5 + 3 * torch.rand(())) * torch.sin(x + 3 * torch.rand(()))
+            loss = F.mse_loss(torch.func.functional_call(model, start, (x[:10],)), y[:10])
+            grads = torch.autograd.grad(loss, list(start.values()), create_graph=True)
+            moved = {n: p - 0.05 * g for (n, p), g in zip(start.items(), grads, strict=True)}
+            total = total + F.mse_loss(torch.func.functional_call(model, moved, (x[10:],)), y[10:])
+        (total / 4).backward()
+        optimizer.step()
+    return watched
+
+
+def sampled_dropout(attach: Attach) -> Any:
+    """Uncertainty from dropout left on, before the usual evaluation."""
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 10))
+    optimizer, criterion = torch.optim.Adam(model.parameters(), 2e-3), nn.CrossEntropyLoss()
+    watched = attach(model, optimizer, criterion)
+    for step, (x, y) in enumerate(batches(100)):
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+        if step % 37 == 36:
+            with torch.no_grad():
+                for _ in range(4):
+                    model(digits()[2][:100])
+            evaluate(model)
+    return watched
+
+
+def gradients_joined_by_hand(attach: Attach) -> Any:
+    """Gradients of two tasks by ``autograd.grad``, added and put where the optimizer looks."""
+    model = mlp(out=15)
+    optimizer = torch.optim.Adam(model.parameters(), 2e-3)
+    watched = attach(model, optimizer)
+    for x, y in batches(60):
+        out = model(x)
+        tasks = (F.cross_entropy(out[:, :10], y), F.cross_entropy(out[:, 10:], y % 5))
+        found = [torch.autograd.grad(t, list(model.parameters()), retain_graph=True) for t in tasks]
+        optimizer.zero_grad()
+        for p, a, b in zip(model.parameters(), *found, strict=True):
+            p.grad = a + b
+        optimizer.step()
+    return watched
+
+
+def tuned_further(attach: Attach) -> Any:
+    """A trained network at a rate that hardly moves it."""
+    model, criterion = mlp(), nn.CrossEntropyLoss()
+    first = torch.optim.Adam(model.parameters(), 3e-3)
+    for x, y in batches(250):
+        first.zero_grad()
+        criterion(model(x), y).backward()
+        first.step()
+    return plain(attach, model, make=lambda p: torch.optim.AdamW(p, 1e-5), steps=120)
+
+
+def parity(attach: Attach) -> Any:
+    """Neighbors never share a label, and the loss stays at that of guessing for long."""
+    x = (torch.rand(1500, 12) < 0.5).float() * 2 - 1
+    y = (x[:, :5].prod(1) > 0).long()
+    model = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 2))
+    optimizer, criterion = torch.optim.Adam(model.parameters(), 1e-3), nn.CrossEntropyLoss()
+    watched = attach(model, optimizer, criterion)
+    for _ in range(160):
+        places = torch.randint(1500, (32,))
+        optimizer.zero_grad()
+        criterion(model(x[places]), y[places]).backward()
+        optimizer.step()
+    return watched
+
+
 LOOPS: dict[str, Callable[[Attach], Any]] = {
     "plain": plain,
     "tanh": lambda a: plain(a, mlp(nn.Tanh)),
@@ -583,4 +737,13 @@ LOOPS: dict[str, Callable[[Attach], Any]] = {
     "residual_convolution": residual_convolution,
     "lark": closures(_lark),
     "preconditioned": closures(_preconditioned),
+    "least_squares_gan": least_squares_gan,
+    "weights_of_one_size": weights_of_one_size,
+    "targets_in_thousands": targets_in_thousands,
+    "masked_tokens": masked_tokens,
+    "meta_learned": meta_learned,
+    "sampled_dropout": sampled_dropout,
+    "gradients_joined_by_hand": gradients_joined_by_hand,
+    "tuned_further": tuned_further,
+    "parity": parity,
 }

@@ -248,7 +248,7 @@ EXPLAINS: dict[str, tuple[str, ...]] = {
     "scheduler_never_stepped": ("rate_too_small",),
     "rate_zero": ("weights_unchanged", *_LEARNS_NOTHING),
     "update_lost": ("weights_unchanged", "loss_at_prior"),
-    "clipping_always": ("rate_too_small",),
+    "clipping_always": ("rate_too_small", "loss_at_prior", "loss_does_not_fall"),
     "loss_scale_left_in": ("rate_too_large", "not_finite", "gradient_explodes", "clipping_always"),
     "samples_mix": ("evaluated_in_train", "loss_at_prior"),
     "adam_betas_confused": _DIVERGES,

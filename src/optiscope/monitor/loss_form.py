@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["LossForm", "class_rows", "recover_form"]
+__all__ = ["NO_FORM", "LossForm", "class_rows", "recover_form"]
 
 MAX_ROWS = 512
 Kind = Literal["cross_entropy", "nll", "bce", "other"]
@@ -37,6 +37,11 @@ class LossForm:
     logits: Tensor
     gradient: Tensor
     rows: int
+
+
+_EMPTY = torch.empty(0, dtype=torch.float64)
+NO_FORM = LossForm("other", _EMPTY, _EMPTY, float("nan"), float("nan"), _EMPTY, _EMPTY, 0)
+"""The form of a loss of which nothing can be said."""
 
 
 def class_rows(output: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, int] | None:
@@ -82,8 +87,7 @@ def recover_form(output: Tensor, gradient: Tensor) -> LossForm:
     form = _bce(output, gradient, tolerance)
     if form is not None:
         return form
-    empty = torch.empty(0, dtype=torch.float64)
-    return LossForm("other", empty, empty, float("nan"), float("nan"), empty, empty, 0)
+    return NO_FORM
 
 
 def _cross_entropy(logits: Tensor, grads: Tensor, count: int, tolerance: float) -> LossForm | None:

@@ -145,9 +145,12 @@ def loss_at(
     function = session.loss_function
     with probing(session):
         if callable(function):
+            try:
+                value = function(out.float(), target)
+            except Exception as error:  # it is called with something made of the output
+                raise ProbeError(f"{type(error).__name__}: {error}") from error
             if getattr(function, "reduction", "mean") == "none":
-                return float(function(out.float(), target).mean())
-            value = function(out.float(), target)
+                return float(value.mean())
             return float(value) if isinstance(value, Tensor) and value.numel() == 1 else None
         if out.ndim == 2 and target.ndim == 1 and not target.is_floating_point():
             return float(nn.functional.cross_entropy(out.float(), target.to(out.device)))

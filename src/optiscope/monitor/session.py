@@ -27,7 +27,7 @@ from optiscope.monitor.fingerprint import RowFingerprint
 from optiscope.monitor.graph import last_operation, walk
 from optiscope.monitor.hooks import Hooks
 from optiscope.monitor.looks import Looks
-from optiscope.monitor.loss_form import LossForm, recover_form
+from optiscope.monitor.loss_form import NO_FORM, LossForm, recover_form
 from optiscope.monitor.losses import LossHistory
 from optiscope.monitor.probe import ProbeError
 from optiscope.objective.own_loss import named_loss
@@ -147,6 +147,7 @@ class _Sentinel:
         self.state: tuple[Any, int] | None = None
         self.accumulations = 0
         self.uncleared = 0
+        self.added_to = False  # by a backward pass; autograd.grad calls its hooks, adds nothing
         self.since_step = 0
         self.fresh: Tensor | None = None
         self.wants_fresh = False
@@ -450,7 +451,8 @@ class Session:
     def form(self, forward: Forward, gradient: Tensor) -> LossForm:
         """The form of the loss behind the gradient of ``forward``'s output, computed once."""
         if forward.form is None:
-            assert forward.output is not None
+            if forward.output is None:  # an old forward, of which only counts are kept
+                return NO_FORM
             forward.form = self._form = recover_form(forward.output, gradient)
             if forward.form.kind != "other":
                 self._recovered_loss(forward, forward.form.loss)
@@ -601,14 +603,15 @@ class Session:
 
         def fresh(gradient: Tensor) -> None:
             if not self._busy:
-                sentinel.since_step += 1
-                sentinel.uncleared += sentinel.is_uncleared()
+                sentinel.added_to = sentinel.is_uncleared()
                 if sentinel.wants_fresh:
                     sentinel.fresh = gradient.detach().clone()
 
         def accumulated(_: Tensor) -> None:
             if not self._busy:
                 sentinel.total += 1
+                sentinel.since_step += 1
+                sentinel.uncleared += sentinel.added_to
                 self.backwards_seen += 1
                 sentinel.remember()
 

@@ -156,9 +156,23 @@ class Derivative(Rule):
             flat = abs(near) < 1e-3 * abs(said)  # rounded, and trained straight through
             if flat or not math.isfinite(near) or abs(far - near) > 0.05 * abs(near) + 1e-9:
                 return 0.0
+            if not self._is_smooth(small, start, way, near):
+                return 0.0  # rounded or signs: what is trained straight through has no derivative
             rest += (near - said) ** 2
             whole += near**2
         return math.sqrt(rest / whole) if whole > 0 else 0.0
+
+    def _is_smooth(
+        self, small: Forward, start: dict[str, Tensor], way: dict[str, Tensor], slope: float
+    ) -> bool:
+        """Whether the slope over a ten thousand times longer way is much like ``slope``."""
+        ends = [
+            self._loss(small, start | {n: start[n] + sign * 1e-2 * way[n] for n in way})
+            for sign in (1.0, -1.0)
+        ]
+        if ends[0] is None or ends[1] is None:
+            return False
+        return abs(float(ends[0] - ends[1]) / 2e-2 - slope) < 0.3 * abs(slope)
 
     def _loss(self, small: Forward, values: dict[str, Tensor]) -> Tensor | None:
         """The loss in float64 at ``values``, random numbers and modes as in training."""

@@ -335,6 +335,18 @@ class LayerGradients(Rule):
         super().__init__()
         self.looks: deque[dict[str, tuple[float, float]]] = deque(maxlen=self.LOOKS)
         self.norms: list[tuple[int, float]] = []
+        self.arrived: float | None = None
+
+    @at_looks
+    def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
+        """How much arrives at the output: what the layers make of it is their doing.
+
+        The norm of a mean loss's gradient falls with the root of the number of its terms.
+        """
+        if self.session.step < 6:
+            terms = gradient.numel() // (gradient.shape[-1] if gradient.ndim > 1 else 1)
+            arrived = float(torch.linalg.vector_norm(gradient)) * terms**0.5
+            self.arrived = max(arrived, self.arrived or 0.0)
 
     @at_looks
     def before_step(self, view: WatchedStep) -> None:
@@ -366,8 +378,8 @@ class LayerGradients(Rule):
         root = (sum(v * v for v in view.weight_norms.values())) ** 0.5
         # weights that begin at zero are no scale: a twentieth for each is the least
         root = max(root, 0.05 * math.sqrt(sum(p.numel() for p in view.with_gradient)))
-        if view.number < 6 and total > self.JUMP * root > 0:
-            self._explodes(total, "the weights'", root)
+        if view.number < 6 and self.arrived and total > self.JUMP * root * self.arrived:
+            self._explodes(total, f"{self.arrived:.2g} arrives at the output, the weights'", root)
         if len(values) < self.LOOKS:
             return
         middle = sorted(values)[len(values) // 2]

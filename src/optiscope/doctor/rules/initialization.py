@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from optiscope.doctor.rule import Rule, layer
 from optiscope.monitor.events import Forward, WatchedStep
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "is_default"]
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -109,7 +109,7 @@ class InitialLoss(Rule):
             return
         self.done = True
         form = self.session.form(forward, gradient)
-        if form.kind not in ("cross_entropy", "nll"):
+        if form.kind not in ("cross_entropy", "nll") or self._loaded():
             return
         classes = form.logits.shape[1]
         loss, guess = form.loss, math.log(classes)
@@ -123,6 +123,30 @@ class InitialLoss(Rule):
                 measured={"loss": loss},
                 threshold={"loss": 3 * guess},
             )
+
+    def _loaded(self) -> bool:
+        """Whether frozen weights come from an earlier training: the first loss is not theirs."""
+        frozen = [
+            m.weight
+            for m in self.session.model.modules()
+            if isinstance(m, LAYERS) and not m.weight.requires_grad
+        ]
+        return any(not is_default(weight) for weight in frozen)
+
+
+def is_default(weight: Tensor) -> bool:
+    """Whether ``weight`` is uniform in +-1/sqrt(fan_in), as torch initializes it."""
+    values = weight.detach().double()
+    scaled = values.flatten() * values[0].numel() ** 0.5
+    n = scaled.numel()
+    if n < 32:
+        return False
+    largest = float(scaled.abs().max())
+    # the largest of n uniform values lies within 12/n of 1, but for one time in 160,000
+    if not 1 - max(12 / n, 1e-6) < largest <= 1 + 1e-5:
+        return False
+    deviation = float(scaled.std())
+    return bool(abs(deviation - 3**-0.5) < 4 * (4 / 45) ** 0.5 / (2 * 3**-0.5 * n**0.5))
 
 
 class MissingActivation(Rule):
@@ -147,6 +171,8 @@ class MissingActivation(Rule):
             lower = None if upper is None else _weight(_passed(node.next_functions[1][0]))
             if upper is None or lower is None or upper is lower:
                 continue
+            if not {id(upper), id(lower)} <= self.session.names.keys():
+                continue  # another network that this one is fed by: a generator before its critic
             width = upper.shape[1]
             if lower.shape[0] == width and width >= min(lower.shape[1], upper.shape[0]):
                 pairs.append((layer(self.session.names, lower), layer(self.session.names, upper)))

@@ -59,6 +59,8 @@ class Modes(Rule):
         self.frozen_steps = 0
         self.was_training = False
         self.last_burst = -1
+        self.awake: list[tuple[str, Any]] = []
+        self.awake_since = 0
 
     def _modules(self) -> None:
         if self.norms is None:
@@ -69,10 +71,12 @@ class Modes(Rule):
         """Evaluation while batch norm or dropout is in training mode."""
         self._modules()
         assert self.norms is not None
-        if forward.grad:
-            return
         step = self.session.step
-        if step == self.last_burst:
+        if forward.grad or step != self.last_burst:
+            self._say_awake()
+        elif not forward.training:
+            self.awake = []  # in both modes, one after the other: meant
+        if forward.grad or step == self.last_burst:
             return
         quiet = step - self.last_burst if self.last_burst >= 0 else step
         self.last_burst = step
@@ -81,11 +85,22 @@ class Modes(Rule):
             return
         if self.norms and all(m.momentum is None for _, m in self.norms):
             return  # swa_utils.update_bn: averages of the whole set, in training mode on purpose
+        self.awake, self.awake_since = active, step
+
+    def finish(self) -> None:
+        """Judge the last evaluation."""
+        self._say_awake()
+
+    def _say_awake(self) -> None:
+        """The evaluation is over, and it was all in training mode."""
+        active, self.awake = self.awake, []
+        if not active:
+            return
         kinds = " and ".join(
             words
             for words, there in (
-                ("batch norm", any(m[1].training for m in self.norms)),
-                ("dropout", any(m[1].training for m in self.drops)),
+                ("batch norm", any(isinstance(m, NORMS) for _, m in active)),
+                ("dropout", any(isinstance(m, DROPS) for _, m in active)),
             )
             if there
         )
@@ -97,6 +112,7 @@ class Modes(Rule):
             where=_names(active)[:20],
             measured={"layers in training mode": len(active)},
             threshold={"layers in training mode": 0},
+            step=self.awake_since,
         )
 
     def after_step(self, view: WatchedStep) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from optiscope.doctor.rule import Rule, layer
+from optiscope.doctor.rules.initialization import is_default
 from optiscope.monitor.events import Forward, WatchedStep, at_looks
 from optiscope.monitor.graph import graph_leaves
 
@@ -204,7 +205,7 @@ class FrozenAtRandomInit(Rule):
                 isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
                 and isinstance(weight, nn.Parameter)
                 and not weight.requires_grad
-                and _is_default(weight)
+                and is_default(weight)
             ):
                 frozen.append(name or "model")
         if frozen:
@@ -217,21 +218,6 @@ class FrozenAtRandomInit(Rule):
                 threshold={"layers": 0},
                 confidence=0.99,
             )
-
-
-def _is_default(weight: Tensor) -> bool:
-    """Whether ``weight`` is uniform in +-1/sqrt(fan_in), as torch initializes it."""
-    values = weight.detach().double()
-    scaled = values.flatten() * values[0].numel() ** 0.5
-    n = scaled.numel()
-    if n < 32:
-        return False
-    largest = float(scaled.abs().max())
-    # the largest of n uniform values lies within 12/n of 1, but for one time in 160,000
-    if not 1 - max(12 / n, 1e-6) < largest <= 1 + 1e-5:
-        return False
-    deviation = float(scaled.std())
-    return bool(abs(deviation - 3**-0.5) < 4 * (4 / 45) ** 0.5 / (2 * 3**-0.5 * n**0.5))
 
 
 class OptimizerRecreated(Rule):

@@ -39,6 +39,16 @@ class TooSmall(Rule):
         self.probed = -10
         self.wait = 10
         self.rate = math.inf
+        self.guess: float | None = None
+
+    def loss(self, call: LossCall) -> None:
+        """Note once what guessing would cost: a loss far below it is that of a trained network."""
+        if self.guess is not None or call.step or call.prediction is None or call.target is None:
+            return
+        if isinstance(call.criterion, nn.MSELoss) and call.target.numel() > 1:
+            self.guess = float(call.target.double().var())
+        elif isinstance(call.criterion, nn.CrossEntropyLoss) and call.prediction.ndim > 1:
+            self.guess = math.log(call.prediction.shape[1])
 
     def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
         """Keep the batches of this step and the one before, with labels recovered if need be."""
@@ -93,13 +103,20 @@ class TooSmall(Rule):
         }
         values = dict(view.model.named_parameters())
         here = {n: values[n].detach() for n in updates if n in values}
-        longer = {n: here[n].add(updates[n], alpha=self.FACTOR - 1) for n in here}
-        base = loss_at(self.session, small, small.target, shifted=here)
-        far = loss_at(self.session, small, small.target, shifted=longer)
-        if base is None or far is None or not math.isfinite(base):
+        base, near, far = (
+            loss_at(
+                self.session,
+                small,
+                small.target,
+                shifted={n: here[n].add(updates[n], alpha=factor - 1) for n in here},
+            )
+            for factor in (1, self.FACTOR / 8, self.FACTOR)
+        )
+        if base is None or near is None or far is None or not math.isfinite(base):
             self._stop()
             return
-        better = far < base - 1e-6 * abs(base)
+        gain = base - far  # along a slope eight times as much as after an eighth of the way
+        better = gain > 1e-6 * abs(base) and gain > 3 * (base - near)
         self.helped = self.helped + 1 if better else 0
         self.wait = 10 if better and self.helped < self.PROBES else min(2 * self.wait, 320)
         if self.helped >= self.PROBES:
@@ -117,8 +134,15 @@ class TooSmall(Rule):
         if len(values) < 30:
             return None
         first = sum(values[:10]) / 10
-        last = sum(values[-10:]) / 10
-        return None if first <= 0 else 1 - last / first
+        third = len(values) // 3
+        begun, ended = sum(values[:third]), sum(values[-third:])
+        if first <= 0 or begun <= 0:
+            return None
+        if self.guess is not None and first < 0.3 * self.guess:
+            return 1.0  # tuned further from where it was good: small steps are meant
+        return 1 - min(
+            sum(values[-10:]) / 10 / first, ended / begun
+        )  # ten are few where it is noisy
 
     def _stop(self) -> None:
         self.done = True

@@ -750,7 +750,7 @@ class Codebook(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8))
-        self.table = nn.Parameter(0.1 * torch.randn(16, 8))  # near the first codes
+        self.table = nn.Parameter(torch.randn(16, 8))
         self.decoder = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 64))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -767,6 +767,8 @@ def straight_through(loop: SoundLoop) -> None:
     loop.made = f"straight through, {'codes' if codes else 'signs'}"
     (x, y), valid = digits()
     model: Any = Codebook() if codes else Rounded()
+    if codes:  # begun at codes of samples, so that several are in use
+        model.table.data.copy_(model.encoder(x[:16].flatten(1)))
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     criterion: Any = nn.MSELoss() if codes else nn.CrossEntropyLoss()
     loop.watch(model, optimizer, criterion)

@@ -419,7 +419,7 @@ def nan_in_the_inputs(script: Script) -> None:
     script.train = x, script.train[1]
 
 
-@kind(r"mix|other samples|axis|batch dim", "mlp")
+@kind(r"mix|other samples|axis|batch dim|over.batch", "mlp")
 def softmax_over_batch_inside(script: Script) -> None:
     parts = list(script.model.children())
     script.model = nn.Sequential(*parts[:-1], nn.Softmax(0), parts[-1])
