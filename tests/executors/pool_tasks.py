@@ -13,7 +13,10 @@ def sleep_and_tell(folder: str, seconds: float) -> None:
     time.sleep(seconds)
 
 
-def slot(seconds: float) -> tuple[str, str]:
-    """The slot of this process, which it holds for a while."""
-    time.sleep(seconds)
+def slot(folder: str, count: int, seconds: float) -> tuple[str, str]:
+    """The slot of this process, which it holds until ``count`` processes have one."""
+    (Path(folder) / f"{os.getpid()}.slot").touch()
+    end = time.monotonic() + seconds
+    while len(list(Path(folder).glob("*.slot"))) < count and time.monotonic() < end:
+        time.sleep(0.02)
     return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OPTISCOPE_SLOT"]

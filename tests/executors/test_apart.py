@@ -19,6 +19,7 @@ from optiscope.executors.apart import (
     allowing_children,
     children_allowed,
     run_apart,
+    signal_child,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -85,6 +86,15 @@ def test_a_child_whose_time_is_up_is_killed() -> None:
     with pytest.raises(ChildHung, match="did not end within 0 s"):
         run_apart(hang, seconds=0.3)
     assert time.monotonic() - begun < 30
+
+
+def test_a_signal_that_comes_before_a_child_is_known_reaches_it() -> None:
+    with allowing_children():
+        signal_child(signal.SIGTERM)
+        with pytest.raises(ChildDied, match=r"was killed \(SIGTERM\)"):
+            run_apart(lambda begin: time.sleep(60))
+    with allowing_children():  # another worker's
+        run_apart(lambda begin: None)
 
 
 def test_time_begins_when_the_child_says_so() -> None:

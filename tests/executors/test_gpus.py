@@ -21,9 +21,12 @@ def test_all_gpus_have_a_worker_before_any_has_two() -> None:
         gpu_slots(["0"], 0)
 
 
-def test_each_worker_has_its_slot_and_records_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_worker_has_its_slot_and_records_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with gpu_pool(1, devices=["3", "7"])(99) as pool:
-        done, _ = wait([pool.submit(slot, 2.0) for _ in range(2)], timeout=120)
+        held = [pool.submit(slot, str(tmp_path), 2, 240.0) for _ in range(2)]
+        done, _ = wait(held, timeout=300)
         found = sorted(future.result() for future in done)
     assert found == [("3", "3 of 1"), ("7", "7 of 1")]
     assert "packing" not in environment(torch.device("cpu"))

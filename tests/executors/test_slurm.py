@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from optiscope.executors.slurm import Machine, MachineError, machine_file, script, submit
+from optiscope.executors.slurm import (
+    Machine,
+    MachineError,
+    ended_as,
+    machine_file,
+    script,
+    submit,
+)
 
 FILE = """
 on = "slurm"
@@ -98,3 +105,30 @@ def test_without_slurm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MachineError, match="found no sbatch"):
         submit("#!/bin/bash\n", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("accounting", "controller", "end"),
+    [
+        ("PREEMPTED\nOUT_OF_MEMORY\n", "", "OUT_OF_MEMORY"),
+        ("CANCELLED by 1000\n", "", "CANCELLED"),
+        ("RUNNING\n", "", None),
+        ("", "JobId=7 JobName=x\n   JobState=NODE_FAIL Reason=None\n", "NODE_FAIL"),
+        ("", "slurm_load_jobs error: Invalid job id specified\n", None),
+    ],
+)
+def test_slurm_is_asked_how_a_job_ended(
+    accounting: str,
+    controller: str,
+    end: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, said in (("sacct", accounting), ("scontrol", controller)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nprintf '{said}'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    assert ended_as("7") == end
+    assert ended_as("7; rm") is None
+    monkeypatch.setenv("PATH", "")
+    assert ended_as("7") is None

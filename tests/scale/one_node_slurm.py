@@ -42,6 +42,9 @@ ReturnToService=2
 KillWait=5
 MpiDefault=none
 SlurmdTimeout=300
+MessageTimeout=60
+BatchStartTimeout=300
+UnkillableStepTimeout=300
 InactiveLimit=0
 JobRequeue=1
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
@@ -69,7 +72,7 @@ class OneNodeSlurm:
     """Comes up in about a second; ``environment`` is for the commands that talk to it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.node = folder, platform.node().split(".")[0]
         self.processes: list[subprocess.Popen[bytes]] = []
         self.environment = {
             **os.environ,
@@ -86,7 +89,7 @@ class OneNodeSlurm:
         key.write_bytes(os.urandom(1024))
         os.chmod(key, 0o400)
         values = {
-            "host": platform.node().split(".")[0],
+            "host": self.node,
             "folder": self.folder,
             "controller": _free_port(),
             "daemon": _free_port(),
@@ -101,7 +104,7 @@ class OneNodeSlurm:
         )  # fmt: skip
         self._wait(lambda: (self.folder / "munge.socket").exists())
         self._start("slurmctld", "-D")
-        self._start("slurmd", "-D", "-N", str(values["host"]))
+        self._start("slurmd", "-D", "-N", self.node)
         self._wait(lambda: "idle" in self.call("sinfo", "-h", "-o", "%t"))
 
     def down(self) -> None:
@@ -118,16 +121,35 @@ class OneNodeSlurm:
             os.kill(number, signal.SIGKILL)
 
     def call(self, *words: str) -> str:
-        """What a command printed."""
-        done = subprocess.run(
-            words, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=30,
-        )  # fmt: skip
-        return done.stdout + done.stderr
+        """What a command printed; it is asked again where the controller does not answer."""
+        for last in (False, False, True):
+            try:
+                done = subprocess.run(
+                    words, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True,
+                    text=True, timeout=90,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                if last:
+                    raise
+                continue
+            if done.returncode == 0 or last:
+                break
+            time.sleep(0.5)
+        return done.stdout
 
-    def jobs(self) -> list[str]:
-        """Jobs that are pending or run: "number state"."""
-        return self.call("squeue", "-h", "-r", "-o", "%i %T").split("\n")[:-1]
+    def jobs(self) -> dict[str, str]:
+        """States of the jobs that are pending or run, by number."""
+        lines = self.call("squeue", "-h", "-r", "-o", "%i %T").splitlines()
+        return dict(line.split(" ", 1) for line in lines)
+
+    def hasten(self) -> None:
+        """Start jobs that wait though nothing is in their way: requeued, or held by a node."""
+        if "drain" in self.call("sinfo", "-h", "-o", "%t"):
+            self.call("scontrol", "update", f"nodename={self.node}", "state=resume")
+        for number, state in self.jobs().items():
+            if state == "PENDING":
+                self.call("scontrol", "release", number)
+                self.call("scontrol", "update", f"jobid={number}", "starttime=now")
 
     def said(self) -> str:
         """The ends of its daemons' logs."""

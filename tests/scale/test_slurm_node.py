@@ -6,8 +6,9 @@ without a limit, and no daemon outlives the tests.
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from click.testing import CliRunner
 from one_node_slurm import OneNodeSlurm, missing
 
 from optiscope.cli.root import root
+from optiscope.executors.slurm import ended_as
 from optiscope.records import Run, RunStore, StudyFolder
 from optiscope.study import load_study
 from optiscope.study.worker import study_in, work
@@ -26,29 +28,43 @@ from optiscope.study.worker import study_in, work
 why_not = missing()
 pytestmark = pytest.mark.skipif(why_not is not None, reason=str(why_not))
 
-SLOW_OPTIMIZER = """
-import os, time, torch
+HELD_OPTIMIZER = """
+import os, signal, time, torch
 from pathlib import Path
 
 
-class Slow(torch.optim.SGD):
+class Held(torch.optim.SGD):
+    \"\"\"Waits in its fifth step until it is told to leave, or the file "go" is there.\"\"\"
+
     def step(self, closure=None):
-        if "STEP_SECONDS" in os.environ:
-            Path(os.environ["STEPPING"]).touch()
-            time.sleep(float(os.environ["STEP_SECONDS"]))
+        self.taken = getattr(self, "taken", 0) + 1
+        if "HELD" in os.environ and self.taken == 5:
+            self.hold(Path(os.environ["HELD"]))
         return super().step(closure)
+
+    def hold(self, place):
+        def told(number, frame):
+            (place / "go").touch()
+            former(number, frame)
+
+        former = signal.signal(signal.SIGTERM, told)
+        (place / f"{os.getpid()}.holds").touch()
+        end = time.monotonic() + 500.0
+        while not (place / "go").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        signal.signal(signal.SIGTERM, former)
 """
 
 STUDY = """\
 name = "onslurm"
 question = "Which?"
 problems = ["digits_mlp"]
-epochs = {epochs}
+epochs = 2
 seeds = [{seeds}]
 
 [[algorithms]]
-label = "Slow"
-optimizer = "slow_optimizer:Slow"
+label = "Held"
+optimizer = "held_optimizer:Held"
 fixed = {{ lr = 0.05, momentum = 0.9 }}
 """
 
@@ -70,18 +86,17 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneNodeSlurm]:
 def submit(
     slurm: OneNodeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., str]:
-    """Submits a study of an optimizer that takes its time, and says that it steps."""
-    (tmp_path / "slow_optimizer.py").write_text(SLOW_OPTIMIZER)
+    """Submits a study of an optimizer that waits, and says that it does."""
+    (tmp_path / "held_optimizer.py").write_text(HELD_OPTIMIZER)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, value in slurm.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
-    monkeypatch.setenv("STEPPING", str(tmp_path / "stepping"))
 
-    def submitted(array: int, seconds: float, *, epochs: int, seeds: str) -> str:
-        (tmp_path / "study.toml").write_text(STUDY.format(epochs=epochs, seeds=seeds))
+    def submitted(array: int, *, seeds: str) -> str:
+        (tmp_path / "study.toml").write_text(STUDY.format(seeds=seeds))
         with pytest.MonkeyPatch.context() as there:
-            there.setenv("STEP_SECONDS", str(seconds))
+            there.setenv("HELD", str(tmp_path))
             result = CliRunner().invoke(
                 root,
                 ["bench", str(tmp_path / "study.toml"), "--out", str(tmp_path / "there"),
@@ -106,22 +121,28 @@ def curves(folder: Path) -> dict[str, Any]:
     return {run.trial.hash: (run.status, run.reason, run.metrics, run.counts) for run in runs}
 
 
-def wait(slurm: OneNodeSlurm, done: Callable[[], bool], folder: Path) -> None:
-    """Until it is done; what was requeued starts after five seconds, not after two minutes.
+class Patience:
+    """Waits, for all of a test together as long as it may take, and says what it saw."""
 
-    A node refuses a job that starts in the second in which its former start was ended: to Slurm
-    the two are the same job.
-    """
-    end, pending = time.monotonic() + 240.0, dict[str, float]()
-    while not done():
-        now = time.monotonic()
-        assert now < end, f"{slurm.jobs()}\n{logs(folder)}\n{slurm.said()}"
-        waiting = [line.split()[0] for line in slurm.jobs() if line.endswith(" PENDING")]
-        pending = {number: pending.get(number, now) for number in waiting}
-        for number, since in pending.items():
-            if now - since > 5.0:
-                slurm.call("scontrol", "update", f"jobid={number}", "starttime=now")
-        time.sleep(0.2)
+    def __init__(self, slurm: OneNodeSlurm, folder: Path) -> None:
+        self.slurm, self.folder = slurm, folder
+        self.end = time.monotonic() + 480.0
+
+    def until(self, done: Callable[[], bool], meanwhile: Callable[[], object]) -> None:
+        """``done``; and do something every ten seconds meanwhile, at first after ten.
+
+        A node refuses a job that starts in the second in which its former start was ended: to
+        Slurm the two are the same job. So nothing is hastened before.
+        """
+        following = time.monotonic() + 10.0
+        while not done():
+            now = time.monotonic()
+            seen = f"{self.slurm.jobs()}\n{logs(self.folder)}\n{self.slurm.said()}"
+            assert now < self.end, seen
+            if now > following:
+                meanwhile()
+                following = time.monotonic() + 10.0
+            time.sleep(0.2)
 
 
 def logs(folder: Path) -> str:
@@ -132,18 +153,23 @@ def test_a_requeued_job_goes_on_where_it_was(
     slurm: OneNodeSlurm, submit: Callable[..., str], tmp_path: Path
 ) -> None:
     """USR1, as before a time limit: the worker saves, asks to be started again, and goes on."""
-    said = submit(1, 0.05, epochs=3, seeds="11")
+    said, patience = submit(1, seeds="11"), Patience(slurm, tmp_path)
     assert "Submitted batch job" in said
     assert "1 trials, 1 workers" in said
-    wait(slurm, lambda: (tmp_path / "stepping").exists(), tmp_path)
-    time.sleep(0.5)  # some steps
-    slurm.call("scancel", "--batch", "--signal=USR1", slurm.jobs()[0].split()[0])
+    patience.until(lambda: bool(list(tmp_path.glob("*.holds"))), slurm.hasten)
+
+    def tell() -> None:
+        if not (tmp_path / "go").exists():  # it was not heard
+            for number in slurm.jobs():
+                slurm.call("scancel", "--batch", "--signal=USR1", number)
+
+    tell()
+    patience.until((tmp_path / "go").exists, tell)
     store = RunStore(tmp_path / "there" / "runs")
-    wait(slurm, lambda: bool(list(store.scan())) and not slurm.jobs(), tmp_path)
+    patience.until(lambda: bool(list(store.scan())) and not slurm.jobs(), slurm.hasten)
     (run,) = (r for r in store.scan() if isinstance(r, Run))
     sessions = run.environment["sessions"]
-    assert len(sessions) == 2, logs(tmp_path)
-    assert sessions[1]["from_step"] > 0
+    assert [session["from_step"] for session in sessions] == [0, 5], logs(tmp_path)
     assert sessions[0]["job"] == sessions[1]["job"]
     assert curves(tmp_path / "there") == curves(at_home(tmp_path))
 
@@ -153,16 +179,17 @@ def test_a_worker_that_is_killed_is_replaced_by_another(
     slurm: OneNodeSlurm, submit: Callable[..., str], tmp_path: Path
 ) -> None:
     """kill -9 of one of two workers: the other takes its trial over, and no claim is left."""
-    submit(2, 0.05, epochs=2, seeds="11, 12, 13, 14")
+    submit(2, seeds="11, 12, 13, 14")
+    patience = Patience(slurm, tmp_path)
+    patience.until(lambda: len(list(tmp_path.glob("*.holds"))) == 2, slurm.hasten)
     claims = tmp_path / "there" / "claims"
-    wait(slurm, lambda: len(list(claims.glob("[!.]*.json"))) == 2, tmp_path)
-    slurm.call("scancel", "--full", "--signal=KILL", slurm.jobs()[0].split()[0])
-    wait(slurm, lambda: not slurm.jobs(), tmp_path)
-    if len(curves(tmp_path / "there")) < 4:  # where both were one job's: once more
-        assert subprocess.run(
-            [sys.executable, "-c", "from optiscope.cli import main; main()", "work",
-             str(tmp_path / "there")],
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=150,
-        ).returncode == 0  # fmt: skip
+    both = [json.loads(path.read_text()) for path in sorted(claims.glob("[!.]*.json"))]
+    os.kill(both[0]["process"], signal.SIGKILL)
+    patience.until(lambda: len(slurm.jobs()) == 1, lambda: None)
+    assert [ended_as(one["job"]) for one in both] == ["FAILED", None]
+    (tmp_path / "go").touch()
+    patience.until(lambda: not slurm.jobs(), slurm.hasten)
     assert curves(tmp_path / "there") == curves(at_home(tmp_path))
     assert not list(claims.glob("[!.]*.json"))
+    said = " ".join(logs(tmp_path).split())
+    assert "the job that had it ended as FAILED; going on from there" in said

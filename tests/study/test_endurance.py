@@ -84,7 +84,7 @@ def test_a_study_survives_a_few_kills(tmp_path: Path) -> None:
         def start(out: Path = out) -> Started:
             return Forked(lambda: run_study(study, out, workers=2, executor=forked_pool))
 
-        killed += kill_until_done(start, kills=3, longest=0.6, patience=60.0, seed=attempt)
+        killed += kill_until_done(start, kills=3, longest=0.6, patience=240.0, seed=attempt)
         assert essence(out) == essence(tmp_path / "undisturbed")
         if killed.total() >= 3:
             return

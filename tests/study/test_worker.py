@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +15,9 @@ import pytest
 from small_studies import SMALL, TRIALS, declared, essence
 
 from optiscope.executors.apart import children_allowed
-from optiscope.records import Run, RunStore, Status, StudyFolder
+from optiscope.records import Run, RunStore, Status, StoreError, StudyFolder
 from optiscope.study.claims import Claims
+from optiscope.study.plan import Plan
 from optiscope.study.worker import study_in, work
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers fork")
@@ -31,7 +34,7 @@ def start(folder: StudyFolder, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", "from optiscope.cli import main; main()", "work", str(folder.path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -50,10 +53,17 @@ def test_one_worker_records_what_bench_does(undisturbed: Path, tmp_path: Path) -
     assert not Claims(kept.path).all()
     assert not list((kept.store.root / ".checkpoints").glob("*.pt"))
     claims = Claims(kept.path)
-    assert claims.take(kept.store.hashes()[0]) is not None  # and killed once it had recorded
+    name = kept.store.hashes()[0]
+    assert claims.take(name) is not None  # and killed once it had recorded
+    left = [kept.store.root / ".checkpoints" / f"{name}.pt", claims.folder / ".clock-here-1"]
+    left += [kept.store.root / ".checkpoints" / f".{name}.pt-0a", claims.folder / ".stale-0a"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     again = work(study_in(kept), kept)
     assert (again.trained, again.finished) == (0, True)
     assert not claims.all()
+    assert not [path for path in left if path.exists()]
 
 
 def test_a_worker_leaves_after_so_many_trials(tmp_path: Path) -> None:
@@ -65,18 +75,20 @@ def test_a_worker_leaves_after_so_many_trials(tmp_path: Path) -> None:
 
 
 def test_a_claim_is_ones_own_until_it_is_stale(tmp_path: Path) -> None:
-    claims = Claims(tmp_path, beat=0.05)
+    claims, path = Claims(tmp_path, beat=100.0), tmp_path / "claims" / "a.json"
     claim = claims.take("a")
     assert claim is not None
     assert claims.take("a") is None
-    with claims.beating(claim):
-        time.sleep(1.0)
-        assert claims.take("a") is None
+    os.utime(path, (1e9, 1e9))
+    with Claims(tmp_path, beat=0.01).beating(claim):
+        end = time.monotonic() + 60.0
+        while path.stat().st_mtime == 1e9 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert claims.take("a") is None  # it has beaten
     claims.release(claim)
     assert claims.read("a") is None
     lost = claims.take("a")
     assert lost is not None
-    path = tmp_path / "claims" / "a.json"
     path.write_text(path.read_text().replace(f'"process": {os.getpid()}', '"process": 4194303'))
     taken = claims.take("a")  # its process is gone
     assert taken is not None
@@ -84,24 +96,115 @@ def test_a_claim_is_ones_own_until_it_is_stale(tmp_path: Path) -> None:
 
 
 def test_a_claim_from_elsewhere_is_judged_by_the_servers_clock(tmp_path: Path) -> None:
-    claims = Claims(tmp_path, beat=1.0)
+    claims = Claims(tmp_path, beat=100.0)
     assert claims.take("a") is not None
     path = tmp_path / "claims" / "a.json"
     text = path.read_text()
     path.write_text(text.replace('"host": "', '"host": "other-'))
     assert claims.take("a") is None
-    old = time.time() - 60
+    old = time.time() - 3600
     os.utime(path, (old, old))
     assert claims.take("a") is not None
 
 
-def test_status_shows_who_trains_what(tmp_path: Path) -> None:
-    import json
+def gone(claims: Claims, host: str = "other") -> None:
+    """Make the claim on trial ``a`` that of a worker that vanished."""
+    path = claims.folder / "a.json"
+    values = json.loads(path.read_text()) | {"host": host, "job": "7"}
+    path.write_text(json.dumps(values))
+    os.utime(path, (1e9, 1e9))
 
+
+def test_a_claim_remembers_how_the_jobs_ended_that_had_it(tmp_path: Path) -> None:
+    ends = iter(["PREEMPTED", "OUT_OF_MEMORY", None, "NODE_FAIL"])
+    claims = Claims(tmp_path, ended_as=lambda job: next(ends) if job == "7" else "odd")
+    claim = claims.take("a")
+    for blamed, remembered in ((0, 1), (1, 2), (2, 2), (2, 3)):
+        gone(claims)
+        claim = claims.take("a")
+        assert claim is not None
+        assert (claim.lost, len(claim.ends)) == (blamed, remembered)
+    assert claim == claims.read("a")
+    assert claim is not None
+    assert claim.ends == ("PREEMPTED", "OUT_OF_MEMORY", "NODE_FAIL")
+
+
+def test_a_claim_that_is_just_being_written_is_not_taken_over(tmp_path: Path) -> None:
+    claims = Claims(tmp_path, beat=100.0)
+    claims.folder.mkdir()
+    path = claims.folder / "a.json"
+    path.touch()
+    assert claims.take("a") is None
+    os.utime(path, (1e9, 1e9))  # its writer died
+    assert claims.take("a") is not None
+
+
+def test_a_worker_whose_clock_is_off_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as off:
+        off.setattr(time, "time", lambda: 4e9)
+        claim = Claims(tmp_path).take("a")
+    assert claim is not None
+    values = json.loads((tmp_path / "claims" / "a.json").read_text())
+    (tmp_path / "claims" / "a.json").write_text(json.dumps(values | {"host": "other"}))
+    assert Claims(tmp_path).take("a") is None
+    assert [stale for _, stale in Claims(tmp_path).all()] == [False]
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        Claims(tmp_path).take("a")
+    assert not list((tmp_path / "claims").glob("*"))
+
+
+def test_jobs_that_ran_out_of_memory_are_a_crash_in_words(tmp_path: Path) -> None:
+    kept = prepared(tmp_path)
+    claims = Claims(kept.path, ended_as=lambda job: "OUT_OF_MEMORY")
+    name = next(iter(Plan(study_in(kept)).ask())).hash
+    for _ in range(5):
+        claims.take(name)
+        path = claims.folder / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "o", "job": "7"}))
+        os.utime(path, (1e9, 1e9))
+    work(study_in(kept), kept, claims=claims)
+    run = kept.store.read(name)
+    assert isinstance(run, Run)
+    assert (run.status, run.reason) == (
+        Status.CRASHED, "its job ended 5 times (OUT_OF_MEMORY)",
+    )  # fmt: skip
+
+
+def test_a_folder_that_lists_late_loses_nothing(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each listing shows what was there at the one before, as a network file system may."""
+    kept = prepared(tmp_path)
+    listed, before = RunStore.loose_hashes, list[list[str]]([[]])
+
+    def late(store: RunStore) -> list[str]:
+        before.append(listed(store))
+        return before[-2]
+
+    monkeypatch.setattr(RunStore, "loose_hashes", late)
+    monkeypatch.setattr("optiscope.study.worker.LOOK_SECONDS", 0.01)
+    did = work(study_in(kept), kept)
+    monkeypatch.undo()
+    assert (did.trained, did.finished) == (TRIALS, True)
+    assert essence(kept.path) == essence(undisturbed)
+    assert not Claims(kept.path).all()
+
+
+def test_status_shows_who_trains_what(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from optiscope.cli.root import root
-    from optiscope.study.plan import Plan
 
     kept = prepared(tmp_path)
     plan = Plan(study_in(kept))

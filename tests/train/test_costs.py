@@ -38,7 +38,7 @@ def test_phases_add_up_to_the_run() -> None:
     elapsed = time.perf_counter() - began
     assert set(run.seconds) == set(PHASES)
     total = sum(s.wall for s in run.seconds.values())
-    assert 0.5 * elapsed < total <= elapsed
+    assert 0.05 * elapsed < total <= elapsed
     assert all(s.wall >= 0 and s.cpu >= 0 for s in run.seconds.values())
 
 

@@ -52,10 +52,12 @@ def command(
     """
     from optiscope.cli.terminal import terminal
     from optiscope.errors import ExitCode
+    from optiscope.executors.slurm import ended_as, requeue
     from optiscope.records import StudyFolder
     from optiscope.study import load_study
+    from optiscope.study.claims import Claims
     from optiscope.study.redeclaration import check_redeclared
-    from optiscope.study.worker import requeue, study_in, work
+    from optiscope.study.worker import study_in, work
 
     console = terminal(stderr=True)
 
@@ -71,9 +73,21 @@ def command(
         looks = check_redeclared(asked, folder)
         folder.write_declaration(asked.to_dict() | ({"looked_at": looks} if looks else {}))
     seconds = _job_seconds() if until is None else seconds_of(until)
-    did = work(asked, folder, data_dir=data_dir, seconds=seconds, max_trials=max_trials, say=say)
-    if did.left and (refused := requeue()) is not None:
-        say(f"Slurm does not start this job again: {refused}")
+
+    def start_again() -> None:
+        if (refused := requeue()) is not None:
+            say(f"Slurm does not start this job again: {refused}")
+
+    did = work(
+        asked,
+        folder,
+        data_dir=data_dir,
+        seconds=seconds,
+        max_trials=max_trials,
+        claims=Claims(folder.path, ended_as=ended_as),
+        say=say,
+        on_leaving=start_again,
+    )
     words = "all is recorded" if did.finished else "more is left: the same command goes on"
     if wants_json:
         click.echo(as_json(asdict(did)))

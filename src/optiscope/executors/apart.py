@@ -39,7 +39,7 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 _exit = os._exit  # a task may replace the one in os
-_state = {"thread": 0, "child": 0}
+_state = {"thread": 0, "child": 0, "signal": 0}
 
 
 class ChildDied(Exception):
@@ -64,11 +64,12 @@ def allow_children() -> None:
 def allowing_children() -> Iterator[None]:
     """Allow children inside, and no longer afterwards: the process may do other work then."""
     before = _state["thread"]
+    _state["signal"] = 0
     allow_children()
     try:
         yield
     finally:
-        _state["thread"] = before
+        _state["thread"], _state["signal"] = before, 0
 
 
 def children_allowed() -> bool:
@@ -77,7 +78,11 @@ def children_allowed() -> bool:
 
 
 def signal_child(number: int) -> None:
-    """Send a signal to the child of this process that runs, if there is one."""
+    """Send a signal to the child of this process that runs, and to any that it starts hereafter.
+
+    A child may just be starting, and not be known here yet: it is sent the signal once it is.
+    """
+    _state["signal"] = number
     if _state["child"]:
         os.kill(_state["child"], number)
 
@@ -104,6 +109,8 @@ def run_apart(act: Callable[[Callable[[], None]], object], *, seconds: float | N
         os.close(reading)
         _live(act, writing)
     _state["child"] = child
+    if _state["signal"]:  # which came before it was known whom to send it to
+        os.kill(child, _state["signal"])
     os.close(writing)
     try:
         said, status = _listen(child, reading, seconds)
@@ -143,6 +150,8 @@ def _live(act: Callable[[Callable[[], None]], object], writing: int) -> NoReturn
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to pass on
+        if _state["signal"]:  # which came while the parent's handlers still were this one's
+            os.kill(os.getpid(), _state["signal"])
         follow_parent(os.getppid())
         try:
             act(begin)

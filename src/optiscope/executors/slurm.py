@@ -6,85 +6,27 @@ the study's folder. Nothing polls the queue, and no process of ours lives on the
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import subprocess
 import sys
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from optiscope.errors import ExitCode, OptiscopeError, shorten
-from optiscope.hints import did_you_mean
+from optiscope.errors import shorten
+from optiscope.executors.machine import Machine, MachineError, machine_file
 
-__all__ = ["Machine", "MachineError", "machine_file", "script", "submit"]
+__all__ = ["Machine", "MachineError", "ended_as", "machine_file", "requeue", "script", "submit"]
 
 SUBMIT_SECONDS = 120
 LEAVE_SECONDS = 120  # before its time limit a job is sent USR1
-
-
-class MachineError(OptiscopeError, ValueError):
-    """A machine file that cannot be, or a batch system that refuses; one line."""
-
-    exit_code = ExitCode.USAGE
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where workers run; never part of a study, whose hashes do not depend on it.
-
-    Attributes:
-        partition: Slurm's.
-        time: limit of each job, in Slurm's form (``3:00:00``) or as ``3h``.
-        gpus, cpus, memory: of each worker.
-        array: workers at a time.
-        mail: ``{to = "me@uni.de", on = ["end", "fail"]}``.
-        container: an Apptainer image in which the worker runs.
-        setup: lines of shell before it, such as ``module load cuda``.
-        data_dir: where the data sets are.
-        stage: a folder on a node's own disk, such as ``/scratch/$SLURM_JOB_ID``, to which the data
-            sets are copied first.
-        slurm: any other option of ``sbatch``.
-    """
-
-    partition: str | None = None
-    time: str | None = None
-    gpus: int | None = None
-    cpus: int | None = None
-    memory: str | None = None
-    array: int = 1
-    mail: Mapping[str, Any] | None = None
-    container: str | None = None
-    setup: Sequence[str] = ()
-    data_dir: str | None = None
-    stage: str | None = None
-    slurm: Mapping[str, Any] = field(default_factory=dict)
-
-
-def machine_file(name: str, folder: Path) -> Machine:
-    """The machine that a TOML file describes, by its path or its name in ``folder``.
-
-    Raises:
-        MachineError: no such file, or words that it does not know.
-    """
-    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml"))) or "none"
-        raise MachineError(
-            f"expected slurm, or a machine file, got {shorten(name)}: no {path} (known: {known})"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise MachineError(f"cannot read {path}: {' '.join(str(error).split())}") from None
-    values.pop("on", None)
-    known_words = [f.name for f in fields(Machine)]
-    for word in values:
-        if word not in known_words:
-            hint = did_you_mean(word, known_words)
-            raise MachineError(f"{path}: unknown word {shorten(word)}; {hint}")
-    return Machine(**values)
+ANSWER_SECONDS = 60
+ENDS = (
+    *("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED"),
+    *("NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"),
+)
+"""States in which Slurm says that a job's worker was ended."""
 
 
 def script(machine: Machine, folder: Path, name: str) -> str:
@@ -141,7 +83,11 @@ def submit(text: str, folder: Path) -> str:
     path.write_text(text)
     try:
         done = subprocess.run(
-            ["sbatch", str(path)], capture_output=True, text=True, timeout=SUBMIT_SECONDS
+            ["sbatch", str(path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SUBMIT_SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise MachineError(
@@ -154,6 +100,40 @@ def submit(text: str, folder: Path) -> str:
     if done.returncode:
         raise MachineError(f"sbatch refuses {path}: {' '.join(done.stderr.split())[:300]}")
     return done.stdout.strip()
+
+
+def requeue() -> str | None:
+    """Ask Slurm to start this job again; what it answered where it refused."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return None
+    refused, _ = _ask("scontrol", "requeue", job)
+    return refused
+
+
+def ended_as(job: str) -> str | None:
+    """How Slurm says that a job ended, such as ``OUT_OF_MEMORY``; None where it does not say.
+
+    Accounting is asked first, of every start of the job; else the controller, which forgets.
+    """
+    if not re.fullmatch(r"[0-9]+(_[0-9]+)?", job):
+        return None
+    _, said = _ask("sacct", "-X", "-D", "-n", "-P", "-o", "State", "-j", job)
+    if not said:
+        said = " ".join(re.findall(r"JobState=(\S+)", _ask("scontrol", "show", "job", job)[1]))
+    ends = [word for word in said.split() if word in ENDS]
+    return ends[-1] if ends else None
+
+
+def _ask(*words: str) -> tuple[str | None, str]:
+    """Why a command of Slurm's failed, None where it did not, and what it printed."""
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ANSWER_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return " ".join(str(error).split()), ""
+    return done.stderr.strip() or None if done.returncode else None, done.stdout
 
 
 def _slurm_time(text: str) -> str:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from optiscope.records.store_error import StoreError, explain
+
 __all__ = ["Claim", "Claims"]
 
 BEAT_SECONDS = 5.0
@@ -32,7 +34,8 @@ class Claim:
         trial_hash: which.
         host, process, job: where; ``job`` is that of the batch system, if any.
         started: seconds since the epoch, by the worker's clock.
-        lost: workers that vanished with this trial before.
+        lost: workers that vanished with this trial before, and it may be its fault.
+        ends: how the batch system says that they ended, such as ``OUT_OF_MEMORY``, one each.
     """
 
     trial_hash: str
@@ -41,21 +44,51 @@ class Claim:
     job: str | None
     started: float
     lost: int = 0
+    ends: tuple[str, ...] = ()
+
+
+BLAMELESS = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "TIMEOUT")
+"""Ends of a worker's job that say nothing against the trial it had."""
+MOST_ENDS = 20
+"""Ends that a claim remembers."""
 
 
 class Claims:
-    """The claims of a study, one small file each in the folder ``claims``."""
+    """The claims of a study, one small file each in the folder ``claims``.
 
-    def __init__(self, folder: Path, *, beat: float = BEAT_SECONDS) -> None:
-        self.folder, self.beat = folder / "claims", beat
+    Args:
+        folder: the study's.
+        beat: seconds after which a worker shows that it is alive.
+        ended_as: how a batch system says that a job ended, or None; asked once for each claim that
+            is taken over.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        beat: float = BEAT_SECONDS,
+        ended_as: Callable[[str], str | None] = lambda job: None,
+    ) -> None:
+        self.folder, self.beat, self.ended_as = folder / "claims", beat, ended_as
 
     def take(self, trial_hash: str) -> Claim | None:
-        """Claim a trial; None where somebody who is alive has it."""
+        """Claim a trial; None where somebody who is alive has it.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        try:
+            return self._take(trial_hash)
+        except OSError as error:
+            raise StoreError(explain(error, self.folder)) from error
+
+    def _take(self, trial_hash: str) -> Claim | None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        path, lost = self._path(trial_hash), 0
+        path, lost, ends = self._path(trial_hash), 0, tuple[str, ...]()
         if path.exists():
             before = self.read(trial_hash)
-            if before is not None and not self._is_stale(before):
+            if not self._is_stale(trial_hash, before):
                 return None
             aside = self.folder / f".stale-{uuid.uuid4().hex}"
             try:
@@ -63,14 +96,22 @@ class Claims:
             except FileNotFoundError:
                 return None
             aside.unlink(missing_ok=True)
-            lost = 0 if before is None else before.lost + 1
+            if before is not None:
+                end = None if before.job is None else self.ended_as(before.job)
+                lost = before.lost + (end not in BLAMELESS)
+                ends = (*before.ends, *([] if end is None else [end]))[-MOST_ENDS:]
         job = os.environ.get("SLURM_JOB_ID")
-        claim = Claim(trial_hash, platform.node(), os.getpid(), job, time.time(), lost)
+        claim = Claim(trial_hash, platform.node(), os.getpid(), job, time.time(), lost, ends)
         try:
-            with path.open("x") as file:
-                json.dump(asdict(claim), file)
+            file = path.open("x")
         except FileExistsError:
             return None
+        try:
+            with file:
+                json.dump(asdict(claim), file)
+        except OSError:  # the disk is full: nobody has it
+            path.unlink(missing_ok=True)
+            raise
         return claim
 
     def release(self, claim: Claim) -> None:
@@ -90,6 +131,7 @@ class Claims:
                 None if values["job"] is None else str(values["job"]),
                 float(values["started"]),
                 int(values["lost"]),
+                tuple(str(end) for end in list(values.get("ends", ()))[-MOST_ENDS:]),
             )
         except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
@@ -99,13 +141,18 @@ class Claims:
         """Every claim, and whether its worker is taken for dead."""
         names = sorted(path.stem for path in self.folder.glob("[!.]*.json"))
         claims = [claim for name in names if (claim := self.read(name)) is not None]
-        return [(claim, self._is_stale(claim)) for claim in claims]
+        return [(claim, self._is_stale(claim.trial_hash, claim)) for claim in claims]
 
     def sweep(self, recorded: Callable[[str], bool]) -> None:
-        """Take away claims on trials that are recorded: of workers killed before they could."""
+        """Take away claims on trials that are recorded: of workers killed before they could.
+
+        Likewise what those left who were killed while they looked at a claim.
+        """
         for path in self.folder.glob("[!.]*.json"):
             if recorded(path.stem):
                 path.unlink(missing_ok=True)
+        for path in (*self.folder.glob(".stale-*"), *self.folder.glob(".clock-*")):
+            path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def beating(self, claim: Claim) -> Iterator[None]:
@@ -127,14 +174,17 @@ class Claims:
     def _path(self, trial_hash: str) -> Path:
         return self.folder / f"{trial_hash}.json"
 
-    def _is_stale(self, claim: Claim) -> bool:
-        """Whether its worker is gone: by its process on this host, else by the server's clock."""
-        if claim.host == platform.node() and not _runs(claim.process):
+    def _is_stale(self, trial_hash: str, claim: Claim | None) -> bool:
+        """Whether its worker is gone: by its process on this host, else by the server's clock.
+
+        A claim that cannot be read is being written, or was when its writer died.
+        """
+        if claim is not None and claim.host == platform.node() and not _runs(claim.process):
             return True
         clock = self.folder / f".clock-{platform.node()}-{os.getpid()}"
         try:
             clock.touch()  # both times are the file server's
-            age = clock.stat().st_mtime - self._path(claim.trial_hash).stat().st_mtime
+            age = clock.stat().st_mtime - self._path(trial_hash).stat().st_mtime
         except OSError:
             return False
         finally:

@@ -20,7 +20,7 @@ from optiscope.study.plan import Plan
 from optiscope.study.redeclaration import check_redeclared
 from optiscope.study.resolver import corners
 from optiscope.study.study import Study
-from optiscope.study.work import record_trials, usable
+from optiscope.study.work import record_trials, sweep_states, usable
 from optiscope.train.loop import TrialError, check_batch
 from optiscope.train.recipe import recipe_faults
 from optiscope.train.schedule import anneals_twice
@@ -195,6 +195,7 @@ def _run(
             submit_new()
             ledger.write_soon()
     ledger.write()
+    sweep_states(folder.store)
 
 
 class _Ledger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -13,7 +14,7 @@ from optiscope.records import DamagedRecord, Run, RunStore, Status, Trial
 from optiscope.records.findings import Monitoring
 from optiscope.records.kept_weights import Keep
 
-__all__ = ["record_trials", "usable"]
+__all__ = ["record_trials", "sweep_states", "usable"]
 
 KILL_AFTER_SECONDS = 15.0  # that a step hangs in code that no exception can reach
 
@@ -82,6 +83,17 @@ def record_trials(
             partial(_record, [trial], store, data_dir, keep, monitor),
             seconds=None if limit is None else limit + KILL_AFTER_SECONDS,
         )
+
+
+def sweep_states(store: RunStore) -> None:
+    """Remove states and weights of trials that are recorded: their processes were killed since."""
+    recorded = set(store.hashes())
+    for path in (store.root / ".checkpoints").glob("*"):
+        if path.name.strip(".").partition(".")[0] in recorded:  # or a draft of it
+            path.unlink(missing_ok=True)
+    for folder in (store.root / ".weights").glob("*"):
+        if folder.name in recorded:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @cache

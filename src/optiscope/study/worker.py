@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from optiscope.records import Run, Status, StudyFolder, Trial
 from optiscope.study.claims import Claim, Claims
 from optiscope.study.progress import LOOK_SECONDS, Progress, study_in
 from optiscope.study.study import Study
-from optiscope.study.work import record_trials
+from optiscope.study.work import record_trials, sweep_states
 
 __all__ = ["Worked", "study_in", "work"]
 
@@ -57,6 +56,7 @@ def work(
     max_trials: int | None = None,
     claims: Claims | None = None,
     say: Callable[[str], None] = lambda message: None,
+    on_leaving: Callable[[], None] = lambda: None,
 ) -> Worked:
     """Train what nobody else trains, until all of a study is recorded.
 
@@ -68,10 +68,11 @@ def work(
         max_trials: after which it leaves.
         claims: those of the folder.
         say: told, in a line, of every trial, and of what goes wrong.
+        on_leaving: called at last where it was told to go, while further signals do nothing.
     """
     worker = _Worker(study, folder, data_dir, claims or Claims(folder.path), say)
     with allowing_children():
-        return worker.run(seconds, max_trials)
+        return worker.run(seconds, max_trials, on_leaving)
 
 
 class _Worker:
@@ -91,7 +92,9 @@ class _Worker:
         self.crashed = 0
         self.told: set[str] = set()
 
-    def run(self, seconds: float | None, max_trials: int | None) -> Worked:
+    def run(
+        self, seconds: float | None, max_trials: int | None, on_leaving: Callable[[], None]
+    ) -> Worked:
         end = None if seconds is None else time.monotonic() + max(seconds - MARGIN_SECONDS, 0.0)
         handlers = {n: signal.signal(n, self._leave) for n in _signals(seconds)}
         if seconds is not None:
@@ -114,13 +117,16 @@ class _Worker:
                     self.claims.release(claim)
             self.progress.look()
             if not self.progress.open:
-                self.claims.sweep(lambda name: self.folder.store.path(name).exists())
+                self.claims.sweep(set(self.folder.store.hashes()).__contains__)
+                sweep_states(self.folder.store)
+            self.progress.write_ledger()
+            if self.leaving:
+                on_leaving()
         finally:
             if seconds is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        self.progress.write_ledger()
         return Worked(trained, not self.progress.open, self.leaving, self.crashed)
 
     def _leave(self, number: int, _frame: FrameType | None) -> None:
@@ -144,8 +150,13 @@ class _Worker:
     def _train(self, trial: Trial, claim: Claim) -> bool:
         """Train a trial; whether there is a record now."""
         name = f"{trial.optimizer} on {trial.problem}, seed {trial.seed}"
+        memory = claim.ends.count("OUT_OF_MEMORY")
+        if memory >= MAX_DEATHS:
+            return self._give_up(trial, f"its job ended {memory} times (OUT_OF_MEMORY)")
         if claim.lost >= MAX_LOST:
             return self._give_up(trial, f"{claim.lost} workers vanished with it")
+        if claim.ends:
+            self.say(f"{name}: the job that had it ended as {claim.ends[-1]}; going on from there")
         try:
             root = self.folder.store.root
             record_trials([trial], root, self.data_dir, self.keep, self.monitor)
@@ -188,17 +199,3 @@ class _Worker:
 def _signals(seconds: float | None) -> list[signal.Signals]:
     timer = [signal.SIGALRM] if seconds is not None else []
     return [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, *timer]
-
-
-def requeue() -> str | None:
-    """Ask Slurm to start this job again; what it answered where it refused."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return None
-    try:
-        done = subprocess.run(
-            ["scontrol", "requeue", job], capture_output=True, text=True, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return " ".join(str(error).split())
-    return done.stderr.strip() or None if done.returncode else None
