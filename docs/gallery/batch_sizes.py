@@ -4,9 +4,8 @@ The gradient of B samples drawn without replacement from n differs from that of 
 
     E ‖g_B - g‖² = (tr Σ / B) (n - B) / (n - 1),
 
-with Σ the covariance of per-sample gradients. Four times the samples halve the error. On a
-processor the smallest batches cost little less than larger ones, which is why batches of one are
-rare.
+with Σ the covariance of per-sample gradients. Four times the samples halve the error. A step with
+one sample costs almost as much time as a step with a few dozen. So batches of one are rare.
 """
 
 import time

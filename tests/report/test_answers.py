@@ -149,3 +149,16 @@ def test_effects_keep_their_sign_and_leads_turn_it(metric: str) -> None:
     assert lead_text(c, metric).startswith("+" if metric == "loss" else "−")
     won = "won 5, lost 0" if metric == "loss" else "won 0, lost 5"
     assert lead_text(replace(c, difference=None), metric) == f"{won} of 5 seeds"
+
+
+def test_a_zero_has_no_sign() -> None:
+    found = _answer({"a": 0.8 + NOISE, "b": 0.8 + NOISE})
+    assert found.standings["b" if found.leader == "a" else "a"].text.startswith("0.00 points")
+
+
+def test_labels_with_commas_are_listed_apart() -> None:
+    values = {name: 0.8 + shift + NOISE for name, shift in {"a": 0.1, "b, x": 0, "c, x": 0}.items()}
+    found = _answer(values, assumption="symmetric")
+    assert "undecided against b, x and c, x" in found.text
+    four = _answer(values | {"d": 0.8 + NOISE}, assumption="symmetric")
+    assert "undecided against b, x; c, x and d" in four.text

@@ -19,7 +19,7 @@ def terminal(*, stderr: bool = False) -> Console:
 
 
 def words(text: str) -> TextColumn:
-    """Column of a progress bar, likewise."""
+    """Column of a progress bar on which text in square brackets is text, not markup."""
     from rich.progress import TextColumn
 
     return TextColumn(text, markup=False)

@@ -59,7 +59,7 @@ class RemoteFile:
         size: bytes, or None where the publisher revises the file.
         digest: of the file as served, or None where the publisher revises the file.
         marker: bytes that occur near the start of every revision, checked where there is no digest.
-        ending: bytes that occur near the end of every revision, likewise.
+        ending: bytes that occur near the end of every revision, checked in the same case.
     """
 
     urls: tuple[str, ...]

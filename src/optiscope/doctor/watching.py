@@ -84,6 +84,7 @@ class Watch:
         self.series = Series()
         self.budget = session.budget
         self.out = out
+        self.title: str | None = None  # of the page; by default the stem of its file
         self._started = time.perf_counter()
         self._seconds = 0.0
         self._written = 0.0
@@ -170,7 +171,8 @@ class Watch:
         seconds = self._seconds or time.perf_counter() - self._started
         spent = self.budget.hooks
         return {
-            "title": self.out.stem if self.out is not None and self.out.suffix else "Watch",
+            "title": self.title
+            or (self.out.stem if self.out is not None and self.out.suffix else "Watch"),
             "state": "finished" if self._closed else "training",
             "step": self.session.step,
             "seconds": round(seconds, 1),

@@ -13,6 +13,7 @@ import gc
 import json
 import logging
 import os
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ class Automatic:
             held = optimizers
         else:
             one.out = self.folder / f"watch-{os.getpid()}-{len(self.watches)}.html"
+            one.title = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else None
             self.watches.append(one)
             one.session._before_forward(module, args, {})
         self.waiting = [ref for ref in self.waiting if ref() is not None and ref() not in held]

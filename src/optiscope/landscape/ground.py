@@ -73,7 +73,8 @@ class Checkpoint:
         loss: with its own buffers.
         recomputed: with batch norm's statistics computed anew; the same where there are none.
         gradient_norm: Euclidean norm of the gradient; NaN where it was not asked for.
-        fall: by how much `DESCENT` gradients of L-BFGS lower the loss; NaN likewise.
+        fall: by how much `DESCENT` gradients of L-BFGS lower the loss; NaN where it
+            was not measured.
     """
 
     theta: Tensor = field(repr=False)

@@ -222,11 +222,14 @@ def _named(labels: Sequence[str]) -> str:
 def _listed(labels: Sequence[str]) -> str:
     if len(labels) < 2:
         return "".join(labels)
-    return f"{', '.join(labels[:-1])} and {labels[-1]}"
+    between = "; " if any("," in label for label in labels) else ", "
+    return f"{between.join(labels[:-1])} and {labels[-1]}"
 
 
 def _signed(value: float, metric: str) -> str:
     text = spread_text(abs(value), metric)
+    if not text.strip("0."):
+        return text  # a zero has no sign
     return f"{'−' if value < 0 else '+'}{text}"
 
 

@@ -79,8 +79,8 @@ class Comparison:
             diverged run has no value to average.
         deviation: standard deviation of the paired differences (ddof 1); None in the same case.
         interval: of the centre of the differences at ``1 - level``: all values that the test does
-            not reject. None likewise, where all differences are equal, so that their spread is
-            unknown, and where there are too few pairs for the level, so that none is rejected.
+            not reject. None in the same case, where all differences are equal (their spread is
+            unknown), and where there are too few pairs for the level (no value is rejected).
         p_value: of the hypothesis that neither is better, two-sided.
         test: SciPy's name of the test behind ``p_value``.
         margin: differences up to this are of no importance; None where none was declared.

@@ -48,8 +48,8 @@ class TargetCost:
             number of seeds the worse of the middle two).
         epochs: of each seed, to the first measurement at the target or beyond; infinite for a
             run that missed it or failed.
-        seconds: of training, wall clock, likewise; NaN where they cannot be compared, as the runs
-            are of different hardware, were resumed, or shared a device.
+        seconds: of each seed, wall time of training until then; infinite in the same cases, NaN
+            where times cannot be compared: on different hardware, resumed, or on a shared device.
     """
 
     problem: str
@@ -70,7 +70,7 @@ class TargetCost:
 
     @property
     def median_seconds(self) -> float:
-        """Median over seeds of the seconds that can be compared, likewise; NaN without any."""
+        """Median of the comparable seconds; infinite as for the epochs, NaN without any."""
         return _upper_median([s for s in self.seconds if not math.isnan(s)])
 
 

@@ -30,7 +30,8 @@ class PublishedCurve:
         mean: [E] over its runs, or the published mean.
         low: [E] lowest of its runs, or the mean less the published standard deviation; NaN where
             no spread is known.
-        high: [E] likewise.
+        high: [E] highest of its runs, or the mean plus the published standard deviation; NaN where
+            no spread is known.
     """
 
     epochs: Array

@@ -86,9 +86,9 @@ def check_schedule(
     Args:
         declared: the table of the schedule.
         optimizer: one that is thrown away afterwards.
-        steps: the horizon, to whose end the schedule is tried; by default a long one, of which
-            only the beginning is.
-        epochs: likewise.
+        steps: horizon in steps, up to which the schedule is tried; without it, a long horizon of
+            which only the beginning is tried.
+        epochs: horizon in epochs, with the same default.
     """
     schedule = make_schedule(declared, optimizer, steps=steps or _TRIED, epochs=epochs or _TRIED)
     known = epochs if schedule.interval == "epoch" else steps

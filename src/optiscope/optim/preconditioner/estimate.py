@@ -87,7 +87,7 @@ class Estimate:
         sums: inner products of the prior's directions and products.
         prior: of this estimation.
         gradient_sum: sum of the prior's gradients [N], while the prior is gathered.
-        product_sum: sum of the products along them [N], likewise.
+        product_sum: sum of the products along them [N], while the prior is gathered.
         last_direction: latest prior direction [N], for products on two batches.
         last_product: its product on its own batch [N].
         directions: observed directions [M, N], while observing.
@@ -100,7 +100,7 @@ class Estimate:
         coefficients: c [K] of the squared preconditioner I + U diag(c) U'.
         power: vector [N] that nears the largest curvature left by the preconditioner.
         direction: to be observed next [N], within a step.
-        image: its product [N], likewise.
+        image: its product [N], within a step.
         guard: the rate in use, and how far it is trusted.
         new_rate: rate that the estimation under way has come to.
         rejected: whether the last prediction contradicts the estimate.
