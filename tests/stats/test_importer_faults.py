@@ -566,3 +566,87 @@ def test_the_command_names_what_it_leaves_out(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 runs read" in done.stdout
     assert "config.json: it holds no run of DeepOBS" in done.stderr
+
+
+# Siblings of the kinds above.
+
+
+@pytest.mark.parametrize("end", [",", ";", "\t"])
+def test_cells_are_separated_as_the_header_says(tmp_path: Path, end: str) -> None:
+    lines = [HEAD + "test_accuracy", f"{RUN}2,1,2,0.9", f"{RUN}2,1,1,0.8"]
+    (tmp_path / "t.csv").write_text("\n".join(lines).replace(",", end))
+    (run,) = import_table(tmp_path / "t.csv")
+    assert run.final == {"test_accuracy": 0.9}
+
+
+def test_decimal_commas_are_refused_with_their_line(tmp_path: Path) -> None:
+    text = "problem;optimizer;lr;batch_size;num_epochs;test_accuracy\np;adam;0,003;32;2;0,9\n"
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ImportFormatError, match=r"line 2: lr must be a number .* got '0,003'"):
+        import_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("column", ["name", "run_id", "Run", "momentum", "weight_decay"])
+def test_rows_of_two_runs_are_never_put_together(tmp_path: Path, column: str) -> None:
+    rows = f"{RUN}3,1,2,1,0.8", f"{RUN}3,1,3,2,0.9"
+    with pytest.raises(ImportFormatError, match=f"3: two values of {column.casefold()}, 1 and 2"):
+        import_table(table(tmp_path, f"{column},test_accuracy", *rows))
+    rows = f"{RUN}3,1,2,1,0.8", f"{RUN}3,1,3,1.0,0.9"
+    (run,) = import_table(table(tmp_path, f"{column},test_accuracy", *rows))
+    assert run.curve("test", "accuracy") == ([2.0, 3.0], [0.8, 0.9])
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_best_value_is_not_that_of_the_last_row(tmp_path: Path, order: Any) -> None:
+    rows = [f"{RUN}2,1,1,0.8,0.95", f"{RUN}2,1,2,0.9,0.9"]
+    columns = "test_accuracy,best_test_acc_mean"
+    (run,) = import_table(table(tmp_path, columns, *(rows[n] for n in order)))
+    assert run.best == {"test_accuracy": 0.95}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("p,sgd,0.1,32,1e308,1,1,0.9", "num_epochs must be at most 9007199254740992"),
+        ("p,sgd,0.1,1e30,3,1,1,0.9", "batch_size must be at most"),
+        ("p,sgd,0.1,32,3,1e17,1,0.9", "seed must be at most"),
+    ],
+)
+def test_counts_beyond_all_reason_are_refused(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(ImportFormatError, match=rf"line 2: {message}") as error:
+        import_table(table(tmp_path, "test_accuracy", row))
+    assert len(str(error.value)) < 400
+
+
+def test_tables_without_rows_or_in_another_encoding(tmp_path: Path) -> None:
+    with pytest.raises(ImportFormatError, match="no row below its header"):
+        import_table(table(tmp_path, "test_accuracy", ",,,"))
+    (tmp_path / "t.csv").write_text(HEAD + "test_accuracy\n", encoding="utf-16")
+    with pytest.raises(ImportFormatError, match="save it as a CSV file in UTF-8"):
+        import_table(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps(deepobs())[:-1] + ', "test_losses": [9, 9, 9]}', "'test_losses' stands twice"),
+        (json.dumps(deepobs()).replace('"lr": 0.1', '"lr": 0.1, "lr": 5'), "'lr' stands twice"),
+        (deepobs(optimizer_name=None), "the optimizer must be a name, got None"),
+        (deepobs(optimizer_name=["SGD"]), "the optimizer must be a name"),
+        (deepobs(testproblem=" "), "testproblem must be a name"),
+        (deepobs(optimizer_hyperparams={"lr": math.inf}), "must be finite numbers"),
+        (deepobs(test_losses=[2.3, 10**400, 1.0]), "test_losses must hold numbers below"),
+        (deepobs(**FLAT, minibatch_train_losses=5), "minibatch_train_losses must be a list"),
+        (deepobs(**FLAT, minibatch_train_losses=[{}]), "minibatch_train_losses must hold numbers"),
+        (
+            deepobs(training_params={"lr_sched_epochs": 5, "lr_sched_factors": [1]}),
+            "lr_sched_factors must be lists, got 5",
+        ),
+    ],
+)
+def test_deepobs_runs_that_contradict_themselves(
+    tmp_path: Path, content: Any, message: str
+) -> None:
+    with pytest.raises(ImportFormatError, match=message) as error:
+        import_deepobs(written(tmp_path, content))
+    assert len(str(error.value)) < 400

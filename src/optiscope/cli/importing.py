@@ -19,8 +19,8 @@ __all__ = ["command"]
 def command(source: Path, folder: Path, origin: str | None, wants_json: bool) -> None:
     """Import the published results in SOURCE into the study in FOLDER.
 
-    SOURCE is a CSV file with a row per setting or per epoch, or a JSON file or folder of DeepOBS.
-    Imported runs are marked as such: they stand in the study's figures and enter no claim.
+    SOURCE is a CSV or TSV file with a row per setting or per epoch, or a JSON file or folder of
+    DeepOBS. Imported runs are marked as such: they stand in the study's figures and enter no claim.
     Files of a folder that hold no run are left out and named.
     """
     from optiscope.records import StudyFolder
@@ -29,7 +29,7 @@ def command(source: Path, folder: Path, origin: str | None, wants_json: bool) ->
     study = StudyFolder(folder)
     study.declaration()
     left_out: list[str] = []
-    if source.suffix.lower() == ".csv":
+    if source.suffix.lower() in (".csv", ".tsv"):
         runs = import_table(source, source=origin)
     else:
         runs = import_deepobs(source, on_left_out=left_out.append)

@@ -112,13 +112,23 @@ def _names_a_run(file: Path) -> bool:
 
 def _content(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        text = file.read_text(encoding="utf-8-sig")
+        return json.loads(text, object_pairs_hook=_once)
     except OSError as error:
         raise ImportFormatError(f"cannot read {file}: {error.strerror}") from None
     except RecursionError:
         raise ImportFormatError(f"{file} is nested too deep for a run of DeepOBS") from None
     except ValueError as error:
         raise ImportFormatError(f"{file} is not JSON: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of two values of one name neither is the right one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for n, (name, _) in enumerate(pairs) if name in dict(pairs[:n]))
+        raise ValueError(f"{shorten(twice)} stands twice in one object")
+    return found
 
 
 def _is_run(content: Any) -> bool:
@@ -164,8 +174,8 @@ def _run(content: Mapping[str, Any], file: Path) -> Run:
         reason = f"imported from {source}: the loss was no number, {filled} epochs filled up"
     return foreign_run(
         source=source,
-        problem=str(content["testproblem"]).strip(),
-        optimizer=str(optimizer).strip(),
+        problem=_name(content["testproblem"], "testproblem"),
+        optimizer=_name(optimizer, "the optimizer"),
         hyperparameters=hyperparameters,
         seed=whole_number(content["random_seed"], "random_seed", at_least=0),
         epochs=epochs,
@@ -185,6 +195,12 @@ def _run(content: Mapping[str, Any], file: Path) -> Run:
         },
         started=_started(file),
     )
+
+
+def _name(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{what} must be a name, got {shorten(value)}")
+    return value.strip()
 
 
 def _curves(content: Mapping[str, Any]) -> Curves:
@@ -210,7 +226,12 @@ def _figure(value: Any, curve: str) -> float:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{curve} must hold numbers, got {shorten(value)}")
-    return read_number(value) if isinstance(value, str) else float(value)
+    if isinstance(value, str):
+        return read_number(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{curve} must hold numbers below 1.8e308, got {shorten(value)}") from None
 
 
 def _filled(curves: Curves, content: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> int:
@@ -226,8 +247,12 @@ def _filled(curves: Curves, content: Mapping[str, Any], hyperparameters: Mapping
     filled = total - genuine
     if genuine > 1 or not filled:
         return filled
-    steps = [v for v in content.get("minibatch_train_losses") or [] if v is not None]
-    numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in steps)
+    of_batches = content.get("minibatch_train_losses") or []
+    if not isinstance(of_batches, list):
+        got = shorten(of_batches)
+        raise ValueError(f"minibatch_train_losses must be a list of numbers, got {got}")
+    steps = [_figure(v, "minibatch_train_losses") for v in of_batches if v is not None]
+    numbers = all(math.isfinite(v) for v in steps)
     still = len(steps) > filled and numbers and any(v != steps[0] for v in steps[-filled:])
     return 0 if still or by_value(hyperparameters.get("lr")) == 0 else filled
 
@@ -236,7 +261,12 @@ def _schedule(training: Mapping[str, Any]) -> dict[str, Any] | None:
     epochs, factors = training.get("lr_sched_epochs"), training.get("lr_sched_factors")
     if not epochs or not factors:
         return None
-    return {"name": "steps", "epochs": list(epochs), "factors": list(factors)}
+    if not (isinstance(epochs, list) and isinstance(factors, list)):
+        raise ValueError(
+            "lr_sched_epochs and lr_sched_factors must be lists, got "
+            f"{shorten(epochs)} and {shorten(factors)}"
+        )
+    return {"name": "steps", "epochs": epochs, "factors": factors}
 
 
 def _started(file: Path) -> str:

@@ -38,6 +38,9 @@ UNKNOWN_STEP = -1
 ROUNDING = 1e-6
 """An accuracy that was averaged in single precision may exceed 1 by less than this."""
 
+LARGEST_COUNT = 2**53
+"""Whole numbers beyond this are not exact in double precision, in which tables are read."""
+
 NOT_MEASURED = ("-", "--", "n/a", "na", "none", "null", "?")
 """What tables write for no value, which says neither "not measured" nor "no number"."""
 
@@ -67,7 +70,7 @@ def whole_number(value: Any, name: str, *, at_least: int) -> int:
     """``value`` as an integer, whether it comes as ``128``, ``128.0`` or ``"128"``.
 
     Raises:
-        ValueError: it is no whole number, or below ``at_least``.
+        ValueError: it is no whole number, below ``at_least``, or above :data:`LARGEST_COUNT`.
     """
     number = by_value(value)
     plain = isinstance(number, int | float) and not isinstance(number, bool)
@@ -75,6 +78,8 @@ def whole_number(value: Any, name: str, *, at_least: int) -> int:
         raise ValueError(
             f"{name} must be a whole number of at least {at_least}, got {shorten(value)}"
         )
+    if number > LARGEST_COUNT:
+        raise ValueError(f"{name} must be at most {LARGEST_COUNT}, got {shorten(value)}")
     return int(number)
 
 
@@ -215,9 +220,7 @@ def foreign_run(
         final = summarise([row for row in values if row.epoch == epochs])[0]
     else:
         final = summarise(values)[0] if status is Status.DIVERGED else {}
-    settings = {
-        name: value for name, value in by_value(hyperparameters).items() if value is not None
-    }
+    settings = plain_settings(hyperparameters)
     trial = Trial(
         problem=problem,
         problem_version=FOREIGN_VERSION,

@@ -13,11 +13,14 @@ Columns, in any order; others are left alone:
 - ``n_runs`` or ``n_seeds``: over how many runs the row is a mean, and ``n_diverged`` or
   ``n_aborted_or_diverged``: how many of them diverged.
 
-Rows belong to one run where these columns have equal values, however they are written (``0.003``
+Cells may be separated by commas, semicolons or tabs; numbers have a decimal point. Rows belong to
+one run where these columns have equal values, however they are written (``0.003``
 and ``3e-3``, ``128`` and ``128.0``, keys of JSON in another order). Rows may stand in any order,
 and several may share an epoch where no figure is stated twice. Accuracies and their deviations are
 fractions. An empty cell was not measured; ``nan`` or ``inf`` is a value that was no number, and
-the run counts as diverged. A run whose last epoch lies before ``num_epochs`` counts as interrupted.
+the run counts as diverged. Columns that others use to tell runs apart (``run_id``, ``name``, or a
+hyperparameter's such as ``momentum``) are not kept, but rows that differ there are never put
+together. A run whose last epoch lies before ``num_epochs`` counts as interrupted.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from optiscope.errors import shorten
-from optiscope.records import Measurement, Run, Status
+from optiscope.records import Measurement, Run, Status, higher_is_better
 from optiscope.records.trial import canonical_json
 from optiscope.stats.importers.foreign_run import (
     SEVERAL_SEEDS,
@@ -57,6 +60,11 @@ _BEST = re.compile(rf"^best_{_SPLIT}_(acc|accuracy|loss)(?:_per_seed)?_mean$")
 _SPLITS = {"val": "valid", "validation": "valid"}
 _STEPS = ("step", "_step", "global_step", "trainer/global_step", "iteration", "iter")
 """Columns of another time than epochs, which final values of a run have not."""
+_APART = (
+    "run", "run_id", "run_name", "name", "trial", "trial_id", "momentum", "weight_decay", "beta1",
+    "beta2", "betas", "eps", "epsilon", "nesterov", "schedule",
+)  # fmt: skip
+"""Columns that are not kept, in which the rows of one run have one value."""
 _FULL = {"acc": "accuracy", "accuracy": "accuracy", "loss": "loss"}
 _OTHERS = (
     "experiment", "framework", "problem", "optimizer", "hyperparameters", "lr", "learning_rate",
@@ -105,6 +113,7 @@ class _Figures:
     best: Mapping[str, float]
     runs: int | None
     diverged: int
+    apart: Mapping[str, Any]
 
 
 def import_table(path: Path | str, *, source: str | None = None) -> list[Run]:
@@ -130,6 +139,7 @@ def import_table(path: Path | str, *, source: str | None = None) -> list[Run]:
     runs = []
     for identity, rows, first in groups.values():
         _refuse_repeated(file, rows)
+        _refuse_mixed(file, rows)
         with _at(file, first.line):
             run = _run(identity, rows, first)
         # A horizon that is stated in some rows and follows from the epochs in others.
@@ -152,12 +162,18 @@ def _at(file: Path, line: int) -> Iterator[None]:
 def _rows(file: Path) -> list[_Row]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
+            header = stream.readline()
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter=_delimiter(header))
             columns = [name.strip().casefold() for name in next(reader, [])]
             lines = [(reader.line_num, cells) for cells in reader]
     except OSError as error:
         raise ImportFormatError(f"cannot read {file}: {error.strerror}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ImportFormatError(
+            f"{file} is no text in UTF-8: save it as a CSV file in UTF-8"
+        ) from None
+    except csv.Error as error:
         raise ImportFormatError(f"{file} is no CSV table: {error}") from None
     known = [c for c in columns if c in _OTHERS or _METRIC.match(c) or _BEST.match(c)]
     missing = [name for name in ("problem", "optimizer") if name not in columns]
@@ -186,7 +202,14 @@ def _rows(file: Path) -> list[_Row]:
         filled = {name: text for name, text in zip(columns, texts, strict=False) if text}
         if filled:
             rows.append(_Row(line, filled))
+    if not rows:
+        raise ImportFormatError(f"{file} holds no row below its header: there is nothing to import")
     return rows
+
+
+def _delimiter(header: str) -> str:
+    """What separates the cells of a table, by its header."""
+    return max(",;\t", key=header.count)
 
 
 def _refuse_repeated(file: Path, rows: list[_Figures]) -> None:
@@ -198,6 +221,20 @@ def _refuse_repeated(file: Path, rows: list[_Figures]) -> None:
             if line != row.line:
                 at = "final values" if row.epoch is None else f"epoch {row.epoch}"
                 raise _twice(file, line, row.line, f"{at} of one run")
+
+
+def _refuse_mixed(file: Path, rows: list[_Figures]) -> None:
+    """Rows that look like one run, but for a column that is not kept."""
+    seen: dict[str, tuple[Any, int]] = {}
+    for row in rows:
+        for name, value in row.apart.items():
+            before, line = seen.setdefault(name, (value, row.line))
+            if before != value:
+                raise ImportFormatError(
+                    f"{file}, lines {line} and {row.line}: two values of {name}, "
+                    f"{shorten(before)} and {shorten(value)}, in rows of one setting; tell runs "
+                    "apart by a column seed, experiment or hyperparameters"
+                )
 
 
 def _twice(file: Path, first: int, second: int, what: str) -> ImportFormatError:
@@ -321,7 +358,8 @@ def _figures(row: _Row, identity: _Identity) -> _Figures:
             wrong = implausible_spread(min(mean, 1.0), deviation, count)
             if wrong is not None:
                 raise ValueError(wrong)
-    return _Figures(row.line, epoch, values, best, count, diverged)
+    apart = {name: by_value(row.cells[name]) for name in _APART if name in row.cells}
+    return _Figures(row.line, epoch, values, best, count, diverged, apart)
 
 
 def _number(row: _Row, column: str) -> float:
@@ -358,7 +396,11 @@ def _run(identity: _Identity, rows: list[_Figures], first: _Row) -> Run:
     reason = f"imported from {identity.origin}" + (f": mean over {count} runs" if count else "")
     if diverged:
         reason += f", of which {diverged} diverged"
-    best = {key: value for row in rows for key, value in row.best.items()}
+    best: dict[str, float] = {}
+    for row in rows:
+        for key, value in row.best.items():
+            better = max if higher_is_better(key) else min
+            best[key] = better(best.get(key, value), value)
     curves = last is not None
     run = foreign_run(
         source=identity.origin,
