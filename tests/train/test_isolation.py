@@ -18,13 +18,15 @@ import pytest
 import torch
 from small_problems import STEPS, failing_at, small, train
 from torch import Tensor, nn
+from torch.optim import sgd
 from wicked import ACTS, Wicked
 
 import optiscope
 from optiscope.optim import registry
+from optiscope.problems.problem import METRICS
 from optiscope.records import Run, Status, Trial
 from optiscope.train import TrialError, loop, run_trial
-from optiscope.train.isolation import ARITHMETIC, _read, _switches, isolated
+from optiscope.train.isolation import ARITHMETIC, _read, _switches, _timers, isolated
 
 
 def snapshot() -> dict[str, Any]:
@@ -37,8 +39,11 @@ def snapshot() -> dict[str, Any]:
         "filters": list(warnings.filters),
         "hooks": [dict(t) if isinstance(t, dict) else t for t in tables],
         "signals": [signal.getsignal(n) for n in signal.valid_signals()],
-        "timer": signal.getitimer(signal.ITIMER_REAL)[0] > 0,
+        "timer": _timers(),
         "functions": (nn.functional.linear, torch.optim.SGD.step, sum, math.sqrt, loop.evaluate),
+        "more functions": (sgd.sgd, nn.BatchNorm1d.forward, nn.Linear.__call__, sys.exit),
+        "names": ("zero_grad" in vars(torch.optim.SGD), "len" in vars(loop)),
+        "constants": (math.pi, loop.SYNC_EVERY, dict(METRICS)),
         "torch": torch.get_rng_state().tolist(),
         "numpy": repr(np.random.get_state()),
         "python": random.getstate(),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import gc
 import locale
+import logging
 import math
+import multiprocessing
 import os
 import random
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -66,6 +70,12 @@ def _new_precisions() -> None:
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
 
 
+def _replaced_base() -> None:
+    base = nn.BatchNorm1d.__mro__[1]
+    original = base.forward
+    base.forward = lambda self, x: 2 * original(self, x)  # type: ignore[method-assign]
+
+
 ACTS: dict[str, Callable[[], object]] = {
     "default dtype": lambda: torch.set_default_dtype(torch.float64),
     "default device": lambda: torch.set_default_device("meta"),
@@ -118,6 +128,27 @@ ACTS: dict[str, Callable[[], object]] = {
     "alarm": _alarm,
     "no garbage collection": gc.disable,
     "stdout": lambda: setattr(sys, "stdout", None),
+    "blocked signals": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM}),
+    "processor timer": lambda: signal.setitimer(signal.ITIMER_PROF, 3600.0),
+    "inherited method": lambda: setattr(torch.optim.SGD, "zero_grad", lambda *a, **k: None),
+    "base of layers": lambda: setattr(nn.Linear.__mro__[1], "__call__", lambda self, x: x),
+    "hidden base": _replaced_base,
+    "function of an optimizer": lambda: setattr(
+        sys.modules["torch.optim.sgd"], "sgd", lambda *a, **k: None
+    ),
+    "hidden built-in": lambda: setattr(sys.modules["optiscope.train.loop"], "len", lambda x: 1),
+    "constant": lambda: setattr(math, "pi", 3.0),
+    "own constant": lambda: setattr(sys.modules["optiscope.train.loop"], "SYNC_EVERY", 1),
+    "own table": lambda: sys.modules["optiscope.problems.problem"].METRICS.clear(),
+    "environment's object": lambda: setattr(os, "environ", {}),
+    "start of processes": lambda: multiprocessing.set_start_method("spawn", force=True),
+    "temporary files": lambda: setattr(tempfile, "tempdir", "/nowhere"),
+    "logging": lambda: logging.disable(logging.CRITICAL),
+    "sockets": lambda: socket.setdefaulttimeout(0.001),
+    "duals": torch.autograd.forward_ad.enter_dual_level,
+    "exit": lambda: setattr(sys, "exit", lambda *a: None),
+    "copies": lambda: setattr(copy, "deepcopy", lambda x, memo=None: x),
+    "numpy's reaction": lambda: np.seterrcall(print),
 }
 KEPT: list[Any] = []
 

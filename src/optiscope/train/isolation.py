@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import copy
+import functools
 import gc
+import itertools
 import locale
+import logging
 import math
+import multiprocessing
 import os
 import random
 import signal
+import socket
 import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -24,11 +31,14 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as module_hooks
 from torch.optim import optimizer as optimizer_hooks
 
@@ -227,6 +237,26 @@ def _switches() -> dict[str, _Switch]:
         ),
         "locale": _Switch(_locale, _set_locale, _AS_IT_IS),
         "shown warnings": _flag(warnings, "showwarning"),
+        "environment's object": _flag(os, "environ"),
+        "folder for temporary files": _flag(tempfile, "tempdir"),
+        "silent logging": _flag(logging.root.manager, "disable"),
+        "sockets' patience": _Switch(socket.getdefaulttimeout, socket.setdefaulttimeout, _AS_IT_IS),
+        "numpy's reaction": _Switch(np.geterrcall, np.seterrcall, None),
+        "numpy's buffer": _Switch(np.getbufsize, np.setbufsize, _AS_IT_IS),
+        "start of processes": _Switch(
+            lambda: multiprocessing.get_start_method(allow_none=True),
+            lambda v: multiprocessing.set_start_method(v, force=True),
+            _AS_IT_IS,
+        ),
+        "sharing of tensors": _Switch(
+            torch.multiprocessing.get_sharing_strategy,
+            torch.multiprocessing.set_sharing_strategy,
+            _AS_IT_IS,
+        ),
+        "forward derivatives": _Switch(lambda: forward_ad._current_level, _leave_duals, _AS_IT_IS),
+        "process group": _Switch(
+            lambda: dist.is_available() and dist.is_initialized(), _leave_group, _AS_IT_IS
+        ),
     }
     found |= _limits()
     for kind in ("flash", "math", "mem_efficient", "cudnn"):
@@ -262,8 +292,20 @@ def _set_locale(name: str) -> None:
 
 
 def _limits() -> dict[str, _Switch]:
-    """What the system lets this process use, where it can be told: files, memory, cores."""
+    """What the system lets this process use and tells it: files, memory, cores, signals."""
     found: dict[str, _Switch] = {}
+    if hasattr(os, "getpriority"):
+        found["priority"] = _Switch(
+            lambda: os.getpriority(os.PRIO_PROCESS, 0),
+            lambda v: os.setpriority(os.PRIO_PROCESS, 0, v),
+            _AS_IT_IS,
+        )
+    if hasattr(signal, "pthread_sigmask"):
+        found["blocked signals"] = _Switch(
+            lambda: frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+            lambda v: signal.pthread_sigmask(signal.SIG_SETMASK, v),
+            _AS_IT_IS,
+        )
     if hasattr(os, "sched_setaffinity"):
         found["cores"] = _Switch(
             lambda: os.sched_getaffinity(0), lambda v: os.sched_setaffinity(0, v), _AS_IT_IS
@@ -272,13 +314,23 @@ def _limits() -> dict[str, _Switch]:
         import resource
     except ImportError:  # Windows
         return found
-    for name in ("AS", "CPU", "DATA", "FSIZE", "NOFILE", "STACK"):
+    for name in ("AS", "CPU", "DATA", "FSIZE", "NOFILE", "NPROC", "STACK"):
         kind = getattr(resource, f"RLIMIT_{name}", None)
         if kind is not None:
             found[f"limit {name}"] = _Switch(
                 partial(resource.getrlimit, kind), partial(resource.setrlimit, kind), _AS_IT_IS
             )
     return found
+
+
+def _leave_duals(level: int) -> None:
+    while forward_ad._current_level > level:
+        forward_ad.exit_dual_level()
+
+
+def _leave_group(initialized: bool) -> None:
+    if not initialized:
+        dist.destroy_process_group()
 
 
 def _folder() -> str | None:
@@ -314,26 +366,66 @@ def _namespaces() -> list[Any]:
     schedules = [c for c in vars(torch.optim.lr_scheduler).values() if isinstance(c, type)]
     modules = [torch, nn.functional, nn.init, nn.utils, torch.autograd, torch.random, np, random]
     modules += [torch.linalg, torch.fft, torch.special, torch.nn.parallel, torch.utils.data]
-    modules += [np.random, np.linalg, np.fft, builtins, math, time, os, os.path, signal]
+    modules += [np.random, np.linalg, np.fft, builtins, math, time, os, os.path, signal, sys]
+    modules += [copy, functools, itertools, gc, threading, warnings]
     ours = [m for name, m in sys.modules.items() if name.partition(".")[0] == "optiscope"]
     classes = [torch.Tensor, torch.Generator, nn.Parameter, torch.autograd.Function]
-    return [*modules, *ours, *classes, *optimizers, *schedules, *layers]
+    theirs = [
+        module
+        for name, module in sys.modules.items()
+        if name.startswith(("torch.optim", "torch.nn.")) and isinstance(module, ModuleType)
+    ]
+    bases = [c for module in theirs for c in vars(module).values() if _is_class_of(c, "torch")]
+    ours += [c for module in ours for c in vars(module).values() if _is_class_of(c, "optiscope")]
+    found = [*modules, *ours, *classes, *optimizers, *schedules, *layers, *theirs, *bases]
+    return list({id(space): space for space in found}.values())
+
+
+def _is_class_of(value: Any, package: str) -> bool:
+    return isinstance(value, type) and str(value.__module__).partition(".")[0] == package
+
+
+def _tables_of_ours() -> list[MutableMapping[Any, Any]]:
+    """Tables that modules of this package hold as constants."""
+    ours = [m for name, m in sys.modules.items() if name.partition(".")[0] == "optiscope"]
+    return [
+        table
+        for module in ours
+        for name, table in vars(module).items()
+        if name.isupper() and isinstance(table, dict)
+    ]
 
 
 def _put_back(namespace: Any, before: dict[str, Any]) -> None:
-    """Undo assignments to functions and classes that a module or class had; new names stay.
+    """Undo assignments to functions, classes and constants that a module or class had.
 
-    Other values stay too, such as the counts and caches that modules keep for themselves.
+    New names stay, unless they hide a function that was found under them. Other values stay too,
+    such as the counts and caches that modules keep for themselves.
     """
     now = vars(namespace)
     for name, value in before.items():
-        if now.get(name, _AS_IT_IS) is not value and _is_code(value):
+        if now.get(name, _AS_IT_IS) is not value and (_is_code(value) or _is_constant(name)):
             with contextlib.suppress(AttributeError, TypeError):
                 setattr(namespace, name, value)
+    hidden = [name for name in now.keys() - before.keys() if _hides(namespace, name)]
+    for name in hidden:
+        with contextlib.suppress(AttributeError, TypeError):
+            delattr(namespace, name)
 
 
 def _is_code(value: Any) -> bool:
     return callable(value) or isinstance(value, property | classmethod | staticmethod)
+
+
+def _is_constant(name: str) -> bool:
+    return name.isupper() or name in ("pi", "e", "tau", "inf", "nan")
+
+
+def _hides(namespace: Any, name: str) -> bool:
+    """Whether a new name of a class hides what it inherits, or one of a module a built-in."""
+    if isinstance(namespace, type):
+        return any(name in vars(base) for base in namespace.__mro__[1:])
+    return hasattr(builtins, name) and not name.startswith("__")
 
 
 def _put_entries_back(table: MutableMapping[Any, Any], entries: dict[Any, Any]) -> None:
@@ -349,8 +441,12 @@ def _put_entries_back(table: MutableMapping[Any, Any], entries: dict[Any, Any]) 
     table.update(entries)
 
 
-def _timer_runs() -> bool:
-    return hasattr(signal, "getitimer") and signal.getitimer(signal.ITIMER_REAL)[0] > 0
+def _timers() -> set[int]:
+    """Those timers of this process that run."""
+    if not hasattr(signal, "getitimer"):
+        return set()
+    kinds = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+    return {kind for kind in kinds if signal.getitimer(kind)[0] > 0}
 
 
 def _signals() -> dict[int, Any]:
@@ -483,10 +579,11 @@ def isolated(
     """
     switches = _switches()
     before = {name: _read(switch) for name, switch in switches.items()}
-    tables = [(table, dict(table)) for table in _registries()]
+    registries = [*_registries(), *([] if imports else _tables_of_ours())]
+    tables = [(table, dict(table)) for table in registries]
     spaces = [(space, dict(vars(space))) for space in _namespaces()]
     path, filters, modules = list(sys.path), list(warnings.filters), dict(sys.modules)
-    handlers, timed = _signals(), _timer_runs()
+    handlers, timers = _signals(), _timers()
     stack = ExitStack()
     stack.enter_context(_streams_kept())
     stack.enter_context(_exits_refused())
@@ -501,8 +598,8 @@ def isolated(
     finally:
         for space, contents in spaces:
             _put_back(space, contents)
-        if handlers and not timed and _timer_runs():
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
+        for kind in _timers() - timers if handlers else ():
+            signal.setitimer(kind, 0.0)
         _restore_signals(handlers)
         list(_restore(switches, before))  # some of them move others
         stuck = list(_restore(switches, before))
