@@ -24,9 +24,16 @@ def command() -> None:
     is_flag=True,
     help="Measure seconds per epoch of the problems whose data are here, and keep them.",
 )
+@click.option(
+    "--development",
+    is_flag=True,
+    help="List the small problems to develop optimizers on instead.",
+)
 @data_dir_option
 @json_option
-def list_problems(measure: bool, data_dir: Path | None, wants_json: bool) -> None:
+def list_problems(
+    measure: bool, development: bool, data_dir: Path | None, wants_json: bool
+) -> None:
     """Problems with their data, model, parameters, batch size, epochs, speed and baseline.
 
     Seconds per epoch are those of SGD on this machine, as far as they were measured; the baseline
@@ -40,7 +47,7 @@ def list_problems(measure: bool, data_dir: Path | None, wants_json: bool) -> Non
     seconds = kept_seconds_per_epoch()
     columns = ("name", "dataset", "model", "parameters", "batch_size", "epochs")
     rows: list[dict[str, Any]] = []
-    for entry in problems.entries():
+    for entry in problems.entries(development=development):
         row = {column: getattr(entry, column) for column in columns}
         row["seconds_per_epoch"] = seconds.get(entry.name)
         row["baseline"] = _baseline(entry.name)

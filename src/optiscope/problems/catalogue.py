@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ENTRIES", "Entry"]
+__all__ = ["DEVELOPMENT", "ENTRIES", "Entry"]
 
 FASHION = "fashion_mnist"
 SYNTHETIC = "synthetic"
@@ -108,3 +108,26 @@ ENTRIES: tuple[Entry, ...] = (
     _textbook("adding", "adding", "recurrent, 32 units, 20 steps", 1_153, 50, 30),
     _textbook("noisy_quadratic", "noisy_quadratic", "quadratic, 500 dimensions", 500, 1, 1),
 )
+
+
+def _development(
+    name: str, file: str, dataset: str, model: str, parameters: int, batch_size: int
+) -> Entry:
+    return Entry(f"dev_{name}", f"development.{file}", dataset, model, parameters, batch_size, 24)
+
+
+SOURCES = "python_sources"
+
+DEVELOPMENT: tuple[Entry, ...] = (
+    _development("logreg", "images", FASHION, "logistic regression", 7_850, 32),
+    _development("resnet", "images", FASHION, "residual, batch norm, 2 units", 10_894, 32),
+    _development("mixer", "images", FASHION, "MLP-mixer, 2 blocks", 39_786, 32),
+    _development("vit", "images", "mnist", "vision transformer, 2 blocks", 60_298, 32),
+    _development("autoencoder", "images", "mnist", "autoencoder, 16 codes", 342_576, 32),
+    _development("gpt", "source_text", SOURCES, "transformer, 2 blocks", 115_584, 8),
+    _development("gru", "source_text", SOURCES, "GRU, 96 units", 56_113, 8),
+    _development("graph", "generated", SYNTHETIC, "graph network, 3 layers", 5_381, 32),
+    _development("recommender", "generated", SYNTHETIC, "embeddings, perceptron", 58_401, 128),
+)
+"""Problems on which optimizers may be developed: studies name them as any other, `optiscope list
+problems --development` lists them."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from optiscope.errors import OptiscopeError, is_ctrl_c, message_of, shorten
 from optiscope.hints import did_you_mean
 from optiscope.import_path import load
-from optiscope.problems.catalogue import ENTRIES, Entry
+from optiscope.problems.catalogue import DEVELOPMENT, ENTRIES, Entry
 
 if TYPE_CHECKING:
     from optiscope.problems.problem import Problem
@@ -23,9 +23,13 @@ class UnknownProblemError(OptiscopeError, ValueError):
     """A name or import path that leads to no problem; the message is one line."""
 
 
-def entries() -> tuple[Entry, ...]:
-    """What is known of each shipped problem without importing torch, in the catalogue's order."""
-    return ENTRIES
+def entries(*, development: bool = False) -> tuple[Entry, ...]:
+    """What is known of each shipped problem without importing torch, in the catalogue's order.
+
+    Args:
+        development: the problems to develop optimizers on instead of those to judge them by.
+    """
+    return DEVELOPMENT if development else ENTRIES
 
 
 def names() -> list[str]:
@@ -56,7 +60,7 @@ def get(name: str) -> Problem:
         return with_fewer_samples(get(whole), int(count))
     if ":" in name:
         return _imported(name)
-    for entry in ENTRIES:
+    for entry in (*ENTRIES, *DEVELOPMENT):
         if entry.name == name:
             return _imported(f"optiscope.problems.{entry.family}:{name}")
     hint = did_you_mean(name, names(), otherwise="see `optiscope list problems`", count=3)

@@ -1,4 +1,4 @@
-"""Recurrent networks: a character LSTM and a small tanh network that reads an image row by row.
+"""Recurrent networks: a character LSTM, a character GRU, and a tanh network that reads images.
 
 Index legend: B sequences, T steps, D features of a step, H hidden units, K classes.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CharacterLSTM", "RowReader"]
+__all__ = ["CharacterGRU", "CharacterLSTM", "RowReader"]
 
 
 class CharacterLSTM(nn.Module):
@@ -29,6 +29,25 @@ class CharacterLSTM(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens [B, T] -> logits of each next token [B, T, vocabulary]."""
         states, _ = self.lstm(self.embedding(tokens))
+        logits: Tensor = self.output(states)
+        return logits
+
+
+class CharacterGRU(nn.Module):
+    """Embedding, one GRU layer, and a linear layer at every step; the state starts at zero.
+
+    Weights start as PyTorch draws them.
+    """
+
+    def __init__(self, vocabulary: int, embedding: int, width: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.gru = nn.GRU(embedding, width, batch_first=True)
+        self.output = nn.Linear(width, vocabulary)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, T] -> logits of each next token [B, T, vocabulary]."""
+        states, _ = self.gru(self.embedding(tokens))
         logits: Tensor = self.output(states)
         return logits
 
