@@ -92,8 +92,8 @@ def command(
     """Run STUDY, a TOML file or the name of a shipped study.
 
     Tunes every algorithm on the validation split, trains the chosen hyperparameters on fresh
-    seeds, and writes report.html. What is recorded is not run again: stop it at any time and give
-    the same command to go on.
+    seeds, and writes report.html (a study with a table [speed], such as lark-speed: speed.html).
+    What is recorded is not run again: stop it at any time and give the same command to go on.
     """
     from rich.progress import (
         BarColumn,
@@ -121,6 +121,23 @@ def command(
     if device is not None:
         declared = replace(declared, device=device)
     folder = out or Path("runs") / declared.name
+    if declared.speed is not None and declared.speed.part is None:
+        from optiscope.cli.bench_speed import bench_speed
+
+        if until_decided or on is not None or per_gpu is not None or waits:
+            raise click.UsageError(
+                "a study of speeds trains here, on the seeds that it names: leave out "
+                "--until-decided and --on"
+            )
+        bench_speed(
+            declared,
+            folder,
+            workers=workers,
+            data_dir=data_dir,
+            retry_crashed=retry_crashed,
+            wants_json=wants_json,
+        )
+        return
     if until_decided:
         declared = _in_stages(declared, max_seeds, folder)
     executor: Callable[[int], Executor] = process_pool

@@ -235,6 +235,12 @@ class _Stages(_Model):
     stages: list[Annotated[int, Field(ge=1)]]
 
 
+class _SpeedQuestion(_Model):
+    baselines: Annotated[list[str], Field(min_length=1)]
+    parts: Annotated[list[Count], Field(min_length=1)]
+    part: Count | None = None
+
+
 class _Study(_Model):
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     question: str
@@ -258,6 +264,7 @@ class _Study(_Model):
     device: str | None = None
     max_seconds: float | None = None
     until_decided: _Stages | None = None
+    speed: _SpeedQuestion | None = None
     looked_at: list[Count] = Field(default_factory=list)
     version: str | None = None
     source: str | None = None

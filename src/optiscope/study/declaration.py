@@ -207,6 +207,18 @@ class GoalTable(_Table):
     meaning: Annotated[str, Field(min_length=1)]
 
 
+class SpeedTable(_Table):
+    """``[speed]``, the last table of a file: how much faster than the baselines others are.
+
+    ``parts`` are the horizons, as parts of the whole: 2 is half of it. ``part`` marks the study of
+    one of them, in which the baselines have no part but the whole.
+    """
+
+    baselines: Annotated[list[str], Field(min_length=1)]
+    parts: Annotated[list[Count], Field(min_length=1)]
+    part: Count | None = None
+
+
 def _problem_word(value: Any) -> Any:
     """``{name = "mnist_mlp", train = 5000}`` as ``mnist_mlp@5000``; a string as it is."""
     if not isinstance(value, dict):
@@ -256,6 +268,7 @@ class Declaration(_Spelled):
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     keep_weights: str | list[Annotated[int, Field(ge=0)]] | None = None
     monitor: MonitorTable | None = None
+    speed: SpeedTable | None = None
 
     def monitoring(self) -> Monitoring | None:
         """How runs are watched, as something that can be hashed."""

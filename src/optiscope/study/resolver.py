@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +24,12 @@ from optiscope.study.declaration import (
     Declaration,
     Partial,
     RangeTable,
+    SpeedTable,
     parse_declaration,
     read_declaration,
 )
 from optiscope.study.faults import Faults, StudyError
-from optiscope.study.study import Algorithm, Study
+from optiscope.study.study import Algorithm, SpeedQuestion, Study
 from optiscope.train.evaluation import validation_figures
 from optiscope.train.gradient import gradient_faults
 from optiscope.train.isolation import isolated
@@ -66,6 +68,23 @@ def _resolved(partial: Partial, text: str, origin: str) -> Study:
         raise StudyError.of(origin, partial.faults)
     with isolated(imports=True):  # optimizers are imported and tried
         return _Resolver(partial.declaration, partial, Faults(text, origin)).study()
+
+
+def _with_speed(study: Study, table: SpeedTable) -> Study:
+    """The study of speeds, or of the one part of the horizon that its table names."""
+    asked = SpeedQuestion(tuple(table.baselines), tuple(table.parts), table.part)
+    study = replace(study, speed=asked)
+    if table.part in (None, 1):
+        return study
+    others = tuple(a for a in study.algorithms if a.label not in asked.baselines)
+    return replace(
+        study,
+        epochs={name: whole // table.part for name, whole in study.epochs.items()},
+        algorithms=others,
+        reference=study.reference
+        if study.reference in {a.label for a in others}
+        else others[0].label,
+    )
 
 
 class _Resolver:
@@ -121,8 +140,10 @@ class _Resolver:
             self._check_kept(found)
         with collecting():
             self._check_monitoring()
+        with collecting():
+            self._check_speed(labels, counts["epochs"])
         self.faults.refuse()
-        return Study(
+        study = Study(
             name=d.name,
             question=d.question,
             problems=tuple(found),
@@ -147,6 +168,7 @@ class _Resolver:
             goals=tuple(goal.model_dump() for goal in d.goals),
             paths={p.name: path for p, path in zip(found, d.problems, strict=True)},
         )
+        return study if d.speed is None else _with_speed(study, d.speed)
 
     def _fail(self, path: tuple[str | int, ...], message: str) -> NoReturn:
         self.faults.fail(path, message)
@@ -164,6 +186,32 @@ class _Resolver:
             check_options(**wanted.options())
         except OptiscopeError as error:
             self._fail(("monitor",), str(error))
+
+    def _check_speed(self, labels: Sequence[str], epochs: Mapping[str, int]) -> None:
+        table = self.declared.speed
+        if table is None:
+            return
+        for i, label in enumerate(table.baselines):
+            if label not in labels:
+                path = ("speed", "baselines", i)
+                self._fail(path, self._unknown("algorithm label", label, labels))
+        self._check_unique(("speed", "baselines"), table.baselines, "baseline")
+        self._check_unique(("speed", "parts"), table.parts, "part")
+        if set(labels) == set(table.baselines):
+            self._fail(("speed", "baselines"), "all algorithms are baselines: leave one out")
+        if 1 not in table.parts:
+            self._fail(("speed", "parts"), "parts must hold 1, the whole horizon")
+        if table.part is not None and table.part not in table.parts:
+            self._fail(("speed", "part"), f"part must be one of {table.parts}, got {table.part}")
+        for part in table.parts:
+            for problem, whole in epochs.items():
+                if whole % part:
+                    self._fail(
+                        ("speed", "parts"),
+                        f"each part must be whole epochs, got {whole} / {part} on {problem}",
+                    )
+        if list(tomllib.loads(self.text))[-1] != "speed":
+            self._fail(("speed",), "[speed] must be the last table of the file: move it there")
 
     def _check_kept(self, problems: Sequence[Problem]) -> None:
         if (wanted := self.declared.kept()) is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any
 
@@ -16,7 +16,7 @@ from optiscope.records.findings import Monitoring
 from optiscope.records.kept_weights import Keep
 from optiscope.study.source_digest import source_digest
 
-__all__ = ["PROPOSALS", "Algorithm", "Study"]
+__all__ = ["PROPOSALS", "Algorithm", "SpeedQuestion", "Study"]
 
 PROPOSALS = 2
 """Raised whenever a sampler (of ``tuning``) would propose other points for a study that exists."""
@@ -68,6 +68,21 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
+class SpeedQuestion:
+    """How much faster than the baselines the other algorithms reach the baselines' loss.
+
+    Attributes:
+        baselines: labels; they train over the whole horizon only.
+        parts: horizons of the others, as parts of the whole: 2 is half of it.
+        part: that of this study; None for the study of all parts.
+    """
+
+    baselines: tuple[str, ...]
+    parts: tuple[int, ...]
+    part: int | None = None
+
+
+@dataclass(frozen=True)
 class Study:
     """A validated study; everything it names exists and can be built.
 
@@ -93,6 +108,7 @@ class Study:
         stages: numbers of seeds, fixed beforehand, at which a study that adds seeds until it is
             decided looks; None where it looks once.
         monitor: how runs are watched, or None; no part of any trial.
+        speed: what it asks of speeds, or None; trained part by part (``study.speed_parts``).
         keep_weights: epochs at which the reporting runs keep their weights, or None; no part of
             the trials.
     """
@@ -121,6 +137,7 @@ class Study:
     assumption: str = "symmetric"
     keep_weights: str | tuple[int, ...] | None = None
     monitor: Monitoring | None = None
+    speed: SpeedQuestion | None = None
 
     @property
     def keep(self) -> Keep | None:
@@ -168,7 +185,8 @@ class Study:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved declaration, as kept in ``study.json``."""
-        return {
+        asked = {} if self.speed is None else {"speed": asdict(self.speed)}
+        return asked | {
             "schema": SCHEMA_VERSION,
             "name": self.name,
             "question": self.question,

@@ -17,7 +17,7 @@ from optiscope.problems.development.parts import RandomParts
 from optiscope.problems.losses import TOKEN_ACCURACY, token_cross_entropy
 from optiscope.problems.models.graph import GraphNetwork
 from optiscope.problems.models.recommender import Recommender
-from optiscope.problems.problem import Problem
+from optiscope.problems.problem import Metric, Problem
 
 __all__ = ["dev_graph", "dev_recommender"]
 
@@ -125,7 +125,7 @@ dev_recommender = _generated(
     loss=click_loss,
     data=partial(_clicks, epoch=7_680),
     batch_size=128,
-    metric=accuracy,
+    metric=Metric("accuracy", accuracy, higher_is_better=True),
     parameters=58_401,
     notes="An epoch is 7,680 pairs, a fresh random part of 120,000.",
 )
