@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from optiscope import EmpiricalRisk
-from optiscope.curvature import top_eigenpairs
+from optiscope.curvature import count_outliers, top_eigenpairs
 from optiscope.curvature.eigenpairs import EigenpairsError, verification_steps
 from optiscope.curvature.linear_map import OperatorError
 
@@ -216,6 +216,29 @@ def test_products_on_a_preconditioned_matrix() -> None:
     pairs = top_eigenpairs(a, k=6, inverse=lambda v: inverse @ v, tol=1e-8)
     torch.testing.assert_close(pairs.values, right[:6], atol=1e-6, rtol=1e-6)
     assert pairs.converged.all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [(s, torch.float32) for s in (1e-30, 1e30)] + [(s, torch.float64) for s in (1e-200, 1e200)],
+)
+def test_squares_may_leave_the_range_of_numbers(scale: float, dtype: torch.dtype) -> None:
+    """Two copies, so that there is a second round, and an outlier count at the same scale."""
+    generator = torch.Generator().manual_seed(0)
+    bulk = torch.rand(40, generator=generator) / 2
+    values = torch.cat([torch.tensor([50.0, 50.0, 8.0, 5.0]), bulk]).to(dtype) * scale
+    pairs = top_eigenpairs(torch.diag(values), k=10)
+    right = values.sort(descending=True).values[:10]
+    torch.testing.assert_close(pairs.values / scale, right / scale, rtol=1e-3, atol=0)
+    assert pairs.converged.all()
+    assert count_outliers(pairs).count == 4
+
+
+def test_products_of_no_symmetric_matrix_are_refused() -> None:
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(30, 30, generator=generator).double()
+    with pytest.raises(EigenpairsError, match="symmetric"):
+        top_eigenpairs(lambda v: matrix @ v, k=3, size=30)
 
 
 def test_a_function_needs_a_size_and_wrong_words_are_refused() -> None:

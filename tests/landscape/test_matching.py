@@ -59,6 +59,25 @@ def convolutional() -> nn.Module:
     )
 
 
+def odd_image() -> nn.Module:
+    """Slopes of its own for each channel, and images of 17 x 17."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.PReLU(6), nn.Flatten(), nn.Linear(6 * 15 * 15, 7), nn.PReLU(),
+        nn.Linear(7, 2)
+    )  # fmt: skip
+
+
+class Bare(nn.Module):
+    """Two matrices without layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(6, 9)), nn.Parameter(torch.randn(9, 3))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.relu(inputs @ self.first) @ self.second
+
+
 def attention() -> nn.Module:
     return nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2)
 
@@ -76,6 +95,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], int, Tensor | None]] = {
     "lstm": (Recurrent, 7 + 7, None),
     "dense": (Dense, 5 + 4, None),
     "convolutional": (convolutional, 8, None),
+    "odd image": (odd_image, 6 + 7, None),
+    "bare": (Bare, 9, None),
     "attention": (attention, 2 * 32, torch.randn(2, 5, 16)),
 }
 

@@ -96,6 +96,65 @@ def test_the_default_path_crosses_at_the_saddle(
     assert path.line_barrier > path.barrier
 
 
+def wells(height: float, length: float) -> Callable[[Tensor], Tensor]:
+    return lambda p: height * (((p[0] / length) ** 2 - 1) ** 2 + (p[1] / length) ** 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("height", "length"), [(1.0, 1.0), (1e-8, 1e3), (1e8, 1e-3)])
+def test_a_straight_line_over_the_saddle_has_converged(
+    height: float, length: float, dtype: torch.dtype
+) -> None:
+    risk = risk_of(wells(height, length))
+    risk.model.to(dtype)
+    path = landscape.connect(risk, at(-length, 0.0), at(length, 0.0))
+    assert path.barrier == pytest.approx(height, rel=1e-4)
+    assert path.line_barrier == pytest.approx(height, rel=1e-4)
+    assert path.converged
+
+
+@pytest.mark.parametrize(("method", "most"), [("grow", 0.02), ("string", 0.02), ("band", 0.02),
+                                              ("bezier", 0.2)])  # fmt: skip
+@pytest.mark.parametrize("size", [2, 6])
+def test_a_line_through_the_middle_of_a_ring_is_no_saddle(
+    method: str, most: float, size: int
+) -> None:
+    """By symmetry no force pushes the line off the hill, whose top is no saddle all the same."""
+    risk = risk_of(lambda p: (p.square().sum() - 1) ** 2, size)
+    left, right = at(-1.0, *[0.0] * (size - 1)), at(1.0, *[0.0] * (size - 1))
+    path = landscape.connect(
+        risk,
+        left,
+        right,
+        method=method,  # type: ignore[arg-type]
+        gradients=300,
+        points=51,
+    )
+    assert path.line_barrier == pytest.approx(1.0, abs=1e-4)
+    assert path.barrier < most
+    assert path.cost.gradients <= 300 + 13
+
+
+def test_a_peak_without_a_gradient_is_gone_round() -> None:
+    """At the origin the angle has no derivative; the pass beside it is 0.1 high."""
+
+    def pass_of(p: Tensor) -> Tensor:
+        radius, angle = p.norm(), torch.atan2(p[1], p[0])
+        return 10 * (radius - 1) ** 2 + 0.1 * torch.sin(angle) ** 2
+
+    path = landscape.connect(risk_of(pass_of), *RING)
+    assert path.barrier == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("stiffness", [20.0, 1000.0])
+def test_a_stiff_valley_is_followed_to_its_bottom(stiffness: float) -> None:
+    """Along y = x^2, thousands of times as stiff as it is flat; the saddle is 1 high."""
+    risk = risk_of(lambda p: (p[0] ** 2 - 1) ** 2 + stiffness * (p[1] - p[0] ** 2) ** 2)
+    path = landscape.connect(risk, at(-1.0, 1.0), at(1.0, 1.0), points=101)
+    assert path.barrier == pytest.approx(1.0, rel=1e-3)
+    assert path.converged
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["string", "band"])
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
 from optiscope import EmpiricalRisk
+from optiscope.objective import FlatParameters, graph_product
+from optiscope.objective.evaluation import second_order_backward
 from optiscope.objective.risk import RandomLossError, RiskError
 from optiscope.objective.selection import SelectionError
 
@@ -90,6 +93,40 @@ class Tied(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.a(x).tanh() + self.b(x)
+
+
+def weight_normalized() -> nn.Module:
+    torch.manual_seed(0)
+    first, second = nn.Linear(4, 5), nn.Linear(5, 3)
+    torch.nn.utils.parametrizations.weight_norm(first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the old form, by a hook
+        torch.nn.utils.weight_norm(second)
+    return nn.Sequential(first, nn.Tanh(), second).double()
+
+
+@pytest.mark.parametrize("kind", ["risk", "closure"])
+def test_weight_norm_has_the_hessian_of_finite_differences(kind: str) -> None:
+    """torch's fused kernel has another one, which is not symmetric."""
+    x, y = CASES["mlp"].data()
+    model = weight_normalized()
+    risk = EmpiricalRisk(model, F.cross_entropy, divided(x, y, (10, 13)))
+    theta, h = risk.parameters, 1e-5
+    differences = torch.stack([
+        (risk.gradient(theta + h * e) - risk.gradient(theta - h * e)) / (2 * h)
+        for e in torch.eye(risk.size).double()
+    ])  # fmt: skip
+    if kind == "risk":
+        hessian = materialized(risk.hessian())
+    else:
+        flat = FlatParameters.of(model.parameters())
+        with second_order_backward():
+            F.cross_entropy(model(x), y).backward()
+        gradients = [p.grad for p in model.parameters()]
+        hessian = torch.stack(
+            [graph_product(gradients, flat, e) for e in torch.eye(flat.size).double()]
+        )
+    torch.testing.assert_close(hessian, differences, rtol=1e-6, atol=1e-7)
 
 
 def normalized() -> nn.Module:
@@ -318,6 +355,29 @@ def test_a_sum_is_declared_or_refused() -> None:
     ]:
         risk = EmpiricalRisk(mlp(), loss, divided(x, y, (10, 13)), **words)
         torch.testing.assert_close(risk.gradient(), mean.gradient())
+
+
+class Scaled(nn.Module):
+    """Ignores its input and returns its parameters, each scaled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.point = nn.Parameter(torch.ones(3, dtype=torch.float64))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64) * self.point
+
+
+@pytest.mark.parametrize("samples", [1, 3, 5])
+@pytest.mark.parametrize("loss", [lambda o, t: o.square().sum() / 2,
+                                  lambda o, t: (o - t.sum()).square().sum() / 2])  # fmt: skip
+def test_a_sum_over_outputs_that_are_no_samples_is_as_it_is(samples: int, loss: Any) -> None:
+    """As many outputs as samples are still none of theirs, where the input is ignored."""
+    batch = torch.zeros(samples, 1), torch.zeros(samples)
+    risk = EmpiricalRisk(Scaled(), loss, [batch, batch])
+    hessian = materialized(risk.hessian())
+    torch.testing.assert_close(hessian.diagonal(), torch.tensor([1.0, 4.0, 9.0]).double())
+    assert float(risk.value()) == pytest.approx(7.0)
 
 
 def test_batches_of_one_sample() -> None:

@@ -35,6 +35,7 @@ _ABOVE = 0.1
 _NEAREST = 0.03
 _RISE = 3.0  # tolerances by which a value must rise for a pair to have been missed
 _OFTEN, _SELDOM = 64, 4  # a basis this large is only looked at after every so many steps
+_ASYMMETRIC = 0.05  # of the largest magnitude: more than rounding in any type
 _MEMORY = 2 * 2**30  # bytes of basis vectors, where no number of vectors is given
 
 
@@ -164,7 +165,8 @@ def top_eigenpairs(
         inverse: product with a positive definite P^-1; the pairs are then those of P^-1 A.
 
     Raises:
-        EigenpairsError: k, tol, budget, max_vectors or which makes no sense.
+        EigenpairsError: k, tol, budget, max_vectors or which makes no sense; or the products are
+            not finite, or not those of a symmetric matrix.
         OperatorError: the operator is none.
     """
     started = time.perf_counter()
@@ -292,6 +294,12 @@ class _Search:
         if went and not bool(self.space.projected[-1, -1].isfinite()):
             raise EigenpairsError(
                 "expected finite products, got one that is not: has training diverged?"
+            )
+        if self.space.asymmetry > _ASYMMETRIC:
+            raise EigenpairsError(
+                "expected a symmetric matrix, got products whose u'Av and v'Au differ by "
+                f"{self.space.asymmetry:.0%} of its largest eigenvalue: a kernel of the model may "
+                "have wrong second derivatives; compare a product with a difference of gradients"
             )
         if went and self.progress is not None:
             pairs = self._top(self.space.ritz())
@@ -436,4 +444,5 @@ def spread_error(parts: Tensor, shares: list[float], whole: Tensor) -> Tensor:
     """Standard error [k] of means of which the parts [G, k] are known, with their shares."""
     weights = torch.tensor(shares, dtype=parts.dtype).unsqueeze(1)
     count = len(shares)
-    return (count / (count - 1) * (weights * (parts - whole)).square().sum(0)).sqrt()
+    deviations = weights * (parts - whole)
+    return math.sqrt(count / (count - 1)) * torch.linalg.vector_norm(deviations, dim=0)

@@ -198,8 +198,13 @@ def _fitted_edge(values: np.ndarray, density: Density | None) -> tuple[float, fl
         # Below the list there are only Ritz values, which lie short of the eigenvalues.
         least = _SEPARATED if j < len(values) else _BEYOND_THE_LIST
         if p < _SIGNIFICANT and upper > least * lower:
-            return float(math.sqrt(upper * lower)), float(p), float(upper / lower)
+            return _between(upper, lower), float(p), float(upper / lower)
     return None
+
+
+def _between(upper: float, lower: float) -> float:
+    """Geometric mean, also where the product leaves the range of numbers."""
+    return float(math.sqrt(upper) * math.sqrt(lower))
 
 
 def _largest_gap(values: np.ndarray, density: Density | None) -> tuple[float, Rule, str, set[int]]:
@@ -216,7 +221,7 @@ def _largest_gap(values: np.ndarray, density: Density | None) -> tuple[float, Ru
         return 0.0, "gap", "all eigenvalues are equal: there is no gap", {len(values)}
     comparable = {int(i) + 1 for i in np.flatnonzero(ratios >= _COMPARABLE * ratios[j])}
     words = f"the largest gap is a factor of {math.exp(ratios[j]):.2f}"
-    return float(math.sqrt(chain[j] * chain[j + 1])), "gap", words, comparable
+    return _between(chain[j], chain[j + 1]), "gap", words, comparable
 
 
 def _resampled(

@@ -34,7 +34,15 @@ def bezier_curve(a: Tensor, control: Tensor, b: Tensor, count: int) -> Tensor:
     return curve
 
 
-def bezier(objective: Evaluations, a: Tensor, b: Tensor, *, gradients: int, images: int) -> Tensor:
+def bezier(
+    objective: Evaluations,
+    a: Tensor,
+    b: Tensor,
+    *,
+    gradients: int,
+    images: int,
+    bow: Tensor | None = None,
+) -> Tensor:
     """Images [images, N] on the curve from ``a`` to ``b`` [N].
 
     Args:
@@ -42,8 +50,11 @@ def bezier(objective: Evaluations, a: Tensor, b: Tensor, *, gradients: int, imag
         a, b: ends; they do not move.
         gradients: evaluations allowed.
         images: points of the curve that are returned.
+        bow: by how much the first curve's middle lies beside the straight line [N].
     """
     control = ((a + b) / 2).double()
+    if bow is not None:
+        control = control + 2 * bow.double()
     if bool((a == b).all()):
         return bezier_curve(a, a, b, images)
     used = objective.gradients

@@ -11,7 +11,8 @@ from optiscope.errors import OptiscopeError
 
 __all__ = ["NoExampleInputError", "example_input"]
 
-SIDES = (8, 28, 32, 16, 64, 96, 128, 224, 4, 12, 20, 24, 48, 56, 1, 2, 3, 5, 6, 7, 10, 14, 227, 299)
+USUAL = (8, 28, 32, 16, 64, 96, 128, 224, 4, 12, 20, 24, 48, 56)
+SIDES = tuple(dict.fromkeys((*USUAL, *range(1, 65), 72, 80, 112, 160, 192, 227, 256, 299)))
 """Sides of images and lengths of sequences that are tried, likely ones first."""
 
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
@@ -81,6 +82,8 @@ def _candidates(model: nn.Module) -> Iterator[tuple[tuple[int, ...], int]]:
     channels = next(
         (int(str(m.num_features)) for m in model.modules() if hasattr(m, "num_features")), 1
     )
+    matrices = [p.shape for p in model.parameters() if p.ndim == 2]
+    yield from (((n,), 0) for n in dict.fromkeys(n for shape in matrices for n in shape))
     yield from (((n, side, side), 0) for side in SIDES[:8] for n in {1, 3, channels})
     yield from (((n,), 0) for n in (1, 2, channels))
     yield (), 0

@@ -19,6 +19,7 @@ from torch import Tensor
 from optiscope.landscape.elastic_band import tangent
 from optiscope.landscape.evaluations import Evaluations
 from optiscope.landscape.relaxation import Relaxation
+from optiscope.landscape.way_down import beside, lower_point
 
 __all__ = ["growing_path"]
 
@@ -32,6 +33,9 @@ FINE_SAMPLES = 12
 
 REACH = 0.5
 """An image moves at most so many distances to its nearer neighbor in one step."""
+
+WORTHWHILE = 1e-4
+"""The highest point is no saddle where it can be lowered by this share of the barrier."""
 
 TOLERANCE = 1e-6
 """A fall of less than this share of the straight line's rise is not worth a gradient."""
@@ -75,7 +79,8 @@ def growing_path(
     """Images [M, N] of a path from ``a`` to ``b`` [N], and whether its top cannot be lowered.
 
     The path has converged where no point is higher than the higher end, or where its highest point
-    neither falls perpendicular to the path nor has a higher point beside it: a saddle.
+    is a saddle: on the path nothing beside it is higher, and perpendicular to the path a quadratic
+    picture shows no lower point.
 
     Args:
         objective: the loss.
@@ -103,11 +108,13 @@ def growing_path(
         if top <= ends:
             continue
         if above_segments and images[at].settled:
-            beside = (at - 1, at)
-            if all(len(segments[k].losses) >= FINE_SAMPLES for k in beside):
-                converged = True
-                break
-            for k in beside:
+            around = (at - 1, at)
+            if all(len(segments[k].losses) >= FINE_SAMPLES for k in around):
+                left = gradients - (objective.gradients - used)
+                if not _lowered(objective, images, at, ends, tolerance, left):
+                    converged = True
+                    break
+            for k in around:
                 segments[k] = _sampled(objective, images[k], images[k + 1], FINE_SAMPLES)
             continue
         if not above_segments:
@@ -157,6 +164,40 @@ def _refine(objective: Evaluations, images: list[_Image], segments: list[_Segmen
     return seen
 
 
+def _lowered(
+    objective: Evaluations,
+    images: list[_Image],
+    at: int,
+    ends: float,
+    tolerance: float,
+    gradients: int,
+) -> bool:
+    """Whether a settled image could be lowered after all; it is no saddle then."""
+    before, image, after = images[at - 1 : at + 2]
+    if gradients < 2:
+        return False
+    found = lower_point(
+        objective,
+        image.point,
+        tangent(before.point, image.point, after.point, (before.loss, image.loss, after.loss)),
+        _reach(before, image, after),
+        loss=image.loss,
+        least=max(tolerance, WORTHWHILE * (image.loss - ends)),
+        gradients=gradients,
+    )
+    if found is None:
+        return False
+    image.point, image.loss = found
+    image.settled, image.motion = False, None
+    return True
+
+
+def _reach(before: _Image, image: _Image, after: _Image) -> float:
+    """How far an image moves at most in one step."""
+    distances = (torch.linalg.vector_norm(o.point - image.point) for o in (before, after))
+    return REACH * float(min(distances))
+
+
 def _fall(
     objective: Evaluations,
     before: _Image,
@@ -167,8 +208,8 @@ def _fall(
 ) -> None:
     """Move an image perpendicular to the path to the lowest point that ``steps`` gradients find."""
     point, best = image.point, image
-    neighbors = [torch.linalg.vector_norm(other.point - point) for other in (before, after)]
-    limit = (REACH * torch.minimum(*neighbors))[None]
+    reach = _reach(before, image, after)
+    limit = torch.full((1,), reach, dtype=point.dtype, device=point.device)
     lowest, lowest_point = math.inf, point
     gain = math.inf
     for _ in range(steps):
@@ -177,7 +218,12 @@ def _fall(
             lowest, lowest_point = loss, point
         if not math.isfinite(loss) or not bool(torch.isfinite(gradient).all()):
             if image.motion is None or not math.isfinite(lowest):
-                break
+                way = tangent(before.point, point, after.point, (before.loss, loss, after.loss))
+                found = beside(objective, point, way, reach, below=_height(loss))
+                if found is None:
+                    break
+                point, image.motion = found[0], None
+                continue
             image.motion.halt(torch.ones(1, dtype=torch.bool, device=point.device))
             point = lowest_point
             continue

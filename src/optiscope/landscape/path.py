@@ -36,6 +36,7 @@ from optiscope.landscape.growing_path import growing_path
 from optiscope.landscape.matching import UnitMatch, match_units
 from optiscope.landscape.polyline import Profile, arc_length, evenly_spaced, point_at, profile
 from optiscope.landscape.string_method import string_method
+from optiscope.landscape.way_down import MOST_GRADIENTS, lower_point
 from optiscope.objective.cost import Cost
 from optiscope.objective.risk import EmpiricalRisk
 
@@ -48,7 +49,10 @@ CONVERGED = 0.25
 """An end is no minimum where the loss falls from it by this share of the straight line's range."""
 
 SADDLE = 1e-3
-"""A step that lowers the highest point by less than this share of the barrier is none."""
+"""A fall of the highest point by less than this share of the barrier is none."""
+
+ROUNDING = 1e-6
+"""Share of the barrier by which two paths through one saddle may differ."""
 
 CURVE_IMAGES = 61
 """Points by which a Bézier curve is handed on."""
@@ -184,14 +188,16 @@ def connect(
         ends = [ground.descended_from(end, objective, checks) for end in ends]
         if require_converged:
             _refuse_unconverged(ends, line)
-    left = max(0, gradients - objective.gradients)
-    found, stationary = _relaxed(objective, first, last, method, images, left)
+    checked = 0 if method == "grow" else MOST_GRADIENTS
+    left = max(0, gradients - objective.gradients - checked)
+    found, stationary = _relaxed(objective, straight, line, method, images, left)
     found[0], found[-1] = first, last
     along = profile(found, ground.value, points=points, ends=losses)
-    if method != "bezier" and along.highest > line.highest:
-        found, along, stationary = straight, line, False  # not worse than doing nothing
     higher = max(losses)
-    if method != "grow" and higher < along.highest < math.inf and objective.gradients > 0:
+    if method != "bezier" and along.highest > line.highest:  # not worse than doing nothing
+        rounding = along.highest - line.highest <= ROUNDING * (line.highest - higher)
+        found, along, stationary = straight, line, stationary and rounding
+    if method != "grow" and higher < along.highest < math.inf and not equal:
         stationary = _is_saddle(objective, found, along, higher)
     return Path(
         images=found,
@@ -248,31 +254,64 @@ def _refuse_unconverged(ends: list[Checkpoint], line: Profile) -> None:
 
 
 def _relaxed(
-    objective: Evaluations, first: Tensor, last: Tensor, method: str, images: int, gradients: int
+    objective: Evaluations,
+    straight: Tensor,
+    line: Profile,
+    method: str,
+    images: int,
+    gradients: int,
 ) -> tuple[Tensor, bool]:
     """Images of the path, and whether its top is known to be a saddle."""
+    first, last = straight[0].clone(), straight[1].clone()
     if method == "grow":
         return growing_path(objective, first, last, gradients=gradients, most_images=6 * images)
+    used = objective.gradients
+    bow = _off_the_ridge(objective, straight, line) if gradients > MOST_GRADIENTS else None
+    gradients = max(0, gradients - (objective.gradients - used))
     if method == "bezier":
-        curve = bezier(objective, first, last, gradients=gradients, images=CURVE_IMAGES)
+        curve = bezier(
+            objective, first, last, gradients=gradients, images=CURVE_IMAGES, bow=bow
+        )  # fmt: skip
         return curve, False
-    start = evenly_spaced(torch.stack([first, last]), images)
+    start = evenly_spaced(straight, images)
+    if bow is not None:
+        start[1:-1] += torch.linspace(0, math.pi, images).sin()[1:-1, None].to(bow) * bow
     relax = string_method if method == "string" else elastic_band
     return relax(objective, start, gradients=gradients), False
 
 
+def _off_the_ridge(objective: Evaluations, straight: Tensor, line: Profile) -> Tensor | None:
+    """Way [N] off the straight line's highest point, where the line balances on a ridge."""
+    length = arc_length(straight)[-1]
+    rise = line.highest - max(line.losses[0], line.losses[-1])
+    if not 0 < rise < math.inf or not length > 0:
+        return None
+    top, along = point_at(straight, line.where), (straight[1] - straight[0]) / length
+    loss, gradient = objective.value_and_gradient(top)
+    force = gradient - (gradient @ along) * along
+    if float(torch.linalg.vector_norm(force)) > SADDLE * rise / length:
+        return None
+    lower = lower_point(objective, top, along, 0.25 * length, loss=loss, least=SADDLE * rise)
+    return None if lower is None else lower[0] - top
+
+
 def _is_saddle(objective: Evaluations, images: Tensor, along: Profile, higher: float) -> bool:
-    """Whether a step down perpendicular to the path would hardly lower its highest point."""
+    """Whether nothing beside the path's highest point is notably lower."""
     top = point_at(images, along.where)
     nearby = 1e-3
     ahead = point_at(images, min(1.0, along.where + nearby))
     behind = point_at(images, max(0.0, along.where - nearby))
     direction = (ahead - behind) / torch.linalg.vector_norm(ahead - behind).clamp_min(1e-30)
-    _, gradient = objective.value_and_gradient(top)
-    force = gradient - (gradient @ direction) * direction
-    curvature = objective.curvature_along(top, gradient, force)
-    strength = float(force @ force)
-    return strength == 0 or strength <= SADDLE * (along.highest - higher) * curvature
+    span = min(along.where, 1.0 - along.where, 1.0 / len(images)) * arc_length(images)[-1]
+    lower = lower_point(
+        objective,
+        top,
+        direction,
+        0.5 * span,
+        loss=objective.value(top),
+        least=SADDLE * (along.highest - higher),
+    )
+    return lower is None
 
 
 def _counted(objective: Evaluations, total: int, on_progress: OnProgress | None) -> Evaluations:

@@ -255,7 +255,8 @@ class _Tracker(TorchDispatchMode):
 Rule = Callable[..., None]
 _RULES: dict[str, Rule] = {}
 
-_POINTWISE = {"copy_", "clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "gelu"}
+_POINTWISE = {"copy_", "clone", "_to_copy", "detach", "alias", "contiguous", "lift_fresh", "gelu",
+              "_prelu_kernel"}  # fmt: skip
 _SHAPE_ONLY = {
     f"{kind}{ending}"
     for kind in ("zeros", "ones", "full", "empty", "rand", "randn")

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from optiscope.linalg.orthonormal import vector_length
+
 __all__ = ["KrylovSpace", "RitzPairs"]
 
 _ROWS = 16  # vectors in one block of memory
@@ -74,6 +76,8 @@ class KrylovSpace:
         self._closed: list[tuple[Tensor, Tensor, Tensor]] = []  # dual and primal remainder, B's row
         self._open: tuple[Tensor, Tensor, Tensor] | None = None
         self.products = 0
+        self.asymmetry = 0.0  # largest |u'A v - v'A u| seen, relative to the matrix
+        self._compressed = False  # since the last vector, so that it has no single predecessor
         self.round_start = 0
         self._pairs: RitzPairs | None = None
 
@@ -87,7 +91,7 @@ class KrylovSpace:
         """
         if self._open is not None:
             self._closed.append(self._open)
-        length = float(torch.linalg.vector_norm(vector))
+        length = vector_length(vector)
         self._open = None
         if not length > 0 or len(self) >= self.size:
             return False
@@ -112,7 +116,10 @@ class KrylovSpace:
             self._open = None
             return False
         dual, primal = dual / norm, primal / norm
+        coupling = None if first or self._compressed else norm
+        self._compressed = False
         if not first and norm < _SMALL * self._scale():
+            coupling = None
             # What is left is mostly rounding: its share along the basis grew with it.
             dual, primal = self._outside(dual)
             norm = self._norm(dual, primal)
@@ -135,6 +142,7 @@ class KrylovSpace:
         self.products += 1
         self._extend_groups(shares, columns, m)
         column, remainder = self._orthogonalize(image)
+        self._note_asymmetry(coupling, column)
         projected = torch.zeros(m, m, dtype=torch.float64)
         projected[:-1, :-1] = self.projected
         projected[:, -1] = projected[-1, :] = column
@@ -162,10 +170,10 @@ class KrylovSpace:
         residual = torch.zeros(self.size, dtype=self.dtype, device=self.device)
         for dual, factor in parts:
             residual.add_(dual, alpha=factor)
-        outside = float(torch.linalg.vector_norm(residual))
+        outside = vector_length(residual)
         if self._open is not None:
             dual, _, row = self._open
-            inside = float(torch.linalg.vector_norm(dual)) * abs(float(row @ coefficients))
+            inside = vector_length(dual) * abs(float(row @ coefficients))
             if inside >= outside:
                 return False
             residual.add_(dual, alpha=float(row @ coefficients))
@@ -187,12 +195,17 @@ class KrylovSpace:
             return RitzPairs(
                 values, coefficients, (row @ coefficients).abs() * self._norm(dual, primal)
             )
-        duals = torch.stack([d for d, _, _ in remainders])
-        primals = duals if self._metric is None else torch.stack([p for _, p, _ in remainders])
+        lengths = [vector_length(d) or 1.0 for d, _, _ in remainders]  # squares may overflow
+        duals = torch.stack([d / s for s, (d, _, _) in zip(lengths, remainders, strict=True)])
+        primals = duals
+        if self._metric is not None:
+            primals = torch.stack([p / s for s, (_, p, _) in zip(lengths, remainders, strict=True)])
         gram = (duals @ primals.T).double().cpu()
-        rows = torch.stack([b for _, _, b in remainders]) @ coefficients
+        unit = max(lengths)
+        sizes = torch.tensor(lengths, dtype=torch.float64).unsqueeze(1) / unit
+        rows = sizes * (torch.stack([b for _, _, b in remainders]) @ coefficients)
         squares = torch.einsum("pm,pq,qm->m", rows, gram, rows)
-        return RitzPairs(values, coefficients, squares.clamp_min(0).sqrt())
+        return RitzPairs(values, coefficients, unit * squares.clamp_min(0).sqrt())
 
     def vectors(self, coefficients: Tensor) -> Tensor:
         """Vectors [k, N] of the space with ``coefficients`` [m, k]."""
@@ -211,6 +224,7 @@ class KrylovSpace:
         """
         chosen = pairs.coefficients[:, keep]
         self._pairs = None
+        self._compressed = True
         self._basis.replace(chosen)
         if self._metric is not None:
             self._duals.replace(chosen)
@@ -227,8 +241,20 @@ class KrylovSpace:
 
     def _norm(self, dual: Tensor, primal: Tensor) -> float:
         if self._metric is None:
-            return float(torch.linalg.vector_norm(dual))
+            return vector_length(dual)
         return math.sqrt(max(float(dual.double() @ primal.double()), 0.0))
+
+    def _note_asymmetry(self, coupling: float | None, column: Tensor) -> None:
+        """Compare q'A p with p'A q for the newest vector q and the one before it, p.
+
+        Args:
+            coupling: q'A p, which is the length that the remainder of A p had; None where q has
+                another origin.
+            column: Q'A q [m].
+        """
+        scale = max(self._scale(), float(column.abs().max()))
+        if coupling is not None and 0 < scale < math.inf:
+            self.asymmetry = max(self.asymmetry, abs(float(column[-2]) - coupling) / scale)
 
     def _outside(self, dual: Tensor) -> tuple[Tensor, Tensor]:
         """The part of a dual vector outside the basis, and M times it."""

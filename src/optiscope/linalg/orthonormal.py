@@ -8,10 +8,12 @@ Index legend: N rows, M columns. Leading dimensions are batches of matrices.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-__all__ = ["orthonormalize", "tall_qr"]
+__all__ = ["orthonormalize", "tall_qr", "vector_length"]
 
 _NEAR_ORTHONORMAL = 0.1  # one Cholesky pass succeeded if its Gram matrix is this close to I
 
@@ -58,3 +60,15 @@ def orthonormalize(block: Tensor) -> Tensor:
     Dependent columns are replaced by arbitrary orthonormal ones.
     """
     return tall_qr(block)[0]
+
+
+def vector_length(vector: Tensor) -> float:
+    """Euclidean length of ``vector`` [N], also where its square leaves the range of its type."""
+    length = float(torch.linalg.vector_norm(vector))
+    smallest = 1e3 * math.sqrt(torch.finfo(vector.dtype).tiny)
+    if smallest < length < math.inf or not vector.numel():
+        return length
+    largest = float(vector.abs().max())
+    if not 0 < largest < math.inf:
+        return length
+    return largest * float(torch.linalg.vector_norm(vector / largest))

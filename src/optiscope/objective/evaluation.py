@@ -22,6 +22,7 @@ from optiscope.errors import OptiscopeError
 
 __all__ = [
     "NonDeterministicLossError",
+    "PlainWeightNorm",
     "RandomState",
     "leaves",
     "modules_called",
@@ -150,6 +151,26 @@ def _graph(loss: Tensor) -> Iterator[Any]:
         waiting += [following for following, _ in node.next_functions]
 
 
+def twice_differentiable_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    """``torch._weight_norm`` by plain operations: the fused one has wrong second derivatives.
+
+    In torch 2.13 on a CPU its Hessian is not even symmetric.
+    """
+    direction = v / torch.norm_except_dim(v, 2, dim)
+    return g * direction
+
+
+class PlainWeightNorm(TorchFunctionMode):
+    """Weight normalization inside the mode can be differentiated twice."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch._weight_norm:
+            func = twice_differentiable_weight_norm
+        return func(*args, **(kwargs or {}))
+
+
 class _CreateGraph(TorchFunctionMode):
     """Calls of ``Tensor.backward`` inside the mode keep the graph of the gradient."""
 
@@ -166,6 +187,8 @@ class _CreateGraph(TorchFunctionMode):
             # Positions of Tensor.backward: self, gradient, retain_graph, create_graph.
             args = tuple(args)[:2] + tuple(args)[4:]
             kwargs.update(create_graph=True, retain_graph=True)
+        if func is torch._weight_norm:
+            func = twice_differentiable_weight_norm
         return func(*args, **kwargs)
 
 

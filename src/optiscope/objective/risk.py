@@ -610,12 +610,29 @@ class EmpiricalRisk:
         if not isinstance(twice, Tensor) or twice.numel() != 1:
             return
         a, b = float(once.detach()), float(twice.detach())
-        if abs(a) > 1e-12 and abs(b - 2 * a) <= 1e-5 * abs(a):
+        doubles = a != 0 and abs(b - 2 * a) <= 1e-5 * abs(a)
+        if doubles and self._outputs_follow_the_batch(each, outputs):
             raise RiskError(
                 "expected a loss that is a mean over the batch, got one that doubles with the "
                 "batch: pass reduction='sum' (the risk is then the sum over the number of "
                 "samples), or reduction='mean' to leave it as it is"
             )
+
+    def _outputs_follow_the_batch(self, each: _BatchLoss, outputs: Any) -> bool:
+        """Whether twice the samples give other shapes of outputs.
+
+        A model that ignores its input returns the same; how its loss reduces is nobody's business.
+        """
+        twice = torch.arange(each.batch.samples).repeat(2)
+        try:
+            again = each.outputs(each.batch.select(twice))
+        except Exception:  # a model for one size of batch cannot be asked
+            return True
+        shapes = [
+            [t.shape for t in tree_leaves(found) if isinstance(t, Tensor)]
+            for found in (outputs, again)
+        ]
+        return shapes[0] != shapes[1]
 
     def _check_deterministic(self) -> None:
         """Raise unless two evaluations agree, with other random numbers if they are refused."""

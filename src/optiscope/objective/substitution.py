@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from optiscope.objective.evaluation import PlainWeightNorm
+
 __all__ = ["differentiable_kernels", "in_mode", "substituted", "unwrapped"]
 
 
@@ -89,16 +91,26 @@ def _refill(slots: dict[str, Tensor | None], values: dict[str, Tensor | None]) -
     slots.update(values)
 
 
+def _normalizes_a_weight(module: nn.Module) -> bool:
+    """Whether the module is torch's weight normalization, or has it as a hook (its old form)."""
+    return isinstance(module, nn.utils.parametrizations._WeightNorm) or any(
+        type(hook).__name__ == "WeightNorm" for hook in module._forward_pre_hooks.values()
+    )
+
+
 @contextmanager
 def differentiable_kernels(model: nn.Module) -> Iterator[None]:
-    """Kernels that have second derivatives: plain attention, plain recurrent layers."""
+    """Kernels with right second derivatives: plain attention, recurrent layers, weight norm."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    weight_norm = any(map(_normalizes_a_weight, model.modules()))
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         fast = torch.backends.mha.get_fastpath_enabled()
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         torch.backends.mha.set_fastpath_enabled(False)
+        if weight_norm:
+            stack.enter_context(PlainWeightNorm())
         if recurrent:
             stack.callback(setattr, torch.backends.cudnn, "enabled", torch.backends.cudnn.enabled)
             torch.backends.cudnn.enabled = False  # its flags() also set TF32
