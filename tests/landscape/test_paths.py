@@ -113,12 +113,9 @@ def test_a_straight_line_over_the_saddle_has_converged(
     assert path.converged
 
 
-@pytest.mark.parametrize(("method", "most"), [("grow", 0.02), ("string", 0.02), ("band", 0.02),
-                                              ("bezier", 0.2)])  # fmt: skip
+@pytest.mark.parametrize("method", ["grow", "string", "band"])
 @pytest.mark.parametrize("size", [2, 6])
-def test_a_line_through_the_middle_of_a_ring_is_no_saddle(
-    method: str, most: float, size: int
-) -> None:
+def test_a_line_through_the_middle_of_a_ring_is_no_saddle(method: str, size: int) -> None:
     """By symmetry no force pushes the line off the hill, whose top is no saddle all the same."""
     risk = risk_of(lambda p: (p.square().sum() - 1) ** 2, size)
     left, right = at(-1.0, *[0.0] * (size - 1)), at(1.0, *[0.0] * (size - 1))
@@ -131,7 +128,7 @@ def test_a_line_through_the_middle_of_a_ring_is_no_saddle(
         points=51,
     )
     assert path.line_barrier == pytest.approx(1.0, abs=1e-4)
-    assert path.barrier < most
+    assert path.barrier < 0.02
     assert path.cost.gradients <= 300 + 13
 
 
