@@ -444,5 +444,6 @@ def spread_error(parts: Tensor, shares: list[float], whole: Tensor) -> Tensor:
     """Standard error [k] of means of which the parts [G, k] are known, with their shares."""
     weights = torch.tensor(shares, dtype=parts.dtype).unsqueeze(1)
     count = len(shares)
-    deviations = weights * (parts - whole)
-    return math.sqrt(count / (count - 1)) * torch.linalg.vector_norm(deviations, dim=0)
+    deviations = weights.sqrt() * (parts - whole)
+    error: Tensor = math.sqrt(count / (count - 1)) * torch.linalg.vector_norm(deviations, dim=0)
+    return error

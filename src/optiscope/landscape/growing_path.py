@@ -110,8 +110,8 @@ def growing_path(
         if above_segments and images[at].settled:
             around = (at - 1, at)
             if all(len(segments[k].losses) >= FINE_SAMPLES for k in around):
-                left = gradients - (objective.gradients - used)
-                if not _lowered(objective, images, at, ends, tolerance, left):
+                remaining = gradients - (objective.gradients - used)
+                if not _lowered(objective, images, at, ends, tolerance, remaining):
                     converged = True
                     break
             for k in around:
