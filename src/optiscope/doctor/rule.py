@@ -27,6 +27,7 @@ class Rule(Observer):
     severity: ClassVar[Severity] = "warning"
     exact: ClassVar[bool] = False
     also: ClassVar[tuple[str, ...]] = ()
+    reads_forwards = True
 
     def __init__(self) -> None:
         self.sink: Callable[[Finding], None] = lambda finding: None

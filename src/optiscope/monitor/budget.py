@@ -15,11 +15,13 @@ class Budget:
 
     ``share`` is the part of the training time that instruments and looks together may take. An
     instrument of cost c on steps of s seconds gets the interval c / (s share / instruments), where
-    what hooks and rules take is subtracted from the share (at most half of it). ``hooks`` is all
-    the time spent in hooks, rules and instruments included.
+    what hooks and rules take is subtracted from the share (a fifth of it is left in any case, and
+    a fifth is kept for what cannot be timed: memory that the training finds cold afterwards).
+    ``hooks`` is all the time spent in hooks, rules and instruments included.
     """
 
-    LOOKS = 0.2  # of the share: for the looks of the rules
+    LOOKS = 0.12  # of the share: for the looks of the rules
+    KEPT, LEAST = 0.2, 0.2  # of the share: not given to instruments, and given in any case
 
     def __init__(self, share: float, every: int) -> None:
         self.share, self.every = share, every
@@ -106,8 +108,9 @@ class Budget:
         taken = 0.0
         if self._last is not None and self._first is not None:
             trained = max(self._last[0] - self._first, 100) * self.step_seconds
-            taken = min(self.rules / max(trained, 1e-9), self.share / 2)
-        allowed = self.step_seconds * (self.share - taken) / max(1, len(self.costs))
+            taken = self.rules / max(trained, 1e-9)
+        given = max(self.share * (1 - self.KEPT) - taken, self.share * self.LEAST)
+        allowed = self.step_seconds * given / max(1, len(self.costs))
         return self.every * max(1, math.ceil(cost / max(allowed, 1e-12) / self.every))
 
     def table(self) -> list[dict[str, float | str]]:

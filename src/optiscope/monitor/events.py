@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,6 +54,7 @@ class Forward:
     loss: Tensor | None = None
     form: Any = None
     labels: Tensor | None = None
+    counts: Counter[int] | None = None
 
     @property
     def input(self) -> Tensor | None:
@@ -194,6 +196,9 @@ class Observer:
     compares_weights: bool = False
     """Whether it reads ``before`` at looks."""
 
+    reads_forwards: bool = False
+    """Whether it reads ``rows``, or ``nodes`` and ``operation`` at looks."""
+
     def wants_before(self, number: int) -> bool:
         """Whether a look at step ``number`` needs all weights before and after it."""
         return False
@@ -205,6 +210,12 @@ class Observer:
 
     def rates_changed(self, index: int, number: int, rates: tuple[float, ...]) -> Any:
         """The rates of optimizer ``index`` are others at its step ``number`` than before."""
+
+    def before_forward(self, root: nn.Module, size: int) -> Any:
+        """The model (as the loop calls it) is about to be called for training on ``size`` samples.
+
+        Told in the same steps as :meth:`forward`, of calls that build a graph.
+        """
 
     def forward(self, forward: Forward) -> Any:
         """The model was called."""

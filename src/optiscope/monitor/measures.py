@@ -21,7 +21,8 @@ from optiscope.monitor.budget import Budget
 from optiscope.monitor.events import Forward, Observer, WatchedStep, at_looks
 from optiscope.monitor.gradient_tests import GradientTests, gradient_tests
 from optiscope.monitor.graph import saved_activations
-from optiscope.monitor.per_sample import per_sample, sample_gram
+from optiscope.monitor.layer_capture import LayerCapture
+from optiscope.monitor.per_sample import SampleGram, per_sample, sample_gram
 from optiscope.monitor.probe import probing, rows_of
 from optiscope.monitor.series import Series
 
@@ -107,6 +108,7 @@ class Activations(Measure):
     """Share of dead and saturated units by layer, read from the graph."""
 
     name = "activations"
+    reads_forwards = True
 
     @at_looks
     def forward(self, forward: Forward) -> None:
@@ -236,7 +238,11 @@ class SampleGradients(BatchMeasure):
 
 
 class GradientNoise(SampleGradients):
-    """Norm, inner product and orthogonality test, noise scale and CABS, from a Gram matrix."""
+    """Norm, inner product and orthogonality test, noise scale and CABS, from a Gram matrix.
+
+    The matrix comes from the step's own forward and backward pass where that is plain
+    (:class:`LayerCapture`); else the model is called again on the samples.
+    """
 
     name = "gradient tests"
     FIGURES = (
@@ -244,8 +250,51 @@ class GradientNoise(SampleGradients):
         "cabs",
     )  # fmt: skip
 
+    def __init__(self, series: Series, budget: Budget) -> None:
+        super().__init__(series, budget)
+        self.capture: LayerCapture | None = None
+        self.known: SampleGram | None = None
+
+    def before_forward(self, root: nn.Module, size: int) -> None:
+        """Watch the layers in the forward pass of a step that is measured."""
+        self.finish()
+        number = self.session.steps[0]
+        if size < 2 or not self.session.looks.tick(number):
+            return
+        if not self.budget.due(self.name, number):
+            return
+        start = time.perf_counter()
+        model = self.session.model
+        if LayerCapture.works_for(root, model):
+            self.capture = LayerCapture(model, size, self.samples)
+            self.capture.start()
+        self.budget.charge(self.name, time.perf_counter() - start)
+
+    def forward(self, forward: Forward) -> None:
+        """The layers were called: their hooks go."""
+        if self.capture is not None:
+            self.capture.stop()
+
+    def before_step(self, view: WatchedStep) -> None:
+        """Use what the layers left, at the weights of the backward pass."""
+        if self.capture is not None and not view.index:
+            start = time.perf_counter()
+            self.known = self.capture.gram(view)
+            self.finish()
+            self.budget.charge(self.name, time.perf_counter() - start)
+
+    def finish(self) -> None:
+        """Leave no hook and no tensor behind."""
+        if self.capture is not None:
+            self.capture.stop()
+            self.capture = None
+
     def measure(self, view: WatchedStep) -> None:
-        """Inner products of the gradients of 16 samples at the weights after the step."""
+        """Inner products of the gradients of 16 samples."""
+        known, self.known = self.known, None
+        if known is not None:
+            self.keep(view, gradient_tests(known, rate=view.rates[0]), self.FIGURES)
+            return
         with self.probe(view) as probe:
             if probe is None:
                 return

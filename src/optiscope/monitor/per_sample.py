@@ -12,6 +12,7 @@ Indices: n samples, P entries of a parameter.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,21 @@ from torch.func import functional_call, grad, vjp, vmap
 
 from optiscope.monitor.hooks import Hooks
 
-__all__ = ["Batch", "PerSample", "SampleGram", "per_sample", "sample_gram"]
+__all__ = [
+    "COUPLING",
+    "Batch",
+    "BatchPass",
+    "LayerUse",
+    "PerSample",
+    "SampleGram",
+    "argument_names",
+    "held_by",
+    "holds_samples",
+    "layer_grams",
+    "parameter_owners",
+    "per_sample",
+    "sample_gram",
+]
 
 Batch = tuple[Tensor, Tensor]
 COUPLING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -62,26 +77,26 @@ class SampleGram:
 
 
 @dataclass
-class _Use:
+class LayerUse:
     """One call of a layer."""
 
     layer: nn.Module
     prefix: str
     inputs: tuple[Any, ...]
     kwargs: dict[str, Any]
-    output: Tensor
+    output: Tensor | None
     backward: Tensor | None = None
 
 
 @dataclass
-class _Pass:
+class BatchPass:
     """What one forward and backward pass on a batch left."""
 
-    uses: list[_Use]
+    uses: list[LayerUse]
     gradient: dict[str, Tensor]
     loss: float
     samples: int
-    batch: Batch
+    batch: Batch | None
 
 
 def per_sample(
@@ -144,12 +159,12 @@ def _run(
     names: Mapping[int, str],
     *,
     every_parameter: bool = True,
-) -> _Pass:
+) -> BatchPass:
     """Forward and backward with hooks on every layer that holds parameters itself.
 
     Without ``every_parameter`` the gradient is that of parameters that no layer seen holds.
     """
-    uses: list[_Use] = []
+    uses: list[LayerUse] = []
     hooks = Hooks()
     x, y = batch
     samples = x.shape[0]
@@ -159,14 +174,14 @@ def _run(
             first = output[0] if isinstance(output, tuple) else output
             if not isinstance(first, Tensor) or not first.requires_grad:
                 return None
-            uses.append(_Use(module, prefix, args, kwargs, first))
+            uses.append(LayerUse(module, prefix, args, kwargs, first))
             copy = first.clone()  # what follows may change it in place
             return (copy, *output[1:]) if isinstance(output, tuple) else copy
 
         return hook
 
     try:
-        for name, module in _owners(model):
+        for name, module in parameter_owners(model):
             hooks.add(module.register_forward_hook, remember(name), with_kwargs=True)
         with torch.enable_grad():
             value = loss(model(x), y)
@@ -174,9 +189,9 @@ def _run(
         hooks.remove()
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if not every_parameter:
-        seen = {id(p) for use in uses for p in _held(use).values()}
+        seen = {id(p) for use in uses for p in held_by(use).values()}
         parameters = {n: p for n, p in parameters.items() if id(p) not in seen}
-    outputs = [use.output for use in uses]
+    outputs = [use.output for use in uses if use.output is not None]
     results = torch.autograd.grad(value, [*outputs, *parameters.values()], allow_unused=True)
     scale = float(samples) if reduction == "mean" else 1.0
     for use, b in zip(uses, results, strict=False):
@@ -186,10 +201,10 @@ def _run(
         for (name, p), g in zip(parameters.items(), results[len(uses) :], strict=True)
     }
     mean = float(value.detach()) / (1 if reduction == "mean" else samples)
-    return _Pass([u for u in uses if u.backward is not None], gradients, mean, samples, batch)
+    return BatchPass([u for u in uses if u.backward is not None], gradients, mean, samples, batch)
 
 
-def _owners(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def parameter_owners(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     """Modules that hold parameters themselves; attention counts as one layer."""
     inside: list[str] = []
     for name, module in model.named_modules():
@@ -202,14 +217,14 @@ def _owners(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _held(use: _Use) -> dict[str, Tensor]:
+def held_by(use: LayerUse) -> dict[str, Tensor]:
     """Parameters of a layer by their names in the layer."""
     whole = isinstance(use.layer, nn.MultiheadAttention)
     return dict(use.layer.named_parameters(recurse=whole))
 
 
 def _layers(
-    one: _Pass,
+    one: BatchPass,
     names: Mapping[int, str],
     mean: Mapping[str, Tensor],
     norms: dict[str, list[Tensor]],
@@ -219,13 +234,13 @@ def _layers(
     """Add the quantities of all parameters that layers account for; return the others' names."""
     count: dict[int, int] = {}
     for use in one.uses:
-        for p in _held(use).values():
+        for p in held_by(use).values():
             count[id(p)] = count.get(id(p), 0) + 1
     shared: dict[int, Tensor] = {}
     done: set[str] = set()
     broken: set[str] = set()
     for use in one.uses:
-        held = {k: p for k, p in _held(use).items() if id(p) in names}
+        held = {k: p for k, p in held_by(use).items() if id(p) in names}
         if not held or (isinstance(use.layer, COUPLING) and use.layer.training):
             continue
         alone = all(count[id(p)] == 1 for p in held.values())
@@ -261,7 +276,7 @@ class _UnknownBatchError(Exception):
 
 
 def _linear(
-    use: _Use,
+    use: LayerUse,
     samples: int,
     names: Mapping[int, str],
     mean: Mapping[str, Tensor],
@@ -287,20 +302,20 @@ def _linear(
     return True
 
 
-def _materialize(use: _Use, held: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
+def _materialize(use: LayerUse, held: Mapping[str, Tensor], samples: int) -> dict[str, Tensor]:
     """Gradients [n, ...] of one call by the layer's parameters, by ``vmap`` over that layer."""
     assert use.backward is not None
     b = _by_sample(use.backward, samples)
     tensors: list[Tensor] = []
 
-    def strip(value: Any) -> Any:
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] % samples == 0:
+    def strip(name: str, value: Any) -> Any:
+        if holds_samples(use.layer, name, value, samples):
             tensors.append(_by_sample(value.detach(), samples))
             return len(tensors) - 1
         return _Constant(value)
 
-    args = [strip(v) for v in use.inputs]
-    kwargs = {k: strip(v) for k, v in use.kwargs.items()}
+    args = [strip(n, v) for n, v in argument_names(use.layer, use.inputs)]
+    kwargs = {k: strip(k, v) for k, v in use.kwargs.items()}
     if not tensors:
         raise _UnknownBatchError
     layer = use.layer
@@ -331,8 +346,32 @@ def _materialize(use: _Use, held: Mapping[str, Tensor], samples: int) -> dict[st
 
     entries = sum(p.numel() for p in held.values())
     chunk = max(1, CHUNK // max(entries, 1))
-    result: dict[str, Tensor] = vmap(of_sample, chunk_size=chunk, randomness="same")(b, *tensors)
+    with warnings.catch_warnings():  # of operations that vmap runs one by one
+        warnings.simplefilter("ignore")
+        result: dict[str, Tensor] = vmap(of_sample, chunk_size=chunk, randomness="same")(
+            b, *tensors
+        )
     return result
+
+
+ATTENTION_ARGUMENTS = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
+
+
+def argument_names(layer: nn.Module, inputs: Sequence[Any]) -> list[tuple[str, Any]]:
+    """Positional arguments of a layer with the names that attention gives them."""
+    known = ATTENTION_ARGUMENTS if isinstance(layer, nn.MultiheadAttention) else ()
+    return [(known[i] if i < len(known) else "", value) for i, value in enumerate(inputs)]
+
+
+def holds_samples(layer: nn.Module, name: str, value: Any, samples: int) -> bool:
+    """Whether an argument of ``layer`` has rows for each of ``samples`` samples.
+
+    The mask [T, T] of attention is one for all samples, also where T is a multiple of theirs.
+    """
+    if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] % samples:
+        return False
+    shared = name == "attn_mask" and isinstance(layer, nn.MultiheadAttention)
+    return not (shared and value.ndim == 2)
 
 
 @dataclass(frozen=True)
@@ -370,7 +409,7 @@ def _reduce(
 def _whole(
     model: nn.Module,
     loss: Callable[[Any, Tensor], Tensor],
-    one: _Pass,
+    one: BatchPass,
     left: set[str],
     mean: Mapping[str, Tensor],
     norms: dict[str, list[Tensor]],
@@ -383,9 +422,10 @@ def _whole(
 
 
 def _by_vmap(
-    model: nn.Module, loss: Callable[[Any, Tensor], Tensor], one: _Pass, left: set[str]
+    model: nn.Module, loss: Callable[[Any, Tensor], Tensor], one: BatchPass, left: set[str]
 ) -> dict[str, Tensor]:
     """Gradients [n, ...] of the named parameters."""
+    assert one.batch is not None
     x, y = one.batch
     rest = {n: p.detach() for n, p in model.named_parameters() if n not in left}
     rest |= {n: b.detach() for n, b in model.named_buffers()}
@@ -425,7 +465,7 @@ def sample_gram(
         for module, _ in modes:
             module.training = False
         one = _run(model, loss, batch, reduction, names, every_parameter=False)
-        gram, left = _gram(one, names)
+        gram, left = layer_grams(one, names)
         left |= {n for n, g in one.gradient.items() if bool((g != 0).any())}
         for g in _by_vmap(model, loss, one, left).values() if left else ():
             flat = g.reshape(one.samples, -1)
@@ -437,17 +477,17 @@ def sample_gram(
     return SampleGram(one.samples, one.loss, gram, order)
 
 
-def _gram(one: _Pass, names: Mapping[int, str]) -> tuple[Tensor, set[str]]:
+def layer_grams(one: BatchPass, names: Mapping[int, str]) -> tuple[Tensor, set[str]]:
     """Sum of the layers' Gram matrices [n, n], and the names of parameters that have none."""
     count: dict[int, int] = {}
     for use in one.uses:
-        for p in _held(use).values():
+        for p in held_by(use).values():
             count[id(p)] = count.get(id(p), 0) + 1
     total = torch.zeros(())
     shared: dict[int, Tensor] = {}
     broken: set[str] = set()
     for use in one.uses:
-        held = {k: p for k, p in _held(use).items() if id(p) in names}
+        held = {k: p for k, p in held_by(use).items() if id(p) in names}
         a, b = use.inputs[0] if use.inputs else None, use.backward
         alone = all(count[id(p)] == 1 for p in held.values())
         if (

@@ -157,11 +157,14 @@ class _Sentinel:
 
     def left(self, number: int) -> None:
         """Note the weights as step ``number`` leaves them."""
-        parameter, self.values = self.parameter(), None
+        parameter, kept = self.parameter(), self.values
+        self.values = None
         if parameter is not None:
             self.weights = (parameter._version, _address(parameter))
             if number < KEPT_STEPS and parameter.is_cpu and parameter.numel() <= KEPT_ENTRIES:
-                self.values = parameter.detach().clone()
+                if kept is None or kept.shape != parameter.shape or kept.dtype != parameter.dtype:
+                    kept = torch.empty_like(parameter, requires_grad=False)
+                self.values = kept.copy_(parameter.data)
 
     def touched(self) -> bool:
         """Whether somebody has changed or replaced the weights since the last step."""
@@ -247,6 +250,7 @@ class Session:
         self.attentive = True
         self._call: tuple[Any, Any, bool] | None = None
         self._row_readers: list[Observer] = []
+        self._reads_forwards = False
         self._rates: list[tuple[float, ...]] = [()] * len(optimizers)
         self._own = {id(o) for o in optimizers}
         self._hooks = Hooks()
@@ -302,9 +306,10 @@ class Session:
         for observer in observers:
             self.observers.append(observer)
             observer.start(self)
+            self._reads_forwards |= observer.reads_forwards
             for name in (
-                "forward", "loss", "output_gradient", "rates_changed", "before_step", "after_step",
-                "finish",
+                "before_forward", "forward", "loss", "output_gradient", "rates_changed",
+                "before_step", "after_step", "finish",
             ):  # fmt: skip
                 method = getattr(type(observer), name)
                 if method is not getattr(Observer, name):
@@ -359,18 +364,20 @@ class Session:
             return
         if not self.attentive and module.training and torch.is_grad_enabled():
             self._call = (args, kwargs, True)
-            readers = [reader for reader in self._row_readers if reader.wants_fingerprints]
-            if readers:
-                self._read_rows(readers, args, kwargs)
+            for reader in self._row_readers:
+                if reader.wants_fingerprints:
+                    self._read_rows(args, kwargs)
+                    break
             return
         self._open_forward(module.training, args, kwargs)
 
-    def _read_rows(self, readers: list[Observer], args: Any, kwargs: Any) -> None:
+    def _read_rows(self, args: Any, kwargs: Any) -> None:
         inputs = tensors_in((args, kwargs))
         rows = self.fingerprint.rows(inputs[0]) if inputs else None
         if rows is not None:
-            for reader in readers:
-                reader.fingerprints(rows, self.step)
+            for reader in self._row_readers:
+                if reader.wants_fingerprints:
+                    reader.fingerprints(rows, self.step)
 
     def _open_forward(self, training: bool, args: Any, kwargs: Any) -> None:
         inputs = tuple(tensors_in((args, kwargs)))
@@ -386,11 +393,16 @@ class Session:
         )
         if inputs:
             first = inputs[0]
-            forward.rows = self.fingerprint.rows(first)
+            if self._reads_forwards:
+                forward.rows = self.fingerprint.rows(first)
             if torch.is_autocast_enabled(first.device.type):
                 forward.autocast = torch.get_autocast_dtype(first.device.type)
             self._version = None if first.is_inference() else first._version
         self._open.append(forward)
+        if training and "before_forward" in self._handlers and torch.is_grad_enabled():
+            root = self._root()
+            if root is not None:
+                self._tell("before_forward", forward.look, root, forward.size)
 
     @_timed
     def _after_forward(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -416,7 +428,7 @@ class Session:
         self._release()
         self.window.append(forward)
         if out is not None and forward.grad and out.grad_fn is not None:
-            if forward.look:
+            if forward.look and self._reads_forwards:
                 forward.operation = last_operation(out)
                 forward.nodes = walk(out)
             token = _Token(forward)
@@ -511,7 +523,7 @@ class Session:
             return
         if not self.attentive and not self.window:
             if isinstance(output, Tensor) and output.requires_grad and output.numel() == 1:
-                self._note_loss(output.detach())
+                self._note_loss(output)
             return
         values = [*args, *kwargs.values()]
         tensors = [v for v in values if isinstance(v, Tensor)]
@@ -565,10 +577,10 @@ class Session:
     def _note_loss(self, value: Tensor | None) -> None:
         if value is None:
             return
-        if value.device.type != "cpu":
-            self._pending.append((self.step, value))
+        if not value.is_cpu:
+            self._pending.append((self.step, value.detach()))
             return
-        number = float(value)
+        number = float(value.item())
         self.loss_values.append((self.step, number))
         if not self.attentive and not math.isfinite(number):
             self.attentive = True
@@ -688,7 +700,7 @@ class Session:
             uncleared=sentinel.uncleared,
             rates=rates,
             sentinel=parameter,
-            left=sentinel.values,
+            left=None if sentinel.values is None else sentinel.values.clone(),
             fresh_norm=None if fresh is None or not look else float(fresh.norm()),
         )
         sentinel.fresh = None

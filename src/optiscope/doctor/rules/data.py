@@ -202,7 +202,7 @@ class SortedBatches(Rule):
         if labels is None or len(labels) < 4 or (forward.output is not None
                                                  and forward.output.ndim > 2):  # fmt: skip
             return
-        counts = Counter(labels.tolist())
+        counts = label_counts(forward, labels)
         self.batches.append((_entropy(counts), counts.total()))
         self.total.update(counts)
         n = len(self.batches)
@@ -227,6 +227,13 @@ class SortedBatches(Rule):
 def _entropy(counts: Counter[int]) -> float:
     n = counts.total()
     return -sum(c / n * math.log(c / n) for c in counts.values() if c)
+
+
+def label_counts(forward: Forward, labels: Tensor) -> Counter[int]:
+    """How often each of ``labels`` (those of ``forward``) comes, counted once for all rules."""
+    if forward.counts is None:
+        forward.counts = Counter(labels.tolist())
+    return forward.counts
 
 
 def labels_of(session: Session, forward: Forward, gradient: Tensor) -> Tensor | None:

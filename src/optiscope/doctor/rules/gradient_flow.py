@@ -510,7 +510,7 @@ class Clipping(Rule):
     name = "clipping_always"
     family = "gradient_flow"
     LOOKS = 6
-    ENTRIES = 50_000
+    ENTRIES = 12_000
 
     def __init__(self) -> None:
         super().__init__()

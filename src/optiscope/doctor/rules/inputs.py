@@ -53,7 +53,7 @@ class Scale(Rule):
         if low_cost.numel() > 400_000:
             low_cost = low_cost[:: low_cost.numel() // 200_000]
         values = low_cost.float()
-        mean, deviation = float(values.mean()), float(values.std())
+        deviation, mean = (float(v) for v in torch.std_mean(values))
         if not (mean == mean and abs(mean) < float("inf") and deviation == deviation):
             bad = float((~torch.isfinite(values)).double().mean())
             if bad > 0:
