@@ -96,7 +96,7 @@ def test_the_budget_sets_intervals_from_costs() -> None:
     budget.step_seconds = 0.001
     budget.costs = {"cheap": 0.0001, "dear": 0.01}
     assert budget.interval("cheap") == 10
-    assert budget.interval("dear") == 400  # 10 ms on 1 ms steps at 2.5 %
+    assert budget.interval("dear") == 500  # 10 ms on 1 ms steps: four fifths of 5 % for two
     with budget.spend("dear", 30):
         pass
     assert not budget.due("dear", 39)

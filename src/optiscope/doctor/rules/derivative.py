@@ -31,7 +31,7 @@ class Derivative(Rule):
     name = "gradient_is_not_the_derivative"
     family = "gradient_flow"
     AT = (12, 20)
-    SAMPLES = 16
+    SAMPLES = 32
     LIMIT = 0.3
     DIRECTIONS = 3
     LARGEST = 2_000_000
