@@ -444,6 +444,6 @@ def spread_error(parts: Tensor, shares: list[float], whole: Tensor) -> Tensor:
     """Standard error [k] of means of which the parts [G, k] are known, with their shares."""
     weights = torch.tensor(shares, dtype=parts.dtype).unsqueeze(1)
     count = len(shares)
-    deviations = weights.sqrt() * (parts - whole)
+    deviations = weights * (parts - whole)
     error: Tensor = math.sqrt(count / (count - 1)) * torch.linalg.vector_norm(deviations, dim=0)
     return error
