@@ -17,6 +17,7 @@ bench: $(VENV)/.package
 	$(BIN)/optiscope bench quickstart
 
 test: $(VENV)/.tests
+	$(BIN)/python -m compileall -q src  # dozens of child processes import it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --reruns 1
 
 test-slow: $(VENV)/.tests

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,22 @@ def chromium() -> str:
     if path is None:
         _skip_or_fail("chromium not found: install it", required=REQUIRE_BROWSER_VARIABLE)
     return path or ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Let ``os.fsync`` check its descriptor and return: no test survives a power failure.
+
+    The suite syncs tens of thousands of small files at some milliseconds each. Processes that a
+    test starts sync in earnest.
+    """
+
+    def checked(descriptor: int) -> None:
+        os.fstat(descriptor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", checked)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
+from optiscope import executors
 from optiscope.cli import main
+from study.small_studies import Inline
 
 
 class Outcome(NamedTuple):
@@ -20,6 +22,12 @@ class Outcome(NamedTuple):
 
 
 Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def _inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``optiscope bench`` trains in this process: no worker has to import torch first."""
+    monkeypatch.setattr(executors, "process_pool", Inline)
 
 
 @pytest.fixture

@@ -9,33 +9,25 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import pytest
 from bad_studies import GOOD
 
 from optiscope import problems
-from optiscope import study as optiscope_study
 from optiscope.cli.root import COMMANDS, EPILOG, ExitCode, root
 from optiscope.optim import registry
 from optiscope.records import RunStore, StudyFolder
 from optiscope.study import load_study
 from optiscope.study.runner import run_study
 from stats.small_study import study
+from study.small_studies import Inline
 
 if TYPE_CHECKING:
     from conftest import Command
-
-
-class Inline(Executor):
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 def every_command(command: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -126,16 +118,10 @@ def study_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bench(folder: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch, *more: object) -> Any:
-    inline = partial(run_study, executor=lambda workers: Inline())
-    monkeypatch.setattr(optiscope_study, "run_study", inline, raising=False)  # named lazily
-    return optiscope("bench", folder / "study.toml", "--out", folder / "out", *more)
-
-
-def test_bench_then_status_then_report(
-    study_folder: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outcome = bench(study_folder, optiscope, monkeypatch)
+@pytest.mark.usefixtures("_inline")
+def test_bench_then_status_then_report(study_folder: Path, optiscope: Command) -> None:
+    bench = ("bench", study_folder / "study.toml", "--out", study_folder / "out")
+    outcome = optiscope(*bench)
     assert outcome.code == 0
     assert outcome.err == ""
     page = study_folder / "out" / "report.html"
@@ -180,7 +166,7 @@ def test_bench_then_status_then_report(
     assert len(shown["damaged"]) == 1
     assert victim in shown["damaged"][0]
     assert victim in optiscope("status", study_folder / "out").out
-    outcome = bench(study_folder, optiscope, monkeypatch, "--json")
+    outcome = optiscope(*bench, "--json")
     assert outcome.code == 0
     assert json.loads(outcome.out)["name"] == "small"
     assert victim in outcome.err.replace("\n", "")
@@ -197,15 +183,33 @@ def test_status_of_a_study_that_has_not_begun(tmp_path: Path, optiscope: Command
     assert [pair["reporting_planned"] for pair in shown["pairs"]] == [2, 2]
 
 
+WAITS = """\
+import time
+from pathlib import Path
+
+import torch
+
+
+class Waits(torch.optim.SGD):
+    def step(self, closure=None):
+        while not Path(PATH).exists():
+            time.sleep(0.01)
+        return super().step(closure)
+"""
+
+
 def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(
-    tmp_path: Path, console: list[str]
+    tmp_path: Path, console: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real worker processes; Ctrl-C reaches them too, as from a terminal."""
-    (tmp_path / "study.toml").write_text(GOOD.replace("epochs = 2", "epochs = 40"))
+    go_on = tmp_path / "go_on"
+    (tmp_path / "waits_to_go_on.py").write_text(WAITS.replace("PATH", repr(str(go_on))))
+    (tmp_path / "study.toml").write_text(GOOD.replace('"adam"', '"waits_to_go_on:Waits"'))
     study = subprocess.Popen(
         [*console, "bench", "study.toml", "--out", "out", "--workers", "1"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -214,10 +218,17 @@ def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     store = RunStore(tmp_path / "out" / "runs")
-    while not store.hashes() and study.poll() is None:
-        time.sleep(0.01)
-    os.killpg(study.pid, signal.SIGINT)
-    out, errors = study.communicate()
+    try:
+        end = time.monotonic() + 240
+        while not store.hashes() and study.poll() is None:
+            assert time.monotonic() < end, "no run was recorded"
+            time.sleep(0.01)
+        os.killpg(study.pid, signal.SIGINT)
+        out, errors = study.communicate(timeout=240)
+    finally:
+        if study.poll() is None:
+            os.killpg(study.pid, signal.SIGKILL)
+            study.communicate()
     assert study.returncode == ExitCode.INTERRUPTED
     assert out == ""
     assert " ".join(errors.split()) == (
@@ -225,9 +236,9 @@ def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(
     )
     recorded = store.hashes()
     assert recorded
-    run_study(
-        load_study(tmp_path / "study.toml"), tmp_path / "out", executor=lambda workers: Inline()
-    )
+    go_on.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    run_study(load_study(tmp_path / "study.toml"), tmp_path / "out", executor=Inline)
     assert set(recorded) < set(store.hashes())
     assert len(store.hashes()) == 2 * (2 + 2)
 
@@ -264,6 +275,7 @@ def test_reproduce_knows_its_experiments(optiscope: Command) -> None:
     assert "Experiment 4" in optiscope("reproduce", "--help").out
 
 
+@pytest.mark.usefixtures("_inline")
 def test_words_in_brackets_are_printed_as_they_are(optiscope: Command, tmp_path: Path) -> None:
     command = ["run", "digits_logreg", "own_parts:Failing", "--epochs", "1"]
     failed = optiscope(*command, "--out", tmp_path / "runs")
@@ -299,6 +311,7 @@ def test_times_fit_a_terminal_of_eighty_columns(
     assert all(word in out for word in ("ms/step", "in step()", "gradients"))
 
 
+@pytest.mark.usefixtures("_inline")
 def test_status_tells_what_runs_again_after_an_edit(
     optiscope: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

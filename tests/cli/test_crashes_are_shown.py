@@ -73,7 +73,7 @@ def test_status_and_json_tell_exception_and_line(tmp_path: Path, optiscope: Comm
     assert f"Adam on fmnist_2c2d, 2 runs crashed {REASON}" in said
 
 
-@pytest.mark.usefixtures("_own_code")
+@pytest.mark.usefixtures("_own_code", "_inline")
 def test_bench_tells_it_and_fails(tmp_path: Path, optiscope: Command) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
     outcome = optiscope("bench", tmp_path / "study.toml", "--out", tmp_path / "out")

@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from bad_studies import GOOD
 
-from optiscope import study as optiscope_study
 from optiscope.records import Run, RunStore
-from optiscope.study.runner import run_study
 
 if TYPE_CHECKING:
     from conftest import Command
-
-
-class Inline(Executor):
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 @pytest.fixture
@@ -45,11 +31,8 @@ def grow(disk: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
 
 
-def test_a_study_on_a_disk_that_fills(
-    small_disk: Path, tmp_path: Path, optiscope: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inline = partial(run_study, executor=lambda workers: Inline())
-    monkeypatch.setattr(optiscope_study, "run_study", inline, raising=False)  # named lazily
+@pytest.mark.usefixtures("_inline")
+def test_a_study_on_a_disk_that_fills(small_disk: Path, tmp_path: Path, optiscope: Command) -> None:
     (tmp_path / "study.toml").write_text(GOOD)
     store = RunStore(small_disk / "out" / "runs")
 

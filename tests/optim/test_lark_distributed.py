@@ -76,19 +76,12 @@ def begin(rank: int, folder: str) -> None:
 
 
 def worker(rank: int, folder: str) -> None:
+    """Train a model replicated, then one sharded for each of ``SETTINGS``; save all weights."""
     begin(rank, folder)
     net = model().double()
-    weights = learn(
-        DistributedDataParallel(net), list(net.parameters()), rank, WORLD, total_steps=STEPS
-    )
-    torch.save(weights, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-def sharding_worker(rank: int, folder: str) -> None:
-    begin(rank, folder)
+    replicated = DistributedDataParallel(net)
+    weights = [learn(replicated, list(net.parameters()), rank, WORLD, total_steps=STEPS)]
     mesh = dist.device_mesh.init_device_mesh("cpu", (WORLD,))
-    weights = []
     for settings in SETTINGS:
         net = model().double()
         for layer in net:
@@ -100,9 +93,11 @@ def sharding_worker(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def spawn(work: Callable[..., None], folder: Path) -> tuple[Any, Any]:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     """What two processes saved; none is waited for without a limit."""
-    context = mp.spawn(work, args=(str(folder),), nprocs=WORLD, join=False)
+    folder = tmp_path_factory.mktemp("ranks")
+    context = mp.spawn(worker, args=(str(folder),), nprocs=WORLD, join=False)
     end = time.monotonic() + 240
     while not context.join(timeout=5):
         if time.monotonic() > end:
@@ -113,8 +108,10 @@ def spawn(work: Callable[..., None], folder: Path) -> tuple[Any, Any]:
     return first, second
 
 
-def test_two_processes_agree_bit_for_bit_and_with_one_on_the_union(tmp_path: Path) -> None:
-    first, second = spawn(worker, tmp_path)
+def test_two_processes_agree_bit_for_bit_and_with_one_on_the_union(
+    trained: tuple[Any, Any],
+) -> None:
+    first, second = (weights[0] for weights in trained)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     net = model().double()
     union = learn(net, list(net.parameters()), 0, 1, total_steps=STEPS)
@@ -122,9 +119,11 @@ def test_two_processes_agree_bit_for_bit_and_with_one_on_the_union(tmp_path: Pat
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
-def test_sharded_parameters_move_as_one_process_moves_them_on_the_union(tmp_path: Path) -> None:
+def test_sharded_parameters_move_as_one_process_moves_them_on_the_union(
+    trained: tuple[Any, Any],
+) -> None:
     """``fully_shard``, one layer of four rows on two processes, biases of odd sizes and all."""
-    first, second = spawn(sharding_worker, tmp_path)
+    first, second = (weights[1:] for weights in trained)
     for one, two, settings in zip(first, second, SETTINGS, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
         net = model().double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,8 @@ def records_in(data: bytes) -> list[bytes]:
             at += left
             continue
         length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        if at + 7 + length > len(data):
+            break  # still being written
         piece = data[at + 7 : at + 7 + length]
         at += 7 + length
         part = piece if kind in (1, 2) else part + piece
@@ -182,12 +185,24 @@ def test_wandb_reads_a_study_offline(
     export(study, "--to", "wandb", "--out", str(tmp_path / "wb"))
     files = list((tmp_path / "wb" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(files) == 3
-    curves: dict[str, list[tuple[str, str]]] = {}
+
+    def messages(file: Path) -> list[Any]:
+        """Records of a run; W&B's own process may write the last after ``finish`` returned."""
+        end = time.monotonic() + 120
+        while True:
+            records = []
+            for data in records_in(file.read_bytes()):
+                records.append(wandb_internal_pb2.Record())
+                records[-1].ParseFromString(data)
+            if any(record.WhichOneof("record_type") == "exit" for record in records):
+                return records
+            assert time.monotonic() < end, f"{file} does not end"
+            time.sleep(0.05)
+
+    curves: dict[str, list[str]] = {}
     for file in files:
         name, rows = "", []
-        for data in records_in(file.read_bytes()):
-            message = wandb_internal_pb2.Record()
-            message.ParseFromString(data)
+        for message in messages(file):
             name = message.run.display_name or name
             for item in message.history.item:
                 if "valid/loss" in (item.key, *item.nested_key):

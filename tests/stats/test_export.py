@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from optiscope.cli import main
 from optiscope.records import Run, StoreError, StudyFolder
 from optiscope.stats.export import latex_table, markdown_table
 from stats.small_study import ADAM, SGD, TWO, study
@@ -82,21 +81,19 @@ def test_tables_for_papers(tmp_path: Path) -> None:
     assert latex.startswith(r"\begin{tabular}{lr}")
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = study(tmp_path / "study", TWO)
-    program = "from optiscope.cli import main; main()"
 
-    def export(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", program, "export", str(folder.path), *words],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+    def export(*words: str) -> tuple[object, str]:
+        with pytest.raises(SystemExit) as left:
+            main(["export", str(folder.path), *words])
+        return left.value.code, capsys.readouterr().out
 
-    printed = export()
-    assert printed.returncode == 0, printed.stderr
-    assert len(pd.read_csv(StringIO(printed.stdout))) == 18
+    status, printed = export()
+    assert status == 0
+    assert len(pd.read_csv(StringIO(printed))) == 18
     file = tmp_path / "out.parquet"
-    assert export("--to", "parquet", "--out", str(file)).returncode == 0
+    assert export("--to", "parquet", "--out", str(file))[0] == 0
     pd.testing.assert_frame_equal(pd.read_parquet(file), folder.frame())
-    assert export("--to", "parquet").returncode == 2
-    assert export("--to", "latex", "--out", str(tmp_path / "no" / "x.tex")).returncode == 4
+    assert export("--to", "parquet")[0] == 2
+    assert export("--to", "latex", "--out", str(tmp_path / "no" / "x.tex"))[0] == 4
