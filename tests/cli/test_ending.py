@@ -22,6 +22,15 @@ class Own(torch.optim.SGD):
         sys.stderr.close()
         raise ValueError("mine")
 
+class Hanging(torch.optim.SGD):
+    def step(self, closure=None):
+        while True:
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_IGN)
+                time.sleep(600)
+            except BaseException:
+                pass
+
 class Interrupting(torch.optim.SGD):
     def __init__(self, params):
         os.kill(os.getpid(), signal.SIGINT)
@@ -54,6 +63,41 @@ def test_an_interrupt_has_words(tmp_path: Path) -> None:
     done = command(tmp_path, "run", "digits_logreg", "own:Interrupting", "--epochs", "1")
     assert done.returncode == 130
     assert "optiscope: interrupted" in done.stderr
+
+
+def test_a_step_that_nothing_can_end_is_killed_with_words(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    program = "from optiscope.cli import single, main; single.KILL_AFTER_SECONDS = 0.5; main()"
+    limits = ["--set", "lr=0.1", "--epochs", "1", "--max-seconds", "0.5"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, "run", "digits_logreg", "own:Hanging", *limits],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "nothing could end it: it is killed" in done.stderr
+
+
+def test_a_watchdog_that_is_fed_does_nothing() -> None:
+    program = """
+import time
+from optiscope.cli.ending import Watchdog
+dog = Watchdog(600.0)
+dog.goes_on(300.0)
+dog.goes_on(None)
+print("left")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
 PROGRAM = """

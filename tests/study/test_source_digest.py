@@ -262,3 +262,69 @@ def test_a_helper_that_it_does_not_use_does_not_count(
         importlib.invalidate_caches()
         digests.append(source_digest("uses_none:Mine"))
     assert digests[0] == digests[1]
+
+
+EDITS = {
+    "a call that sets": "class Mine:\n    x = 0\n\n\nsetattr(Mine, 'x', {n})\n",
+    "a function that sets": (
+        "S = 0\n\n\ndef begin():\n    global S\n    S = {n}\n\n\nbegin()\n\n\n"
+        "class Mine:\n    def step(self):\n        return S\n"
+    ),
+    "eval": "S = {n}\n\n\nclass Mine:\n    def step(self):\n        return eval('S')\n",
+    "globals": "S = {n}\n\n\nclass Mine:\n    def step(self):\n        return globals()['S']\n",
+    "match": "match {n}:\n    case S:\n        pass\n\n\nclass Mine:\n    x = S\n",
+    "walrus": "(S := {n})\n\n\nclass Mine:\n    x = S\n",
+    "with": (
+        "import contextlib\n\nwith contextlib.nullcontext({n}) as S:\n    pass\n\n\n"
+        "class Mine:\n    x = S\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", EDITS.values(), ids=EDITS)
+def test_whatever_gives_a_name_its_value_counts(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for value in (1, 2):
+        name = f"valued_{next(NUMBERS)}"
+        (tmp_path / f"{name}.py").write_text(text.replace("{n}", str(value)))
+        importlib.invalidate_caches()
+        digests.append(source_digest(f"{name}:Mine"))
+        assert digests[-1] in digests_on_disk(f"{name}:Mine")
+    assert digests[0] != digests[1]
+
+
+NAMED = {
+    "executed": (
+        "from pathlib import Path\nexec(Path(__file__).with_name('other.py').read_text())"
+    ),
+    "loaded from its file": "FILE = 'other.py'",
+    "compiled": "SOURCES = ['kernel.cu', 'other.py']",
+    "relative to its package": (
+        "import importlib\nH = importlib.import_module('.other', __package__)"
+    ),
+}
+
+
+@pytest.mark.parametrize("line", NAMED.values(), ids=NAMED)
+def test_code_that_a_string_names_counts(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / f"names_{next(NUMBERS)}"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    used = line.splitlines()[-1].split(" = ")[0] if " = " in line else "1"
+    text = f"{line}\n\n\nclass Mine:\n    x = {used}\n"
+    (package / "main.py").write_text(text)
+    digests = []
+    for value in (1, 2):
+        (package / "other.py").write_text(f"S = {value}\n")
+        for name in [name for name in sys.modules if name.startswith(package.name)]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        digests.append(source_digest(f"{package.name}.main:Mine"))
+        assert digests[-1] in digests_on_disk(f"{package.name}.main:Mine")
+    assert digests[0] != digests[1]

@@ -17,10 +17,12 @@ from typing import Any
 
 from optiscope.errors import ExitCode, shorten
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "Watchdog"]
 
 PATIENCE_SECONDS = 60.0  # for threads and exit handlers that imported code left behind
 ENDINGS = ("_exit", "execv", "execve")
+
+_exit = os._exit  # before anybody replaces it
 
 
 class Ending:
@@ -29,7 +31,6 @@ class Ending:
     def __init__(self) -> None:
         self._process = os.getpid()
         self._status: int | None = None
-        self._exit: Callable[[int], Any] = os._exit
 
     def guard(self) -> None:
         """Have calls that end or replace this process end it with the command's status instead.
@@ -49,9 +50,9 @@ class Ending:
             return function(*arguments)
         if self._status is None:
             call = f"os.{name}({', '.join(map(shorten, arguments))})"
-            self._say(f"imported code ended the process by {call}: what is recorded stays")
+            _say(f"imported code ended the process by {call}: what is recorded stays")
         _flush()
-        return self._exit(ExitCode.UNFINISHED if self._status is None else self._status)
+        return _exit(ExitCode.UNFINISHED if self._status is None else self._status)
 
     def _follow(self) -> None:
         """End the process where something that was left behind keeps it from ending."""
@@ -59,14 +60,44 @@ class Ending:
         left = [t.name for t in threading.enumerate() if not t.daemon and t.is_alive()]
         others = [name for name in left if name != threading.main_thread().name]
         what = f"thread {shorten(others[0])}" if others else "a function that runs at exit"
-        self._say(f"leaving without waiting for {what}, which imported code left behind")
+        _say(f"leaving without waiting for {what}, which imported code left behind")
         _flush()
-        self._exit(self._status or ExitCode.OK)
+        _exit(self._status or ExitCode.OK)
 
-    @staticmethod
-    def _say(message: str) -> None:
-        with contextlib.suppress(Exception):
-            print(f"optiscope: {message}", file=sys.stderr, flush=True)
+
+class Watchdog:
+    """Ends this process, with words, where it hangs in code that no exception can reach.
+
+    Such as a step that swallows whatever would end it, or that sleeps with signals blocked.
+
+    Args:
+        seconds: until it ends the process, unless it is told that work goes on.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._begun, self._changed = time.monotonic(), threading.Event()
+        self._seconds: float | None = seconds
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def goes_on(self, seconds: float | None) -> None:
+        """Something was done; end the process in so many seconds from now, or never."""
+        self._begun, self._seconds = time.monotonic(), seconds
+        self._changed.set()
+
+    def _watch(self) -> None:
+        while (seconds := self._seconds) is not None:
+            left = self._begun + seconds - time.monotonic()
+            if left <= 0:
+                _say(f"nothing happened for {seconds:.0f} s and nothing could end it: it is killed")
+                _flush()
+                _exit(ExitCode.UNFINISHED)
+            self._changed.wait(left)
+            self._changed.clear()
+
+
+def _say(message: str) -> None:
+    with contextlib.suppress(Exception):
+        print(f"optiscope: {message}", file=sys.stderr, flush=True)
 
 
 def _flush() -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+KILL_AFTER_SECONDS = 15.0  # that a step hangs in code that no exception can reach
+MOST_SECONDS = 1e6  # of --max-seconds for which a thread can wait
+SETTING_UP_SECONDS = 600.0  # for reading data, which is no part of --max-seconds
 LEAST_FALL = 0.01
 """Share of the first training loss by which a run should lower it, or it has learnt nothing."""
 
@@ -143,6 +146,7 @@ def command(
     """
     from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
+    from optiscope.cli.ending import Watchdog
     from optiscope.cli.root import ExitCode
     from optiscope.records import RunStore, Status
     from optiscope.records.kept_weights import kept_weights
@@ -157,6 +161,9 @@ def command(
         page = None if out is None else out / "watch.html"
         watcher = WatchInstrument(out=page)
     hyperparameters = parse_settings(settings)
+    limit, dog = options["max_seconds"], None
+    if limit is not None and 0 < limit < MOST_SECONDS:
+        dog = Watchdog(2.2 * limit + SETTING_UP_SECONDS)
     unwritten: RunNotStored | None = None
     columns = (
         words("{task.description}"),
@@ -174,6 +181,8 @@ def command(
             figures = ("valid_accuracy", "valid_loss")
             text = next((f"{f} {latest[f]:.4g}" for f in figures if f in latest), "")
             bar.update(task, completed=share, latest=text.replace("_", " "))
+            if dog is not None:
+                dog.goes_on(1.1 * limit + 1.0 + KILL_AFTER_SECONDS)
 
         try:
             result = run(
@@ -193,6 +202,9 @@ def command(
             result = error.run
         except RunNotStored as error:
             result, unwritten = error.run, error
+        finally:
+            if dog is not None:
+                dog.goes_on(None)
     if wants_json:
         rows = [m._asdict() for m in result.metrics]
         findings = {"findings": [f.to_dict() for f in watcher.findings]} if watcher else {}

@@ -91,7 +91,8 @@ def run_apart(act: Callable[[Callable[[], None]], object], *, seconds: float | N
     """Run ``act`` in a child of this process.
 
     Args:
-        act: is given a function to call when its time begins; what it returns is dropped.
+        act: is given a function to call when its time begins, or begins anew; what it returns is
+            dropped.
         seconds: after its time has begun, how long the child may live; None: as long as it will.
 
     Raises:
@@ -123,7 +124,7 @@ def run_apart(act: Callable[[Callable[[], None]], object], *, seconds: float | N
     finally:
         _state["child"] = 0
         os.close(reading)
-    message = said.removeprefix(b"\0")
+    message = said.lstrip(b"\0")
     if message.startswith(b"+"):
         return
     if message.startswith(b"-"):
@@ -168,13 +169,13 @@ def _live(act: Callable[[Callable[[], None]], object], writing: int) -> NoReturn
 
 def _listen(child: int, reading: int, seconds: float | None) -> tuple[bytes, int]:
     """What a child says, and how it ended; kills it once its time is up."""
-    said, end = b"", None
+    said, begun, end = b"", 0, None
     while True:
         ready, _, _ = select.select([reading], [], [], POLL_SECONDS)
         piece = os.read(reading, 65536) if ready else b""
         said += piece
-        if seconds is not None and end is None and said.startswith(b"\0"):
-            end = time.monotonic() + seconds
+        if seconds is not None and (times := len(said) - len(said.lstrip(b"\0"))) > begun:
+            begun, end = times, time.monotonic() + seconds
         pid, status = os.waitpid(child, 0 if ready and not piece else os.WNOHANG)
         if pid:
             _state["child"] = 0

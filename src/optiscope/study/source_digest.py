@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from optiscope.study.module_file import module_file, source_text
+from optiscope.study.module_file import LARGEST_SOURCE, module_file, source_text
 
 __all__ = ["digests_on_disk", "in_a_file", "source_digest"]
 
@@ -22,6 +22,12 @@ MOST_HELPERS = 1000
 """The user's modules that are read for one digest."""
 
 IMPORTERS = ("import_module", "__import__")
+
+OPAQUE = frozenset({"eval", "exec", "globals", "locals", "vars"})
+"""What reaches names of a module without naming them: then all of the file counts."""
+
+CODE = (".py", ".pyx", ".c", ".cc", ".cpp", ".cxx", ".h", ".hpp", ".cu", ".cuh", ".so", ".pyd")
+"""Endings of files beside a module that are its code where a string in it names them."""
 
 MOST_REEXPORTS = 16
 """Modules through which a name is followed to where it is defined."""
@@ -70,7 +76,8 @@ def _digest(module_name: str, attribute: str, found: Any) -> str | None:
     parsed = _parsed(Path(file))
     if parsed is None:
         return None
-    return _hashed(_used(*parsed, attribute) + _helpers(parsed[1], attribute, _package_of(module)))
+    helpers = _helpers(parsed[1], attribute, _package_of(module), Path(file).parent)
+    return _hashed(_used(*parsed, attribute) + helpers)
 
 
 def digests_on_disk(path: str) -> frozenset[str]:
@@ -96,7 +103,9 @@ def digests_on_disk(path: str) -> frozenset[str]:
             break
         text, statements = parsed
         package = module_name if file.name == "__init__.py" else module_name.rpartition(".")[0]
-        of_all, of_used = (_helpers(statements, name, package) for name in ("", attribute))
+        of_all, of_used = (
+            _helpers(statements, name, package, file.parent) for name in ("", attribute)
+        )
         used = _used(text, statements, attribute)
         digests |= {_hashed(text + of_all), _hashed(used + of_used)}
         onward = _stands_for(statements, attribute, package)
@@ -176,12 +185,15 @@ def _used(text: str, statements: list[ast.stmt], name: str) -> str:
 
 
 def _places(statements: list[ast.stmt], name: str) -> list[int] | None:
-    """Places of the statements that define ``name`` and what it uses; None where none does."""
+    """Places of the statements that define ``name`` and what it uses.
+
+    None where no statement defines it, or what it uses cannot be told.
+    """
     defined: dict[str, list[int]] = {}
     for place, statement in enumerate(statements):
         for one in _names(statement):
             defined.setdefault(one, []).append(place)
-    if name not in defined:
+    if name not in defined or any(map(_runs_text, statements)):
         return None
     wanted: set[int] = set()
     following = [name]
@@ -189,8 +201,18 @@ def _places(statements: list[ast.stmt], name: str) -> list[int] | None:
         for place in set(defined.get(following.pop(), ())) - wanted:
             wanted.add(place)
             nodes = ast.walk(statements[place])
-            following += [node.id for node in nodes if isinstance(node, ast.Name)]
+            names = {node.id for node in nodes if isinstance(node, ast.Name)}
+            if names & OPAQUE:
+                return None
+            following += names
     return sorted(wanted)
+
+
+def _runs_text(statement: ast.stmt) -> bool:
+    """Whether a statement at the top of a module may define names that it does not name."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return False
+    return any(isinstance(n, ast.Name) and n.id in OPAQUE for n in ast.walk(statement))
 
 
 def _package_of(module: ModuleType) -> str:
@@ -198,15 +220,16 @@ def _package_of(module: ModuleType) -> str:
     return module.__name__ if hasattr(module, "__path__") else module.__name__.rpartition(".")[0]
 
 
-def _helpers(statements: list[ast.stmt], name: str, package: str) -> str:
+def _helpers(statements: list[ast.stmt], name: str, package: str, folder: Path) -> str:
     """Text of all modules that ``name`` in a module imports, and that these import; "" for none.
 
-    They are found and read, not imported.
+    So is that of files of code in the module's ``folder`` that a string in it names. All are found
+    and read, not imported.
     """
     places = _places(statements, name)
     used = statements if places is None else [statements[place] for place in places]
     stars = [s for s in statements if isinstance(s, ast.ImportFrom) and s.names[0].name == "*"]
-    texts: dict[str, str] = {}
+    texts = dict(_named_files(used, folder))
     following = list(_imports([*used, *stars], package))
     search = [*sys.path, os.curdir]
     while following and len(texts) < MOST_HELPERS:
@@ -220,9 +243,24 @@ def _helpers(statements: list[ast.stmt], name: str, package: str) -> str:
         if parsed is None:
             continue
         texts[module_name] = parsed[0]
+        texts |= _named_files(parsed[1], file.parent)
         inside = module_name if file.name == "__init__.py" else module_name.rpartition(".")[0]
         following += _imports(parsed[1], inside)
     return "".join(f"\n# {name}\n{text}" for name, text in sorted(texts.items()))
+
+
+def _named_files(statements: list[ast.stmt], folder: Path) -> Iterator[tuple[str, str]]:
+    """Names and digests of files of code in ``folder`` that strings in statements name."""
+    for node in (node for statement in statements for node in ast.walk(statement)):
+        name = node.value if isinstance(node, ast.Constant) else None
+        if not isinstance(name, str) or not name.endswith(CODE) or len(name) > 255:
+            continue
+        file = folder / name
+        try:
+            if file.is_file() and file.stat().st_size <= LARGEST_SOURCE:
+                yield f"file {name}", hashlib.sha256(file.read_bytes()).hexdigest()
+        except (OSError, ValueError):
+            continue
 
 
 def _imports(statements: list[ast.stmt], package: str) -> Iterator[str]:
@@ -235,10 +273,18 @@ def _imports(statements: list[ast.stmt], package: str) -> Iterator[str]:
             module = _absolute(node, package)
             names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Call) and _last_word(node.func) in IMPORTERS:
-            names = [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
+            words = [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
+            names = [_resolved(word, package) for word in words]
         for name in names:
             parts = name.split(".")
             yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def _resolved(name: str, package: str) -> str:
+    """The module that ``import_module(name, package)`` imports."""
+    dots = len(name) - len(name.lstrip("."))
+    above = package.split(".")[: max(0, len(package.split(".")) - dots + 1)]
+    return ".".join([*above, name[dots:]]) if dots else name
 
 
 def _last_word(function: ast.expr) -> str:
@@ -252,6 +298,9 @@ def _names(statement: ast.stmt) -> Iterator[str]:
     """Names that a statement at the top of a module defines, or whose value it changes."""
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield statement.name
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Global):
+                yield from node.names
         return
     for node in ast.walk(statement):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -264,6 +313,12 @@ def _names(statement: ast.stmt) -> Iterator[str]:
             yield _base(node)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
             yield _base(node.value.func)  # settings.update(...)
+            if _last_word(node.value.func) in ("setattr", "delattr"):
+                yield from (_base(argument) for argument in node.value.args[:1])
+        elif isinstance(node, ast.MatchAs | ast.MatchStar | ast.ExceptHandler) and node.name:
+            yield node.name
+        elif isinstance(node, ast.MatchMapping) and node.rest:
+            yield node.rest
 
 
 def _base(node: ast.expr) -> str:

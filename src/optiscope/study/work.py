@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -121,11 +121,14 @@ def _record(
     monitor: Monitoring | None = None,
     begun: Callable[[], None] | None = None,
 ) -> None:
+    import torch
+
     from optiscope import problems
     from optiscope.optim import registry
     from optiscope.train import run_trial
     from optiscope.train.checkpoint import Checkpoint
     from optiscope.train.isolation import isolated
+    from optiscope.train.loop import check_device, load_splits
     from optiscope.train.weights import WeightKeeper
 
     runs = RunStore(store)
@@ -137,6 +140,11 @@ def _record(
         problem = problems.get(missing[0].problem)
         factories = [registry.bind(t.optimizer, t.hyperparameters) for t in missing]
     beginning = [] if begun is None else [_Beginning(begun)]
+    if begun is not None and isinstance(problem.data, Hashable):
+        device = torch.device(missing[0].device)
+        check_device(device)
+        load_splits(problem.data, data_dir, device)  # for run_trial, which has them then
+        begun()
     for trial, factory in zip(missing, factories, strict=True):
         watch = None
         if monitor is not None:
