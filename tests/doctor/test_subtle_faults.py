@@ -13,6 +13,7 @@ from optiscope.doctor.rules.axes import exchanged
 from optiscope.doctor.rules.sequences import by_place, padding
 from optiscope.doctor.watching import watch
 from optiscope.testing.bugs.loops import SoundLoop, adversarial, reinforced, sound_loops
+from optiscope.testing.bugs.mechanisms import MECHANISMS
 from optiscope.testing.bugs.score import our_adapter, score_tool
 from optiscope.testing.bugs.script import base_named
 from optiscope.testing.bugs.subtle import SUBTLE
@@ -34,12 +35,27 @@ QUICK = {
     "detached_inside": 24,
     "deep_and_loud": 8,
     "validation_targets_not_scaled": 50,
+    "standardized_by_the_batch": 12,
+    "positions_along_the_batch": 8,
+    "dropout_of_the_output": 32,
+    "time_ignored": 44,
+    "blocks_multiplied": 2,
+    "divergence_of_probabilities": 8,
+    "loss_divided_twice": 44,
+    "gradients_divided_by_hand": 44,
+    "weights_follow_average": 14,
+    "frozen_body_with_moving_statistics": 8,
+    "best_weights_by_reference": 40,
+    "lambda_of_rates": 90,
+    "rate_set_as_attribute": 80,
+    "targets_in_dollars": 64,
 }
+KINDS = SUBTLE | MECHANISMS
 
 
 @pytest.mark.parametrize("name", QUICK)
 def test_the_fault_is_named_and_its_twin_is_silent(name: str) -> None:
-    kind = SUBTLE[name]
+    kind = KINDS[name]
     for mended in (False, True):
         script = kind.script(kind.bases[0], 3, mended=mended)
         script.steps = QUICK[name]
@@ -48,9 +64,9 @@ def test_the_fault_is_named_and_its_twin_is_silent(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SUBTLE)
+@pytest.mark.parametrize("name", KINDS)
 def test_every_kind_on_every_base(name: str) -> None:
-    score = score_tool(kinds={name: SUBTLE[name]}, seeds=(1,))
+    score = score_tool(kinds={name: KINDS[name]}, seeds=(1,))
     missed = [o for o in score.faulty if not o.named]
     false = [o for o in score.sound if o.alarms]
     assert not missed, missed

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from optiscope.monitor.budget import Budget
 from optiscope.monitor.events import Forward, Observer, WatchedStep, at_looks
+from optiscope.monitor.functional import functional_call
 from optiscope.monitor.gradient_tests import GradientTests, gradient_tests
 from optiscope.monitor.graph import saved_activations
 from optiscope.monitor.layer_capture import LayerCapture

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vjp, vmap
+from torch.func import grad, vjp, vmap
 
+from optiscope.monitor.functional import functional_call
 from optiscope.monitor.hooks import Hooks
 
 __all__ = [

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from optiscope.monitor.events import Forward
+from optiscope.monitor.functional import functional_call
 from optiscope.objective.own_loss import named_loss
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from optiscope.doctor.rule import Rule
 from optiscope.monitor.events import Forward, LossCall, WatchedStep
+from optiscope.monitor.functional import functional_call
 from optiscope.monitor.probe import probing, rows_of
 from optiscope.monitor.session import main_output
 

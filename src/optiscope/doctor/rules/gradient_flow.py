@@ -737,6 +737,49 @@ class WeightsReset(Rule):
             )
 
 
+class Undone(Rule):
+    """Updates that are taken back before the next step."""
+
+    name = "update_undone"
+    family = "gradient_flow"
+    severity = "error"
+    STEPS = 10
+    SHARE = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before: tuple[int, Tensor] | None = None
+        self.count = 0
+
+    def before_step(self, view: WatchedStep) -> None:
+        """Compare what moved a small parameter between two steps with the first of them."""
+        if view.index or view.number > 200 or view.closure:
+            return
+        parameter, left = view.sentinel, view.left
+        if parameter is None or left is None or parameter.shape != left.shape:
+            self.before = None
+            return
+        now = parameter.detach()
+        if self.before is not None and self.before[0] == view.number - 1:
+            update, outside = (left - self.before[1]).double(), (now - left).double()
+            size = float(update.square().sum())
+            share = -float((update * outside).sum()) / size if size > 0 else 0.0
+            across = float((outside + share * update).norm())
+            back = share > self.SHARE and across < 0.3 * share * size**0.5
+            self.count = self.count + 1 if back else 0
+            if self.count >= self.STEPS:
+                self.report(
+                    f"Between steps the weights are moved back: {share:.0%} of the last update is "
+                    f"undone before the next one, {self.count} times running.",
+                    "Look at what is done with the weights after optimizer.step(): averages are to "
+                    "follow the weights, not the weights the averages.",
+                    where=[view.name(parameter)],
+                    measured={"share": share},
+                    threshold={"share": self.SHARE},
+                )
+        self.before = (view.number, now.clone())
+
+
 RULES: tuple[type[Rule], ...] = (
     NotCleared,
     Cleared,
@@ -752,4 +795,5 @@ RULES: tuple[type[Rule], ...] = (
     Ascends,
     WeightsUnchanged,
     WeightsReset,
+    Undone,
 )

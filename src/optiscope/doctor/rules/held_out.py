@@ -9,15 +9,18 @@ from __future__ import annotations
 import gc
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optiscope.doctor.rule import Rule
 from optiscope.doctor.rules.modes import batch_norms
 from optiscope.monitor.events import Forward, LossCall, WatchedStep
+from optiscope.monitor.hooks import Hooks
+from optiscope.monitor.session import Session
 
 __all__ = ["RULES", "Evaluation"]
 
@@ -311,6 +314,48 @@ class WeightsMoved(Rule):
             )
 
 
+class KeptWeights(Rule):
+    """Weights that were kept to be loaded again, but not copied."""
+
+    name = "kept_weights_not_copied"
+    family = "evaluation"
+    severity = "error"
+    exact = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hooks = Hooks()
+
+    def start(self, session: Session) -> None:
+        """Look at what is loaded."""
+        super().start(session)
+        self.hooks.add(session.model.register_load_state_dict_pre_hook, self._loading)
+
+    def finish(self) -> None:
+        """Remove the hook."""
+        self.hooks.remove()
+
+    def _loading(self, module: nn.Module, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+        """Tensors about to be loaded that are the model's own: loading them changes nothing."""
+        if self.session.step == 0:
+            return
+        pairs = [
+            (state.get(f"{prefix}{name}"), p)
+            for name, p in module.named_parameters()
+            if p.requires_grad and p.numel()
+        ]
+        given = [(a, p) for a, p in pairs if isinstance(a, Tensor)]
+        own = [p for a, p in given if a.device == p.device and a.data_ptr() == p.data_ptr()]
+        if given and len(own) == len(given):
+            self.report(
+                "load_state_dict() got the model's own tensors: what was kept is not a copy but "
+                "follows the weights, so that the latest ones are loaded and not the kept ones.",
+                "Keep copy.deepcopy(model.state_dict()), or save it to a file.",
+                measured={"tensors": len(own)},
+                threshold={"tensors": 0},
+            )
+
+
 class Averages(Rule):
     """Averaged weights that were made and never fed."""
 
@@ -455,4 +500,11 @@ class FeaturesReordered(Rule):
             )
 
 
-RULES: tuple[type[Rule], ...] = (Unlike, WeightsMoved, Averages, Plateau, FeaturesReordered)
+RULES: tuple[type[Rule], ...] = (
+    Unlike,
+    WeightsMoved,
+    KeptWeights,
+    Averages,
+    Plateau,
+    FeaturesReordered,
+)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from optiscope.doctor.rule import Rule
-from optiscope.monitor.events import Forward
+from optiscope.monitor.events import Forward, LossCall, WatchedStep
 
 __all__ = ["RULES"]
 
@@ -27,7 +29,13 @@ class Scale(Rule):
 
     name = "inputs_not_normalized"
     family = "inputs"
-    also = ("inputs_differ_train_eval", "inputs_not_finite", "inputs_constant", "inputs_drift")
+    also = (
+        "inputs_differ_train_eval",
+        "inputs_not_finite",
+        "inputs_constant",
+        "inputs_drift",
+        "inputs_scaled_by_batch",
+    )
     BATCHES = 10
     WIDE = 20.0
 
@@ -38,6 +46,8 @@ class Scale(Rule):
         self.first: tuple[float, float] | None = None
         self.normalizes: bool | None = None
         self.wide = 0
+        self.by_batch = 0
+        self.batches: set[int] = set()
 
     def forward(self, forward: Forward) -> None:
         """Read the statistics of the first batches, of looked-at ones and of evaluations."""
@@ -75,6 +85,8 @@ class Scale(Rule):
         if self.normalizes is None:
             layers = [m for m in self.session.model.modules() if not list(m.children())]
             self.normalizes = bool(layers) and isinstance(layers[0], NORMALIZING)
+        if 0 <= self.by_batch < self.BATCHES:
+            self._own_statistics(forward, x)
         self.train.append((mean, deviation))
         if len(self.train) > 2 * self.BATCHES:
             del self.train[self.BATCHES]
@@ -86,6 +98,32 @@ class Scale(Rule):
             self.first = (means, deviations)
             self._once(means, deviations, x)
         self._drift()
+
+    def _own_statistics(self, forward: Forward, x: Tensor) -> None:
+        """Whether mean 0 and deviation 1 are exact in every batch, and not in every sample."""
+        if x.ndim < 2 or len(x) < 4 or x.numel() > 400_000 or forward.rows is None:
+            self.by_batch = -1
+            return
+        values = x.detach().double()
+        each = values.flatten(1)
+        axes = [tuple(range(x.ndim)), (0,), (0, *range(2, x.ndim))]
+        own = float(each.mean(1).abs().max()) < 1e-4
+        if own or not any(_standard(values, axis) for axis in axes):
+            self.by_batch = -1
+            return
+        self.by_batch += 1
+        self.batches.add(int(forward.rows.sum()))
+        if self.by_batch == self.BATCHES and len(self.batches) > 1:
+            self.report(
+                f"The inputs of each of {self.by_batch} batches have mean 0 and deviation 1 to the "
+                "last digit: they are scaled by their batch's own statistics, so that a sample "
+                "looks different in every batch.",
+                "Compute mean and deviation once, from the training data, and use them for all.",
+                rule="inputs_scaled_by_batch",
+                measured={"batches": self.by_batch},
+                threshold={"batches": self.BATCHES},
+                confidence=0.97,
+            )
 
     def _once(self, mean: float, deviation: float, x: Tensor) -> None:
         if deviation == 0 and x.shape[0] > 1:
@@ -157,4 +195,61 @@ class Scale(Rule):
             )
 
 
-RULES: tuple[type[Rule], ...] = (Scale,)
+def _standard(values: Tensor, axes: tuple[int, ...]) -> bool:
+    """Whether mean and deviation over ``axes`` are 0 and 1, or the deviation of a constant 0."""
+    mean, deviation = values.mean(axes), values.std(axes)
+    moving = deviation > 1e-3
+    near = float((deviation - 1).abs().where(moving, 0).max()) < 1e-3
+    return near and bool(moving.any()) and float(mean.abs().max()) < 1e-5
+
+
+class TargetScale(Rule):
+    """Targets so far from the outputs that a run of this length does not reach them."""
+
+    name = "targets_not_scaled"
+    family = "inputs"
+    LOSSES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+    FACTOR = 30.0
+    AT = 60
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size: float | None = None
+        self.reach = 0.0
+        self.moments = (0.0, 0.0)
+        self.losses: list[float] = []
+        self.done = False
+
+    def loss(self, call: LossCall) -> None:
+        """Sizes of target and output at the first step."""
+        if self.size is not None or call.target is None or call.prediction is None:
+            return
+        if call.grad and isinstance(call.criterion, self.LOSSES) and call.target.numel() > 1:
+            target = call.target.double()
+            self.size = float(target.square().mean().sqrt())
+            self.moments = (float(target.mean()), float(target.std()))
+            self.reach = float(call.prediction.double().square().mean().sqrt())
+
+    def after_step(self, view: WatchedStep) -> None:
+        """Judge once, by how much of the first loss is left."""
+        if self.done or view.index or view.number < self.AT or not view.tick:
+            return
+        self.done = True
+        values = [v for _, v in self.session.loss_values if math.isfinite(v)]
+        if self.size is None or self.size < self.FACTOR * (1 + self.reach) or len(values) < 30:
+            return
+        first, last = sum(values[:10]) / 10, sum(values[-10:]) / 10
+        if last > 0.9 * first:
+            mean, deviation = self.moments
+            self.report(
+                f"The targets are not scaled (mean {mean:.3g}, deviation {deviation:.3g}; the "
+                f"first outputs have size {self.reach:.2g}): after {view.number + 1} steps "
+                f"{last / first:.0%} of the first loss is left.",
+                "Subtract the targets' mean and divide by their deviation, and undo it for "
+                "predictions.",
+                measured={"size": self.size, "left": last / first},
+                threshold={"size": self.FACTOR * (1 + self.reach), "left": 0.9},
+            )
+
+
+RULES: tuple[type[Rule], ...] = (Scale, TargetScale)

@@ -295,7 +295,7 @@ class SignsAndBlanks(Rule):
     severity = "error"
     exact = True
     also = ("ctc_of_non_log_probabilities", "blank_is_a_label", "rate_given_as_logarithm",
-            "count_negative")  # fmt: skip
+            "count_negative", "divergence_of_non_log_probabilities")  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
@@ -321,6 +321,8 @@ class SignsAndBlanks(Rule):
             self._ctc(call)
         elif name == "poissonnll":
             self._counts(call)
+        elif name == "kldiv":
+            self._divergence(call.prediction)
 
     def _often(self, rule: str, wrong: bool) -> bool:
         self.count[rule] = self.count[rule] + 1 if wrong else 0
@@ -368,6 +370,27 @@ class SignsAndBlanks(Rule):
                 rule="blank_is_a_label",
                 measured={"share": share},
                 threshold={"share": 0.0},
+            )
+
+    def _divergence(self, out: Tensor) -> None:
+        """Whether exp(output) sums to one over any axes that a distribution may have."""
+        if out.ndim < 2 or out.numel() == 0:
+            return
+        axes = {(1,), (out.ndim - 1,), tuple(range(1, out.ndim)), tuple(range(out.ndim))[-2:]}
+        sums = [out.double().exp().sum(axis) for axis in sorted(axes)]
+        wrong = min(float((total - 1).abs().median()) for total in sums)
+        if self._often("divergence", wrong > 0.05):
+            plain = float((out.double().sum(1) - 1).abs().median()) < 0.01 and bool(
+                (out >= 0).all()
+            )
+            self.report(
+                "KLDivLoss gets outputs that are no log-probabilities"
+                + (" but probabilities" if plain else "")
+                + f": exp(output) sums to {float(sums[0].median()):.3g} instead of 1.",
+                "Apply log_softmax, not softmax, to the output; the target stays a probability.",
+                rule="divergence_of_non_log_probabilities",
+                measured={"row sum": float(sums[0].median())},
+                threshold={"row sum": 1.0},
             )
 
     def _counts(self, call: LossCall) -> None:

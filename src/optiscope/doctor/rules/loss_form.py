@@ -203,7 +203,7 @@ class Reduction(Rule):
     name = "loss_summed"
     family = "loss_form"
     exact = True
-    also = ("accumulation_not_divided", "loss_ascends")
+    also = ("accumulation_not_divided", "loss_ascends", "loss_divided_twice")
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,11 +211,14 @@ class Reduction(Rule):
         self.summed = 0
         self.undivided = 0
         self.ascending = 0
+        self.again = 0
+        self.size = 0
 
     @at_looks
     def output_gradient(self, forward: Forward, gradient: Tensor) -> None:
         """Total weight of the rows, from the gradient of the logits."""
         form = self.session.form(forward, gradient)
+        self.size = forward.size
         if (form.kind == "cross_entropy" and form.logits.shape[1] > 2) or form.kind == "nll":
             self.weights.append((form.total_weight, form.rows, forward.number))
             del self.weights[:-64]
@@ -249,10 +252,12 @@ class Reduction(Rule):
             return
         self._criterion(view)
         weights, self.weights = self.weights, []
+        self._divided(view, weights)
         if not weights or 0 < view.uncleared == view.accumulations:
             return
         totals = [abs(w) for w, _, _ in weights]
-        sums = all(
+        by_hand = view.fresh_norm is None or abs(_changed(view) - 1) < 1e-3
+        sums = by_hand and all(
             rows > 1 and abs(total / rows - 1) < 1e-2
             for total, (_, rows, _) in zip(totals, weights, strict=True)
         )
@@ -275,6 +280,33 @@ class Reduction(Rule):
         self.undivided = self.undivided + 1 if together else 0
         if self.undivided >= ENOUGH:
             self._say_undivided(k)
+
+    def _divided(self, view: WatchedStep, weights: list[tuple[float, int, int]]) -> None:
+        """A mean over the batch that is divided by the batch's size once more."""
+        if view.accumulations != 1 or view.fresh_norm is None:
+            return
+        calls = [c for c in view.losses if c.scale is not None and c.grad]
+        mean = getattr(self.session.loss_function, "reduction", "mean") == "mean"
+        if len(weights) == 1:
+            total, size = abs(weights[0][0]), self.size
+        elif not weights and len(calls) == 1 and mean and calls[0].prediction is not None:
+            total, size = abs(calls[0].scale or 0.0), len(calls[0].prediction)
+        else:
+            return
+        total *= _changed(view)
+        round_number = any(10**k % size == 0 for k in range(1, 5)) if size else True
+        divided = size >= 4 and not round_number and abs(total * size - 1) < 1e-2
+        self.again = self.again + 1 if divided else 0
+        if self.again >= ENOUGH:
+            self.report(
+                f"The loss is divided twice by the batch's size ({size}): the gradient is {size} "
+                "times smaller than that of the mean.",
+                "Remove the division: the loss is a mean already.",
+                rule="loss_divided_twice",
+                measured={"total weight": total},
+                threshold={"total weight": 1.0},
+                confidence=0.95,
+            )
 
     def _say_summed(self, rows: int, total: float) -> None:
         self.report(
@@ -344,6 +376,14 @@ class Reduction(Rule):
             self.undivided += 1
             if self.undivided >= ENOUGH:
                 self._say_undivided(k)
+
+
+def _changed(view: WatchedStep) -> float:
+    """By which factor the gradient was changed between backward pass and step; 1 if unknown."""
+    grad = None if view.sentinel is None else view.sentinel.grad
+    if grad is None or grad.is_sparse or not view.fresh_norm or view.accumulations != 1:
+        return 1.0
+    return float(grad.norm()) / view.fresh_norm
 
 
 def one_weight(form: LossForm) -> bool:

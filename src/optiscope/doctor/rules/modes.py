@@ -12,6 +12,7 @@ from torch import nn
 from optiscope.doctor.rule import Rule
 from optiscope.monitor.events import Forward, WatchedStep
 from optiscope.monitor.probe import output_at, rows_of
+from optiscope.monitor.session import Session, main_output
 
 __all__ = ["RULES"]
 
@@ -146,16 +147,54 @@ class BatchNorm(Rule):
     name = "batch_norm_of_one"
     family = "modes"
     exact = True
-    also = ("batch_norm_statistics_unused", "batch_norm_momentum_confused")
+    also = (
+        "batch_norm_statistics_unused",
+        "batch_norm_momentum_confused",
+        "frozen_batch_norm_moves",
+    )
 
     def __init__(self) -> None:
         super().__init__()
+        self.loaded: list[tuple[str, Any]] = []
+        self.moving = 0
         self.norms: list[tuple[str, Any]] | None = None
         self.single = 0
         self.checked = False
 
+    def start(self, session: Session) -> None:
+        """Note batch norms that come with statistics of an earlier training."""
+        super().start(session)
+        self.loaded = [
+            (name, m)
+            for name, m in batch_norms(session.model)
+            if m.running_mean is not None and bool((m.running_mean != 0).any())
+        ]
+
+    def _frozen(self) -> None:
+        """Weights that are frozen while the statistics beside them go on."""
+        moving = [
+            (n, m)
+            for n, m in self.loaded
+            if m.training and m.weight is not None and not m.weight.requires_grad
+        ]
+        self.moving = self.moving + 1 if moving else 0
+        if self.moving == 3:
+            self.report(
+                f"{len(moving)} frozen batch norms are in training mode: their weights stay, and "
+                "their running statistics are overwritten by those of the new data.",
+                "Put them into evaluation mode after model.train() (module.eval()), or train "
+                "their weights too.",
+                rule="frozen_batch_norm_moves",
+                where=_names(moving)[:20],
+                measured={"layers": len(moving)},
+                threshold={"layers": 0},
+                confidence=0.95,
+            )
+
     def forward(self, forward: Forward) -> None:
         """Batch size in training, statistics at the first evaluation."""
+        if self.loaded and forward.grad and forward.training and self.session.step < 20:
+            self._frozen()
         if self.norms is None:
             self.norms = batch_norms(self.session.model)
             confused = [
@@ -280,6 +319,49 @@ class Dropout(Rule):
                     )
 
 
+class OutputDropped(Rule):
+    """Dropout behind the last layer: entries of the output itself are set to zero."""
+
+    name = "dropout_of_output"
+    family = "modes"
+    LOOKS = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.done = False
+
+    def forward(self, forward: Forward) -> None:
+        """Exact zeros among positive and negative outputs, which evaluation mode does not have."""
+        out = forward.output
+        if self.done or not forward.grad or not forward.training or not forward.look:
+            return
+        if out is None or not out.is_floating_point() or out.numel() < 16 or out.ndim < 2:
+            return
+        if not forward.args or not dropouts(self.session.model):
+            self.done = not dropouts(self.session.model)
+            return
+        values = out.detach()
+        share = float((values == 0).double().mean())
+        both = bool((values > 0).any()) and bool((values < 0).any())
+        self.count = self.count + 1 if both and 0.02 < share < 0.95 else 0
+        if self.count < self.LOOKS:
+            self.done = self.session.step > 200
+            return
+        self.done = True
+        small = rows_of(forward, 32)
+        whole = None if small is None else output_at(self.session, small, evaluation=True)
+        out = None if whole is None else main_output(whole)
+        if out is not None and float((out == 0).double().mean()) < 0.2 * share:
+            self.report(
+                f"Dropout sets {share:.0%} of the output's entries to zero in training: the loss "
+                "is taken of values that no layer computed.",
+                "Remove the dropout behind the last layer; put it before.",
+                measured={"share": share},
+                threshold={"share": 0.02},
+            )
+
+
 class RandomEvaluation(Rule):
     """Dropout that is still active in evaluation mode."""
 
@@ -380,4 +462,11 @@ class GeneratorReset(Rule):
         self.used = any(m.training for _, m in self.drops)
 
 
-RULES: tuple[type[Rule], ...] = (Modes, BatchNorm, Dropout, RandomEvaluation, GeneratorReset)
+RULES: tuple[type[Rule], ...] = (
+    Modes,
+    BatchNorm,
+    Dropout,
+    OutputDropped,
+    RandomEvaluation,
+    GeneratorReset,
+)

@@ -339,6 +339,40 @@ class TiedBroken(Rule):
                     )
 
 
+class Repeated(Rule):
+    """One layer object that stands several times in a list of layers."""
+
+    name = "module_repeated"
+    family = "ownership"
+    exact = True
+
+    def forward(self, forward: Forward) -> None:
+        """Look once through every list and sequence."""
+        if getattr(self, "done", False):
+            return
+        self.done = True
+        for name, container in self.session.model.named_modules():
+            if not isinstance(container, nn.ModuleList | nn.Sequential):
+                continue
+            items = list(container)
+            seen: dict[int, int] = {}
+            for item in items:
+                seen[id(item)] = seen.get(id(item), 0) + 1
+            times = max(
+                (seen[id(m)] for m in items if any(True for _ in m.parameters())), default=1
+            )
+            if times > 1:
+                self.report(
+                    f"One and the same layer object stands {times} times in {name or 'the model'}: "
+                    f"these {times} layers share one set of weights.",
+                    "Make a layer for each place, [Layer() for _ in range(n)]: [Layer()] * n "
+                    "repeats one object. If sharing is meant, nothing is wrong.",
+                    where=[name or "model"],
+                    measured={"times": times},
+                    threshold={"times": 1},
+                )
+
+
 class NotCalled(Rule):
     """Gradients arrive although the watched module was never called."""
 
@@ -368,5 +402,6 @@ RULES: tuple[type[Rule], ...] = (
     FrozenAtRandomInit,
     OptimizerRecreated,
     TiedBroken,
+    Repeated,
     NotCalled,
 )

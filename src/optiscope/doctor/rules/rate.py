@@ -240,6 +240,8 @@ class Schedule(Rule):
         "warmup_never_ends",
         "scheduler_never_stepped",
         "scheduler_of_other_optimizer",
+        "schedule_factor_is_a_rate",
+        "rate_set_without_effect",
     )
 
     def __init__(self) -> None:
@@ -255,6 +257,7 @@ class Schedule(Rule):
         self.searched = False
         self.schedulers: list[Any] = []
         self.began: dict[int, tuple[int, int]] = {}
+        self.beside: tuple[Any, ...] | None = None
 
     def start(self, session: Any) -> None:
         """Take the schedulers that were handed over."""
@@ -291,6 +294,7 @@ class Schedule(Rule):
             return
         if view.number >= 3 and not self.searched:
             self._search(view)
+        self._beside(view, rate)
         self._rising(view, rate)
         self._warmup(view, rate)
         for reference in self.schedulers:
@@ -320,6 +324,61 @@ class Schedule(Rule):
         ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
         known = any(optimizer is o for o in self.session.optimizers)
         return not known and bool(ids & self.session.names.keys())
+
+    def _beside(self, view: WatchedStep, rate: float) -> None:
+        """A rate that is written where no optimizer of torch reads it."""
+        optimizer: Any = view.optimizer
+        if not type(optimizer).__module__.startswith("torch.optim"):
+            return
+        words = ("learning_rate", "learningrate", "learning rate", "rate", "lrate")
+        written = {
+            "optimizer.lr": vars(optimizer).get("lr"),
+            "optimizer.learning_rate": vars(optimizer).get("learning_rate"),
+            'optimizer.defaults["lr"]': optimizer.defaults.get("lr"),
+            **{
+                f'param_groups[0]["{key}"]': value
+                for key, value in optimizer.param_groups[0].items()
+                if str(key).lower() in words
+            },
+        }
+        now = (rate, written)
+        if self.beside is None:
+            self.beside = now
+            return
+        first, before = self.beside
+        for name, value in written.items():
+            told = isinstance(value, int | float) and value != before.get(name) and value != rate
+            if told and rate == first:
+                self.report(
+                    f"{name} was set to {value:.3g}, which has no effect: the rate in use is still "
+                    f"{rate:.3g}.",
+                    'Set it for every group: for group in optimizer.param_groups: group["lr"] = '
+                    "rate.",
+                    rule="rate_set_without_effect",
+                    severity="error",
+                    measured={"rate": rate},
+                    threshold={"rate": float(value)},
+                    confidence=0.98,
+                )
+
+    def _factor(self, view: WatchedStep, scheduler: Any, calls: int) -> None:
+        """A function that returns the rate where its factor is asked for."""
+        base = float(scheduler.base_lrs[0])
+        if not 0 < base < 0.3 or self.first != self.highest or calls < 2 or view.number < 20:
+            return
+        factor = self.highest / base
+        if 0.2 * base < factor < 1.05 * base:
+            self.report(
+                f"LambdaLR multiplies the optimizer's rate ({base:.3g}) by its function's value, "
+                f"at most {factor:.3g}: that looks like a rate, not a factor; the rate in use was "
+                f"{self.highest:.3g} at most.",
+                "Return a factor (1 leaves the rate as it is), or give the optimizer lr=1.",
+                rule="schedule_factor_is_a_rate",
+                severity="error",
+                measured={"factor": factor},
+                threshold={"factor": 1.0},
+                confidence=0.9,
+            )
 
     def _collapsed(self, view: WatchedStep, rate: float) -> None:
         if rate > 2e-3 * self.highest or (rate <= 0 and view.number < 3):
@@ -430,6 +489,8 @@ class Schedule(Rule):
                 )
             return
         self._other(scheduler, view)
+        if kind == "LambdaLR":
+            self._factor(view, scheduler, calls)
         steps, before = self.began.setdefault(id(scheduler), (view.number, calls))
         taken, made = view.number - steps, calls - before
         if taken >= 20 and made > 1.5 * taken + 2 and not _several_processes():

@@ -17,6 +17,7 @@ from optiscope.testing.bugs.clean import Sound, clean_scripts
 from optiscope.testing.bugs.held_back import HELD_BACK
 from optiscope.testing.bugs.held_back_second import HELD_BACK_SECOND
 from optiscope.testing.bugs.kind import Kind
+from optiscope.testing.bugs.mechanisms import MECHANISMS
 from optiscope.testing.bugs.public import PUBLIC
 from optiscope.testing.bugs.script import Script
 from optiscope.testing.bugs.subtle import SUBTLE
@@ -24,10 +25,10 @@ from optiscope.testing.bugs.subtle import SUBTLE
 __all__ = ["KINDS", "Outcome", "Score", "kinds_named", "our_adapter", "score_tool"]
 
 KINDS: dict[str, dict[str, Kind]] = {
-    "public": PUBLIC | SUBTLE,
+    "public": PUBLIC | SUBTLE | MECHANISMS,
     "held-back": HELD_BACK,
     "held-back-second": HELD_BACK_SECOND,
-    "all": PUBLIC | SUBTLE | HELD_BACK | HELD_BACK_SECOND,
+    "all": PUBLIC | SUBTLE | MECHANISMS | HELD_BACK | HELD_BACK_SECOND,
 }
 
 
