@@ -175,7 +175,7 @@ class Derivative(Rule):
     ) -> float | None:
         """Share of the slope of ``names`` that is not the gradient's, over random directions."""
         generator = torch.Generator().manual_seed(3)
-        rest = whole = 0.0
+        rest = whole = bent = 0.0
         for _ in range(self.DIRECTIONS):
             way = {
                 n: torch.randn(start[n].shape, generator=generator, dtype=torch.float64)
@@ -196,23 +196,27 @@ class Derivative(Rule):
             flat = abs(near) < 1e-3 * abs(said)  # rounded, and trained straight through
             if flat or not math.isfinite(near) or abs(far - near) > 0.05 * abs(near) + 1e-9:
                 return 0.0
-            if not self._is_smooth(small, start, way, near):
-                return 0.0  # rounded or signs: what is trained straight through has no derivative
+            secant = self._secant(small, start, way)
+            if secant is None:
+                return None
+            bent += (secant - near) ** 2
             rest += (near - said) ** 2
             whole += near**2
-        return math.sqrt(rest / whole) if whole > 0 else 0.0
+        if whole == 0 or bent > 0.25 * rest:
+            return 0.0  # steps, as of rounded weights: trained straight through on purpose
+        return math.sqrt(rest / whole)
 
-    def _is_smooth(
-        self, small: Forward, start: dict[str, Tensor], way: dict[str, Tensor], slope: float
-    ) -> bool:
-        """Whether the slope over a ten thousand times longer way is much like ``slope``."""
+    def _secant(
+        self, small: Forward, start: dict[str, Tensor], way: dict[str, Tensor]
+    ) -> float | None:
+        """Slope of the loss over a hundredth of ``way`` to both sides."""
         ends = [
             self._loss(small, start | {n: start[n] + sign * 1e-2 * way[n] for n in way})
             for sign in (1.0, -1.0)
         ]
         if ends[0] is None or ends[1] is None:
-            return False
-        return abs(float(ends[0] - ends[1]) / 2e-2 - slope) < 0.3 * abs(slope)
+            return None
+        return float(ends[0] - ends[1]) / 2e-2
 
     def _loss(self, small: Forward, values: dict[str, Tensor]) -> Tensor | None:
         """The loss in float64 at ``values``, random numbers and modes as in training."""
