@@ -149,7 +149,7 @@ class Ignored(Rule):
             )
 
     def _find(self, small: Forward) -> set[int]:
-        found = set()
+        found: set[int] = set()
         for training in (True, False):
             out = output_at(self.session, small, evaluation=not training)
             base = main_output(out)
