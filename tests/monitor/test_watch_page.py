@@ -152,3 +152,29 @@ def test_the_page_opens_in_a_browser_without_errors(tmp_path: Path, chromium: st
             assert wide <= width
             assert errors == []
         browser.close()
+
+
+def test_evaluations_and_first_samples_are_shown() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    optimizer, criterion = torch.optim.SGD(model.parameters(), 0.1), nn.CrossEntropyLoss()
+    x, y = torch.rand(40, 1, 8, 8), torch.randint(0, 3, (40,))
+    with optiscope.watch(model, optimizer, criterion, on_finding="log") as watch:
+        expected = []
+        for _ in range(2):
+            for i in (slice(0, 20), slice(20, 40)):
+                optimizer.zero_grad()
+                criterion(model(x[i]), y[i]).backward()
+                optimizer.step()
+            model.eval()
+            with torch.no_grad():
+                for i in (slice(0, 30), slice(30, 40)):
+                    criterion(model(x[i]), y[i])
+                expected.append(float(criterion(model(x), y)))
+            model.train()
+    points = watch.series.scalars["evaluation loss"]
+    assert [step for step, _ in points] == [2, 4]
+    assert [value for _, value in points] == pytest.approx(expected, rel=1e-5)
+    pictures = watch.data()["pictures"]
+    assert [p["caption"] for p in pictures] == [str(int(label)) for label in y[:12]]
+    assert all(p["uri"].startswith("data:image/png;base64,") for p in pictures)

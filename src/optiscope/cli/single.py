@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def command(
         from optiscope.integrations.training_loop import WatchInstrument
 
         page = None if out is None else out / "watch.html"
-        watcher = WatchInstrument(out=page)
+        watcher = WatchInstrument(out=page, live=not wants_json)
     hyperparameters = parse_settings(settings)
     limit, dog = options["max_seconds"], None
     if limit is not None and 0 < limit < MOST_SECONDS:
@@ -173,7 +174,7 @@ def command(
     )
     console = terminal(stderr=True)
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns, console=console, transient=True, disable=watched or not console.is_terminal
     ) as bar:
         task = bar.add_task(f"{problem} · {optimizer}", total=1.0, latest="")
 
@@ -211,7 +212,8 @@ def command(
         click.echo(as_json(result.to_dict() | {"metrics": rows} | findings))
     else:
         _print(result)
-        if watcher is not None and watcher.watch is not None:
+        shown = console.is_terminal and sys.stdout.isatty()  # the live panel stays
+        if watcher is not None and watcher.watch is not None and not shown:
             watcher.watch.print()
     if unwritten is not None:
         raise unwritten  # last: what was measured has been shown

@@ -75,6 +75,9 @@ def _served(folder: Path, port: int) -> Iterator[None]:
 @click.option(
     "--every", type=click.IntRange(min=1), default=10, show_default=True, help="Steps per look."
 )
+@click.option(
+    "--live", is_flag=True, help="Show verdict and figures on the terminal while the script runs."
+)
 @json_option
 def command(
     script: tuple[str, ...],
@@ -83,6 +86,7 @@ def command(
     instruments: str,
     expects: str | None,
     every: int,
+    live: bool,
     wants_json: bool,
 ) -> int:
     """Run SCRIPT (such as `python train.py`) and say what is wrong with what it trains.
@@ -98,7 +102,7 @@ def command(
     if arguments[0].endswith(".py"):
         arguments.insert(0, sys.executable)
     names = [name.strip() for name in (expects or "").split(",") if name.strip()]
-    options = {"instruments": instruments, "expects": names, "every": every}
+    options = {"instruments": instruments, "expects": names, "every": every, "live": live}
     with tempfile.TemporaryDirectory(prefix="optiscope-watch-") as folder:
         start = Path(folder) / "start"
         start.mkdir()
@@ -129,8 +133,9 @@ def command(
     elif not watched:
         click.echo("optiscope: the script trained nothing that could be watched", err=True)
     else:
-        for data in watched:
-            terminal(stderr=True).print(panel(data))
+        console = terminal(stderr=True)
+        for data in watched if not (live and console.is_terminal) else ():
+            console.print(panel(data))
         if out is not None:
             click.echo(f"optiscope: pages in {out}", err=True)
     errors = any(f["severity"] == "error" for data in watched for f in data["findings"])

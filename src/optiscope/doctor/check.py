@@ -263,6 +263,11 @@ def _pictures(context: Context) -> None:
     captions = [""] * len(inputs)
     if isinstance(targets, Tensor) and targets.ndim == 1:
         captions = [f"target {t:.4g}" for t in targets.tolist()]
+    plain = context.plain
+    if context.augment is not None and isinstance(plain, Tensor) and len(plain) >= len(inputs):
+        context.show("Samples before augmentation", list(plain[: len(inputs)]), captions)
+        context.show("The same samples as the network gets them", list(inputs), captions)
+        return
     context.show("Samples as the network gets them", list(inputs), captions)
 
 

@@ -53,6 +53,7 @@ class Context:
     started: float = field(default_factory=time.perf_counter)
     pictures: list[Picture] = field(default_factory=list)
     measured: dict[str, float] = field(default_factory=dict)
+    plain: Any = None  # inputs of the batch before augmentation, once it is read
     _samples: dict[str, ReadSamples] = field(default_factory=dict)
     _batch: tuple[Any, Any] | None = None
 
@@ -83,6 +84,7 @@ class Context:
             inputs, targets = split.batch(places.tolist())
             if isinstance(inputs, np.ndarray):
                 inputs = torch.from_numpy(inputs)
+            self.plain = inputs
             if self.augment is not None and isinstance(inputs, Tensor):
                 with contextlib.suppress(AugmentFailed):  # the check of augmentation says so
                     inputs = Augmenter(self.augment, inputs)(inputs, self.seed)

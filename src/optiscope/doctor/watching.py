@@ -18,16 +18,17 @@ from optiscope.doctor.causes import rank
 from optiscope.doctor.finding import Finding
 from optiscope.doctor.rule import Rule
 from optiscope.doctor.rules import RULES
+from optiscope.doctor.samples import Samples, first_samples
 from optiscope.errors import OptiscopeError, shorten
 from optiscope.hints import did_you_mean
 from optiscope.monitor.budget import Budget
-from optiscope.monitor.events import Observer, WatchedStep
+from optiscope.monitor.events import Forward, LossCall, Observer, WatchedStep
 from optiscope.monitor.measures import LEVELS, MEASURES, Histogram, chosen_measures
 from optiscope.monitor.series import Series
 from optiscope.monitor.series_export import SeriesExport
 from optiscope.monitor.session import Session, StopWatching, unwrap_optimizer
 from optiscope.report.cockpit.page import write_page
-from optiscope.report.cockpit.terminal import panel
+from optiscope.report.cockpit.terminal import LivePanel, panel
 
 __all__ = ["FindingError", "FindingWarning", "Watch", "watch"]
 
@@ -61,10 +62,54 @@ class _Recorder(Observer):
     def __init__(self, watch: Watch) -> None:
         self.name = "page"
         self.watch = watch
+        self.first: Forward | None = None
+
+        self.step = -1
+        self.losses: list[tuple[float, int]] = []
+
+    def forward(self, forward: Forward) -> None:
+        """Keep a few samples of the first training batch as the network gets them."""
+        if forward.grad and forward.training and self.watch._samples is None:
+            self.watch._samples = first_samples(forward)
+            self.first = forward
+        if not forward.grad and forward.loss is not None:
+            self._evaluated(float(forward.loss), forward.size)
+
+    def loss(self, call: LossCall) -> None:
+        """Losses without a gradient are those of an evaluation; note the first labels."""
+        if call.grad:
+            samples = self.watch._samples
+            if samples is not None and samples.labels is None and call.forward is self.first:
+                self.watch._samples = samples.with_labels(call.target)
+            self.first = None
+        elif call.value is not None and call.value.numel() == 1:
+            prediction = call.prediction
+            size = len(prediction) if prediction is not None and prediction.ndim else 1
+            self._evaluated(float(call.value), size)
+
+    def _evaluated(self, loss: float, size: int) -> None:
+        step = self.watch.session.step
+        if step != self.step:
+            self.settle()
+        self.step = step
+        self.losses.append((loss, max(size, 1)))
+
+    def settle(self) -> None:
+        """Add the evaluation that is over to the series: the mean loss of its samples."""
+        if self.losses:
+            total = sum(size for _, size in self.losses)
+            mean = sum(loss * size for loss, size in self.losses) / total
+            self.watch.series.add("evaluation loss", self.step, mean)
+            self.losses = []
 
     def after_step(self, view: WatchedStep) -> None:
         """Pass it on."""
+        self.settle()
         self.watch._after_step(view)
+
+    def finish(self) -> None:
+        """The last evaluation is over too."""
+        self.settle()
 
 
 class Watch:
@@ -79,6 +124,7 @@ class Watch:
         on_finding: OnFinding = "warn",
         instruments: str | list[str] = "light",
         out: Path | None = None,
+        live: bool = False,
     ) -> None:
         self.session = session
         self.series = Series()
@@ -89,6 +135,8 @@ class Watch:
         self._seconds = 0.0
         self._written = 0.0
         self._exports: list[SeriesExport] = []
+        self._live = LivePanel() if live else None
+        self._samples: Samples | None = None
         self._losses = 0
         self._facts = _facts(session)
         self.measures = chosen_measures(instruments, self.series, self.budget)
@@ -160,6 +208,8 @@ class Watch:
             self.session.close()
             self._record_losses()
             self._renew()
+            if self._live is not None:
+                self._live.stop(self.data())
             for one in self._exports:
                 one.finish(self.findings)
             self._exports.clear()
@@ -180,6 +230,7 @@ class Watch:
             "prior": None,
             "findings": [_plain(f) for f in self.findings],
             "series": self.series.to_dict(),
+            "pictures": [] if self._samples is None else self._samples.pictures,
             "histogram": next((m.latest for m in self.measures if isinstance(m, Histogram)), {}),
             "costs": self.budget.table(),
             "budget": f"Hooks, rules and instruments took {spent:.2f} s, "
@@ -251,6 +302,8 @@ class Watch:
         if view.tick:
             self.series.add("rate", view.number, view.rates[0])
             self._record_losses()
+            if self._live is not None:
+                self._live.update(self.data)
             late = time.perf_counter() - self._written > PAGE_SECONDS
             if late and (self.out is not None or self._exports):
                 self._renew()
@@ -285,6 +338,7 @@ def watch(
     rules: str | Iterable[str] = "all",
     expects: str | Iterable[str] = (),
     out: str | Path | None = None,
+    live: bool = False,
     on_finding: OnFinding = "warn",
 ) -> Watch:
     """Watch a training loop by hooks alone and report what is wrong with it.
@@ -294,7 +348,8 @@ def watch(
     ``horizon`` is the number of steps planned, ``every`` the interval of looks in steps.
     ``instruments`` is "light" (norms, activations), "noise" (also alpha and the gradient tests),
     "full" (also histogram and curvature) or names of instruments; together they take at most the
-    share ``budget`` of the time. ``out`` is where the page is kept up to date (a file or a folder).
+    share ``budget`` of the time. ``out`` is where the page is kept up to date (a file or a folder);
+    ``live`` keeps verdict and figures up to date on the terminal (nothing where there is none).
     ``expects`` names rules whose findings are meant: they become notes. ``on_finding`` says what
     happens at a finding: a warning, a log line, an error, or a call of yours.
 
@@ -346,6 +401,7 @@ def watch(
         on_finding=on_finding,
         instruments=level,
         out=None if out is None else Path(out),
+        live=live,
     )
 
 

@@ -39,6 +39,8 @@ class Automatic:
     def __init__(self, folder: Path, options: dict[str, Any] | None = None) -> None:
         self.folder = folder
         self.options = options or {}
+        if os.environ.get("RANK", "0") != "0":  # one process of a job draws
+            self.options["live"] = False
         self.waiting: list[weakref.ref[Optimizer]] = []
         self.watches: list[Watch] = []
         self._handle: Any = None
