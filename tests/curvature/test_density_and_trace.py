@@ -25,7 +25,7 @@ def smooth(values: Tensor, grid: Tensor, width: float, count: int | None = None)
     return bumps.sum(1) / (width * math.sqrt(2 * math.pi)) / (count or len(values))
 
 
-@pytest.mark.parametrize(("width", "steps"), [(0.01, 20), (0.01, 40), (0.003, 40)])
+@pytest.mark.parametrize(("width", "steps"), [(0.01, 20), (0.01, 40), (0.003, 20), (0.003, 40)])
 @pytest.mark.parametrize("deflated", [0, 12])
 def test_bars_cover_the_dense_density(width: float, steps: int, deflated: int) -> None:
     pairs = top_eigenpairs(MATRIX, k=deflated, tol=1e-8) if deflated else None
@@ -39,11 +39,12 @@ def test_bars_cover_the_dense_density(width: float, steps: int, deflated: int) -
         matters = right > 1e-3 * right.max()
         inside = (density.density - right).abs() <= density.half_width()
         covered.append(float(inside[matters].double().mean()))
+        assert float(density.half_width()[matters].mean()) < 0.2 * float(right.max())
         total = torch.trapezoid(density.density, density.grid) + density.atom_mass * deflated
         assert float(total) == pytest.approx(1, abs=1e-3)
         if pairs is not None:
             torch.testing.assert_close(density.atoms, VALUES.flip(0)[:deflated], atol=1e-6, rtol=0)
-    assert 0.88 <= sum(covered) / len(covered) <= 0.999
+    assert sum(covered) / len(covered) >= 0.88
 
 
 def test_the_krylov_error_shows_where_steps_do_not_resolve_the_width() -> None:

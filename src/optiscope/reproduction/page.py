@@ -41,7 +41,10 @@ def render_page(
     with figure_style():
         drawings = [
             [
-                Markup(svg_text(page_figure(panel), f"s{i}p{k}", panel.description))
+                (
+                    Markup(svg_text(page_figure(panel), f"s{i}p{k}", panel.description)),
+                    panel.keys,
+                )
                 for k, panel in enumerate(section.panels)
             ]
             for i, section in enumerate(sections)
