@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
 import optiscope
+from optiscope.cli.root import root
 from optiscope.doctor.comparison import compare_activations
 from optiscope.integrations.training_loop import WatchInstrument
 
@@ -39,6 +44,32 @@ def test_activations_are_compared_in_pairs() -> None:
     assert result.replaced == ("1",)
     assert len(result.before) == 3
     assert result.interval[0] <= result.difference <= result.interval[1]
-    assert "over 3 seeds" in result.sentence
+    assert "3 seeds" in result.sentence
     with pytest.raises(ValueError, match="activations"):
         compare_activations(nn.Linear(6, 3), nn.functional.cross_entropy, x, y)
+
+
+def test_activations_are_compared_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tanh_setup.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "def setup():\n"
+        "    x = torch.randn(200, 6)\n"
+        "    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))\n"
+        "    return dict(model=model, loss=nn.CrossEntropyLoss(), train=(x, x[:, :3].argmax(1)))\n"
+        "def plain():\n"
+        "    return {**setup(), 'model': nn.Linear(6, 3)}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = CliRunner().invoke
+    options = ["--steps", "20", "--seeds", "2", "--json"]
+    answer = run(root, ["doctor", "activations", "tanh_setup:setup", *options])
+    assert answer.exit_code == 0, answer.output
+    figures = json.loads(answer.output)
+    assert figures["replaced"] == ["1"]
+    assert len(figures["before"]) == len(figures["after"]) == 2
+    assert figures["interval"][0] <= figures["difference"] <= figures["interval"][1]
+    answer = run(root, ["doctor", "activations", "tanh_setup:plain", *options])
+    assert answer.exit_code != 0

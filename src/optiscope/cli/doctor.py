@@ -24,7 +24,68 @@ class UnknownTool(OptiscopeError, ValueError):
 
 @click.group("doctor")
 def command() -> None:
-    """Score tools that look for faults in training."""
+    """Score tools that look for faults in training; compare activations."""
+
+
+class SetupMisfit(OptiscopeError, ValueError):
+    """A set-up whose activations cannot be compared."""
+
+
+@command.command("activations")
+@click.argument("setup", metavar="MODULE:FUNCTION")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=10),
+    default=150,
+    show_default=True,
+    help="Steps of each run.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=2),
+    default=4,
+    show_default=True,
+    help="Pairs of runs; a pair shares weights, batches and dropout.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="Rate of Adam.",
+)
+@json_option
+def activations(
+    setup: str, steps: int, seeds: int, batch_size: int, rate: float, wants_json: bool
+) -> None:
+    """Train short pairs of runs, with the model's activations and with relu for tanh and sigmoid.
+
+    MODULE:FUNCTION names a function that returns a dictionary with model, loss and train, as for
+    `optiscope check`. The answer is the difference of the training losses with a 95 % interval over
+    the seeds.
+    """
+    from optiscope.cli.check import setup_arguments
+    from optiscope.doctor.comparison import compare_activations
+    from optiscope.doctor.user_data import split_from
+
+    values = setup_arguments(setup)
+    samples = split_from("train", values["train"]).read(100_000, 20.0)
+    if samples.targets is None:
+        raise SetupMisfit(f"{setup}: the training samples have no targets; return pairs (x, y)")
+    try:
+        result = compare_activations(
+            values["model"], values["loss"], samples.inputs, samples.targets,
+            steps=steps, batch_size=batch_size, rate=rate, seeds=range(seeds),
+        )  # fmt: skip
+    except ValueError as error:
+        raise SetupMisfit(f"{setup}: {error}") from error
+    if wants_json:
+        click.echo(as_json({**vars(result), "faster": result.faster, "sentence": result.sentence}))
+        return
+    click.echo(result.sentence)
+    for seed, (before, after) in enumerate(zip(result.before, result.after, strict=True)):
+        click.echo(f"  seed {seed}: {before:.4g} -> {after:.4g}")
 
 
 @command.command("bugs")

@@ -27,6 +27,7 @@ class ActivationComparison:
     interval: tuple[float, float]
     steps: int
     replaced: tuple[str, ...]
+    rate: float = 1e-3
 
     @property
     def faster(self) -> bool:
@@ -42,12 +43,12 @@ class ActivationComparison:
             if self.faster
             else "learns slower"
             if low > 0
-            else "shows no difference"
+            else "shows no difference that these seeds resolve"
         )
         return (
             f"With the replacement in {', '.join(self.replaced)} the network {verdict}: training "
             f"loss after {self.steps} steps changes by {self.difference:+.3g} "
-            f"[{low:+.3g}, {high:+.3g}] over {len(self.before)} seeds."
+            f"[{low:+.3g}, {high:+.3g}] (95 %, {len(self.before)} seeds, Adam at {self.rate:.3g})."
         )
 
 
@@ -93,7 +94,7 @@ def compare_activations(
     error = float(differences.std()) / len(seeds) ** 0.5
     half = float(stats.t.ppf(0.975, len(seeds) - 1)) * error
     return ActivationComparison(
-        before, after, mean, (mean - half, mean + half), steps, tuple(places)
+        before, after, mean, (mean - half, mean + half), steps, tuple(places), rate
     )
 
 

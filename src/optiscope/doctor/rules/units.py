@@ -197,7 +197,7 @@ class ActivationHint(Rule):
         if hidden:
             self.report(
                 f"{len(hidden)} hidden layers use tanh or sigmoid; relu often learns faster.",
-                "optiscope.doctor.comparison.compare_activations trains short pairs of runs and "
+                "`optiscope doctor activations my_module:setup` trains short pairs of runs and "
                 "says whether it does here.",
                 where=hidden,
                 confidence=0.5,
