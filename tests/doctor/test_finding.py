@@ -6,10 +6,13 @@ import copy
 import dataclasses
 import json
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
 from optiscope.doctor.finding import Finding
+from optiscope.doctor.rules import RULES
 
 
 def example() -> Finding:
@@ -58,3 +61,11 @@ def test_before_training_step_and_place_may_be_left_out() -> None:
 def test_wrong_values_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         Finding.from_dict({**example().to_dict(), field: value})
+
+
+def test_the_guide_lists_every_finding_and_their_number() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    names = {name for rule in RULES for name in rule.names()}
+    listed = set(re.findall(r"[a-z0-9_]+", text))
+    assert names <= listed, sorted(names - listed)
+    assert f"There are {len(RULES)} rules, which can report {len(names)} findings" in text

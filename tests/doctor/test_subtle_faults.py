@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -220,3 +221,13 @@ def test_targets_of_a_divergence_are_probabilities(probabilities: bool) -> None:
 
     found = _alarms(model, nn.KLDivLoss(reduction="batchmean"), step)
     assert ("target_out_of_range" in found) is not probabilities
+
+
+def test_the_look_at_loaded_weights_goes_with_the_watch() -> None:
+    model = nn.Sequential(nn.Linear(4, 3))
+    watched = watch(model, torch.optim.SGD(model.parameters(), 0.1), on_finding="log")
+    copied = pickle.loads(pickle.dumps(model))
+    copied.load_state_dict(model.state_dict())
+    watched.close()
+    assert not model._load_state_dict_pre_hooks
+    assert not watched.findings

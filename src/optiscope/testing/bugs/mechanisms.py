@@ -60,31 +60,6 @@ def labels_rolled_by_one(script: Script) -> None:
     script.replace(batch=rolled)
 
 
-def _augmented(script: Script, *, copied: bool) -> None:
-    x, y = script.train
-
-    def noisy(places: Tensor) -> tuple[Tensor, Tensor]:
-        start = int(places[0]) // 32 * 32
-        part = x[start : start + 32]
-        part = part.clone() if copied else part
-        part += torch.randn(part.shape, generator=script.generator)
-        return part, y[start : start + 32]
-
-    script.train = x.clone(), y
-    x, y = script.train
-    script.replace(batch=noisy)
-
-
-def augmented_copy(script: Script) -> None:
-    _augmented(script, copied=True)
-
-
-@kind(r"drift|in place|training inputs changed", "mlp", mend=augmented_copy)
-def augmented_in_place(script: Script) -> None:
-    _augmented(script, copied=False)
-    script.steps = 400
-
-
 def _dollars(script: Script, scaled: bool) -> None:
     for name in ("train", "valid"):
         x, y = getattr(script, name)
