@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -72,3 +73,11 @@ def test_every_fault_is_seen(campaign: ModuleType, folder: Path) -> None:
     assert faults.records_unasked == 1
     assert faults.claims_left == 2
     assert faults.states_left == 2
+
+
+def test_pieces_add_up(campaign: ModuleType) -> None:
+    path = SCRIPT.parent / "records" / "kill_campaign.json"
+    record = json.loads(path.read_text())
+    assert record == json.loads(json.dumps(campaign.gathered(record["pieces"])))
+    assert record["kills"] >= 200
+    assert len({piece["seed"] for piece in record["pieces"]}) == len(record["pieces"])

@@ -247,6 +247,7 @@ def _submit(
     from optiscope.records import StudyFolder
     from optiscope.study.plan import Plan
     from optiscope.study.redeclaration import check_redeclared
+    from optiscope.study.work import batches_of
 
     machines = Path(click.get_app_dir("optiscope")) / "machines"
     machine = Machine() if on == "slurm" else machine_file(on, machines)
@@ -254,9 +255,9 @@ def _submit(
     if data_dir is not None:
         machine = replace(machine, data_dir=str(data_dir.resolve()))
     plan = Plan(study)
-    width = plan.width
+    width = len(batches_of(plan.ask()))
     if machine.array > width:
-        click.echo(f"{machine.array} workers asked for, {width} trials can run at once", err=True)
+        click.echo(f"{machine.array} workers asked for, {width} can work at once", err=True)
         machine = replace(machine, array=width)
     text = script(machine, folder.resolve(), study.name)
     kept = StudyFolder(folder)

@@ -30,6 +30,7 @@ class Recipe:
         autocast: ``bfloat16`` or ``float16`` for mixed precision in training.
         compile: True where the model is compiled for training.
         accumulate: parts in which each batch's gradient is computed, from 2.
+        together: True where it trains in one batch with other trials, for GPUs.
     """
 
     schedule: Mapping[str, Any] | None = None
@@ -43,6 +44,7 @@ class Recipe:
     autocast: str | None = None
     compile: bool | None = None
     accumulate: int | None = None
+    together: bool | None = None
 
     def to_trial(self) -> dict[str, Any]:
         """Its parts as a trial holds them; a pruner is none before there are curves to compare."""

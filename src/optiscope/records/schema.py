@@ -216,6 +216,7 @@ class _Algorithm(_Model):
     autocast: Autocast = None
     compile: bool | None = None
     accumulate: Count | None = None
+    together: bool | None = None
 
 
 class _Tuning(_Model):

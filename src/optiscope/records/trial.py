@@ -31,6 +31,8 @@ def canonical_json(value: Any) -> str:
     return json.dumps(_canonical(value), separators=(",", ":"), allow_nan=False)
 
 
+ALIKE = ("problem", "epochs", "batch_size", "device", "threads", "initialisation")
+"""What trials share that train in one batch (``together``)."""
 DEVICE = r"cpu|mps|(?:cuda|xpu)(?::\d{1,3})?"
 """Pattern of the names of devices."""
 
@@ -105,6 +107,11 @@ class Trial:
         """
         given = {name: value for name, value in self.to_dict().items() if value is not None}
         return hashlib.sha256(canonical_json(given).encode()).hexdigest()[:20]
+
+    @property
+    def likeness(self) -> str:
+        """What it shares with the trials that it may train together with, as text."""
+        return canonical_json({name: getattr(self, name) for name in ALIKE})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored."""

@@ -32,13 +32,17 @@ def untimed(environment: Mapping[str, Any]) -> str | None:
     """Why the seconds of a run tell nothing of its algorithm; None where they may.
 
     A run that went on after an interruption spent time on loading its state, and may have changed
-    machines; one that shared its device with other trials (``packing``) waited for them.
+    machines; one that shared its device (``packing``) or its batch (``together``) with other
+    trials waited for them.
     """
     sessions = environment.get("sessions")
     if isinstance(sessions, list | tuple) and len(sessions) > 1:
         return "resumed after an interruption"
     if environment.get("packing"):
         return "shared a GPU with other trials"
+    members = environment.get("together")
+    if isinstance(members, int) and members > 1:
+        return "trained in one batch with other trials"
     return None
 
 

@@ -58,6 +58,8 @@ def gradient_words(entry: Mapping[str, Any]) -> list[str]:
         words.append("compiled model")
     if entry.get("accumulate"):
         words.append(f"gradients accumulated over {entry['accumulate']} parts of a batch")
+    if entry.get("together"):
+        words.append("in one batch with other trials")
     return words
 
 

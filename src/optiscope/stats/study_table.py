@@ -86,6 +86,7 @@ class AlgorithmEntry:
         autocast: ``bfloat16`` or ``float16``, mixed precision in training, or None.
         compile: True where the model is compiled for training, or None.
         accumulate: parts in which each batch's gradient is computed, or None.
+        together: True where trials train in one batch with others, or None.
         colour: ``#rrggbb`` chosen by the user, or None.
         tune: ``none`` where hyperparameters are declared to stay at their defaults, or None.
     """
@@ -105,6 +106,7 @@ class AlgorithmEntry:
     autocast: str | None = None
     compile: bool | None = None
     accumulate: int | None = None
+    together: bool | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AlgorithmEntry:

@@ -14,6 +14,7 @@ _BARE = re.compile(r"^[A-Za-z0-9_-]+$")
 _OF_ALGORITHM = (
     "label", "optimizer", "tune", "fixed", "space", "schedule", "clip", "early_stopping",
     "initialisation", "pruner", "colour", "autocast", "compile", "accumulate",
+    "together",
 )  # fmt: skip
 
 

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from optiscope.executors.dispatch import MAX_DEATHS
 from optiscope.records.store_error import StoreError, explain
 
 __all__ = ["Claim", "Claims"]
 
 BEAT_SECONDS = 5.0
 STALE_BEATS = 10
+MAX_LOST = 20  # workers that may vanish with one trial
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Claim:
     started: float
     lost: int = 0
     ends: tuple[str, ...] = ()
+
+    @property
+    def hopeless(self) -> str | None:
+        """Why its trial is to be given up; None where it is to be trained."""
+        memory = self.ends.count("OUT_OF_MEMORY")
+        if memory >= MAX_DEATHS:
+            return f"its job ended {memory} times (OUT_OF_MEMORY)"
+        return f"{self.lost} workers vanished with it" if self.lost >= MAX_LOST else None
 
 
 BLAMELESS = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED", "TIMEOUT")
@@ -155,14 +165,15 @@ class Claims:
             path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def beating(self, claim: Claim) -> Iterator[None]:
+    def beating(self, *claims: Claim) -> Iterator[None]:
         """Show that the worker is alive, as long as the inside lasts."""
         done = threading.Event()
 
         def beat() -> None:
             while not done.wait(self.beat):
-                with contextlib.suppress(OSError):
-                    os.utime(self._path(claim.trial_hash))
+                for claim in claims:
+                    with contextlib.suppress(OSError):
+                        os.utime(self._path(claim.trial_hash))
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

@@ -166,7 +166,8 @@ class AlgorithmTable(_Spelled):
     """A(Φ): an optimizer, its search space, schedule and tuning rule.
 
     ``schedule = "none"`` exempts it from the study's schedule, as an optimizer that anneals by
-    itself should be; so do ``autocast = "none"``, ``compile = false`` and ``accumulate = 1``.
+    itself should be; so do ``autocast = "none"``, ``compile = false``, ``accumulate = 1`` and
+    ``together = false``.
     ``tune = "none"`` says that hyperparameters stay at their defaults, which the
     label then says too.
     """
@@ -186,6 +187,7 @@ class AlgorithmTable(_Spelled):
     autocast: Literal["bfloat16", "float16", "none"] | None = None
     compile: bool | None = None
     accumulate: Count | None = None
+    together: bool | None = None
     colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] | None = None
     epochs: int | None = None
 
@@ -265,6 +267,7 @@ class Declaration(_Spelled):
     autocast: Literal["bfloat16", "float16"] | None = None
     compile: bool = False
     accumulate: Count = 1
+    together: bool = False
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     keep_weights: str | list[Annotated[int, Field(ge=0)]] | None = None
     monitor: MonitorTable | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from optiscope.records import Run
+from optiscope.stats.hardware import untimed
 
 __all__ = ["Forecast", "Typical", "forecast", "in_words"]
 
@@ -26,8 +27,7 @@ class Typical:
     def __init__(self, runs: Iterable[tuple[Pair, Run]]) -> None:
         self._seconds: dict[Pair, list[float]] = {}
         for pair, run in runs:
-            alone = len(run.environment.get("sessions", ())) <= 1
-            if run.status.complete and alone and run.imported is None:
+            if run.status.complete and untimed(run.environment) is None and run.imported is None:
                 wall = sum(seconds.wall for seconds in run.seconds.values())
                 self._seconds.setdefault(pair, []).append(wall)
 

@@ -427,6 +427,9 @@ class _Resolver:
                 recipe, table.optimizer, closure=bound.closure, create_graph=bound.create_graph
             )
             self._check_recipe(path, table, faults)
+        if recipe.together and self.declared.monitor is not None:
+            why = "trials that train together are not watched: leave out together, or [monitor]"
+            self._check_recipe(path, table, [("together", why)])
 
     def _recipe(self, table: AlgorithmTable) -> Recipe:
         """How an algorithm trains: its own words, or the study's."""
@@ -443,6 +446,7 @@ class _Resolver:
             autocast=None if table.autocast == "none" else table.autocast or d.autocast,
             compile=(d.compile if table.compile is None else table.compile) or None,
             accumulate=parts if (parts := table.accumulate or d.accumulate) > 1 else None,
+            together=(d.together if table.together is None else table.together) or None,
         )
 
     def _check_recipe(

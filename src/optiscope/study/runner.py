@@ -20,7 +20,7 @@ from optiscope.study.plan import Plan
 from optiscope.study.redeclaration import check_redeclared
 from optiscope.study.resolver import corners
 from optiscope.study.study import Study
-from optiscope.study.work import record_trials, sweep_states, usable
+from optiscope.study.work import batches_of, record_trials, sweep_states, usable
 from optiscope.train.loop import TrialError, check_batch
 from optiscope.train.recipe import recipe_faults
 from optiscope.train.schedule import anneals_twice
@@ -160,13 +160,16 @@ def _run(
         return usable(folder.store, trial, warn, metrics=plan.needs_curves)
 
     def submit_new() -> None:
+        left: list[Trial] = []
         while new := plan.ask():
             for trial in new:
                 run = recorded(trial)
                 if run is None:
-                    dispatch.submit([trial])
+                    left.append(trial)
                 else:
                     plan.tell(run)
+        for batch in batches_of(left):
+            dispatch.submit(batch)
 
     task = partial(
         record_trials,

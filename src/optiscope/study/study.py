@@ -49,7 +49,8 @@ class Algorithm:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as kept in ``study.json``."""
         stated = {} if self.tune is None else {"tune": self.tune}
-        rules = {name: getattr(self.recipe, name) for name in ("autocast", "compile", "accumulate")}
+        names = ("autocast", "compile", "accumulate", "together")
+        rules = {name: getattr(self.recipe, name) for name in names}
         stated |= {name: rule for name, rule in rules.items() if rule is not None}
         return stated | {
             "label": self.label,

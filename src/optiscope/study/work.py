@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optiscope.executors.apart import children_allowed, run_apart
 from optiscope.monitor.instrument import Instrument, StartView
@@ -14,7 +15,11 @@ from optiscope.records import DamagedRecord, Run, RunStore, Status, Trial
 from optiscope.records.findings import Monitoring
 from optiscope.records.kept_weights import Keep
 
-__all__ = ["record_trials", "sweep_states", "usable"]
+if TYPE_CHECKING:
+    from optiscope.problems import Problem
+    from optiscope.train.loop import OptimizerFactory
+
+__all__ = ["MOST_TOGETHER", "batches_of", "record_trials", "sweep_states", "usable"]
 
 KILL_AFTER_SECONDS = 15.0  # that a step hangs in code that no exception can reach
 
@@ -46,6 +51,25 @@ def usable(
     return None
 
 
+MOST_TOGETHER = 8
+"""Trials of one batch: enough to keep a GPU busy with a small network."""
+
+
+def batches_of(trials: Iterable[Trial], most: int = MOST_TOGETHER) -> list[list[Trial]]:
+    """Lists in which trials are trained: ``together`` with others alike, the rest one by one."""
+    batches: list[list[Trial]] = []
+    growing: dict[str, list[Trial]] = {}
+    for trial in trials:
+        batch = growing.get(trial.likeness) if trial.together else None
+        if batch is None or len(batch) >= most:
+            batch = []
+            batches.append(batch)
+            if trial.together:
+                growing[trial.likeness] = batch
+        batch.append(trial)
+    return batches
+
+
 def record_trials(
     trials: Sequence[Trial],
     store: Path,
@@ -59,8 +83,8 @@ def record_trials(
     neither changes a record.
 
     A trial that is already recorded is not run again. A run that was interrupted leaves no
-    record: it has not said anything about its algorithm. In a worker of our own pool each trial
-    has a process to itself.
+    record: it has not said anything about its algorithm. In a worker of our own pool each trial,
+    or batch of trials that train together, has a process to itself.
 
     Raises:
         MissingData: the data set is missing.
@@ -77,10 +101,10 @@ def record_trials(
         _record(trials, store, data_dir, keep, monitor)
         return
     _warm_up()
-    for trial in trials:
-        limit = patience(trial)
+    for batch in batches_of(trials):
+        limit = patience(batch[0])
         run_apart(
-            partial(_record, [trial], store, data_dir, keep, monitor),
+            partial(_record, batch, store, data_dir, keep, monitor),
             seconds=None if limit is None else limit + KILL_AFTER_SECONDS,
         )
 
@@ -139,6 +163,9 @@ def _record(
     with isolated(imports=True):
         problem = problems.get(missing[0].problem)
         factories = [registry.bind(t.optimizer, t.hyperparameters) for t in missing]
+    if missing[0].together:
+        _record_batch(missing, runs, problem, factories, data_dir, keep, begun)
+        return
     beginning = [] if begun is None else [_Beginning(begun)]
     if begun is not None and isinstance(problem.data, Hashable):
         device = torch.device(missing[0].device)
@@ -170,6 +197,29 @@ def _record(
         checkpoint.remove()
         if weights is not None:
             weights.remove()
+
+
+def _record_batch(
+    trials: Sequence[Trial],
+    runs: RunStore,
+    problem: Problem,
+    factories: Sequence[OptimizerFactory],
+    data_dir: Path | None,
+    keep: Keep | None,
+    begun: Callable[[], None] | None,
+) -> None:
+    """Train trials in one batch and store their records."""
+    from optiscope.train.together import run_together
+    from optiscope.train.weights import WeightKeeper
+
+    if begun is not None:
+        begun()
+    keepers = [WeightKeeper.of(runs.root, trial, keep, _warn) for trial in trials]
+    trained = run_together(trials, problem, factories, data_dir=data_dir, weights=keepers)
+    for run, keeper in zip(trained, keepers, strict=True):
+        runs.write(run, None if keeper is None else keeper.folder)
+        if keeper is not None:
+            keeper.remove()
 
 
 def _warn(message: str) -> None:

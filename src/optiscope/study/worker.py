@@ -17,17 +17,16 @@ from pathlib import Path
 from types import FrameType
 
 from optiscope.executors.apart import ChildDied, ChildHung, allowing_children, signal_child
-from optiscope.executors.dispatch import MAX_DEATHS, MAX_MISSING
-from optiscope.records import Run, Status, StudyFolder, Trial
+from optiscope.records import StudyFolder
+from optiscope.study.aftermath import Aftermath, name_of
 from optiscope.study.claims import Claim, Claims
 from optiscope.study.progress import LOOK_SECONDS, Progress, study_in
 from optiscope.study.study import Study
-from optiscope.study.work import record_trials, sweep_states
+from optiscope.study.work import MOST_TOGETHER, record_trials, sweep_states
 
 __all__ = ["Worked", "study_in", "work"]
 
 MARGIN_SECONDS = 60.0  # before the end of its time a worker saves and leaves
-MAX_LOST = 20  # workers that may vanish with one trial
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,7 @@ class _Worker:
         self.claims, self.say = claims, say
         self.keep, self.monitor = study.keep, study.monitor
         self.leaving = False
-        self.deaths: dict[str, int] = {}
-        self.crashed = 0
-        self.told: set[str] = set()
+        self.aftermath = Aftermath(self.progress, folder.store, say)
 
     def run(
         self, seconds: float | None, max_trials: int | None, on_leaving: Callable[[], None]
@@ -106,15 +103,17 @@ class _Worker:
                 self.progress.write_ledger()
                 if not self.progress.open or (end is not None and time.monotonic() > end):
                     break
-                claim = self._claim()
-                if claim is None:  # others train what is left
+                most = MOST_TOGETHER if max_trials is None else max_trials - trained
+                claims = self._claim(min(most, MOST_TOGETHER))
+                if not claims:  # others train what is left
                     time.sleep(LOOK_SECONDS)
                     continue
                 try:
-                    with self.claims.beating(claim):
-                        trained += self._train(self.progress.open[claim.trial_hash], claim)
+                    with self.claims.beating(*claims):
+                        trained += self._train(claims)
                 finally:
-                    self.claims.release(claim)
+                    for claim in claims:
+                        self.claims.release(claim)
             self.progress.look()
             if not self.progress.open:
                 self.claims.sweep(set(self.folder.store.hashes()).__contains__)
@@ -127,73 +126,67 @@ class _Worker:
                 signal.setitimer(signal.ITIMER_REAL, 0.0)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        return Worked(trained, not self.progress.open, self.leaving, self.crashed)
+        return Worked(trained, not self.progress.open, self.leaving, self.aftermath.crashed)
 
     def _leave(self, number: int, _frame: FrameType | None) -> None:
         """Have the trial save its state, and take no other."""
         self.leaving = True
         signal_child(signal.SIGTERM)
 
-    def _claim(self) -> Claim | None:
-        """A trial that nobody has; workers begin at different ones."""
-        names = list(self.progress.open)
+    def _claim(self, most: int) -> list[Claim]:
+        """A trial that nobody has, and those that train together with it.
+
+        Workers begin at different ones.
+        """
+        names, claims = list(self.progress.open), list[Claim]()
         begin = random.Random(f"{os.getpid()} {len(names)}").randrange(len(names))
         for name in [*names[begin:], *names[:begin]]:
+            if claims and not self._joins(name, claims[0]):
+                continue
             claim = self.claims.take(name)
-            if claim is not None:
-                if self.folder.store.path(name).exists():  # recorded since the last look
-                    self.claims.release(claim)
-                    return None
-                return claim
-        return None
+            if claim is None:
+                continue
+            if self.folder.store.path(name).exists():  # recorded since the last look
+                self.claims.release(claim)
+                break
+            claims.append(claim)
+            if (
+                len(claims) == most
+                or name in self.aftermath.deaths
+                or not self.progress.open[name].together
+            ):
+                break
+        return claims
 
-    def _train(self, trial: Trial, claim: Claim) -> bool:
-        """Train a trial; whether there is a record now."""
-        name = f"{trial.optimizer} on {trial.problem}, seed {trial.seed}"
-        memory = claim.ends.count("OUT_OF_MEMORY")
-        if memory >= MAX_DEATHS:
-            return self._give_up(trial, f"its job ended {memory} times (OUT_OF_MEMORY)")
-        if claim.lost >= MAX_LOST:
-            return self._give_up(trial, f"{claim.lost} workers vanished with it")
-        if claim.ends:
-            self.say(f"{name}: the job that had it ended as {claim.ends[-1]}; going on from there")
+    def _joins(self, name: str, first: Claim) -> bool:
+        """Whether a trial trains together with another; one that died before trains alone."""
+        trial, other = self.progress.open[name], self.progress.open[first.trial_hash]
+        alike = trial.together and trial.likeness == other.likeness
+        return bool(alike) and name not in self.aftermath.deaths
+
+    def _train(self, claims: list[Claim]) -> int:
+        """Train trials; how many of them there is a record of now."""
+        trials, told = [self.progress.open[claim.trial_hash] for claim in claims], 0
+        for claim, trial in zip(claims, list(trials), strict=True):
+            if claim.hopeless is not None:
+                told += self.aftermath.give_up(trial, claim.hopeless)
+                trials.remove(trial)
+            elif claim.ends:
+                end = claim.ends[-1]
+                self.say(
+                    f"{name_of(trial)}: the job that had it ended as {end}; going on from there"
+                )
         try:
             root = self.folder.store.root
-            record_trials([trial], root, self.data_dir, self.keep, self.monitor)
+            record_trials(trials, root, self.data_dir, self.keep, self.monitor)
         except KeyboardInterrupt:
             self.leaving = True
-            return False
-        except ChildHung as error:
-            return self._give_up(trial, f"its process {error} and was killed", Status.TIMED_OUT)
-        except ChildDied as error:
-            if self.leaving:
-                return False
-            self.deaths[trial.hash] = self.deaths.get(trial.hash, 0) + 1
-            self.say(f"{name}: its process {error}")
-            if self.deaths[trial.hash] >= MAX_DEATHS:
-                verb, bracket, rest = str(error).partition(" (")
-                return self._give_up(trial, f"its process {verb} {MAX_DEATHS} times{bracket}{rest}")
-            return False
-        run = self.progress.usable(trial)
-        if run is None:
-            missing = f"{trial.hash} missing"
-            self.deaths[missing] = self.deaths.get(missing, 0) + 1
-            if self.deaths[missing] >= MAX_MISSING:
-                return self._give_up(trial, f"no record of it appeared after {MAX_MISSING} tries")
-            return False
-        self.crashed += run.status is Status.CRASHED
-        reason = f", {run.reason}" if run.status is Status.CRASHED else ""
-        self.say(f"{name}: {run.status}{reason}")
-        if (other := run.environment.get("data")) is not None and other not in self.told:
-            self.told.add(other)
-            self.say(f"{trial.problem}: {other}")
-        return True
-
-    def _give_up(self, trial: Trial, reason: str, status: Status = Status.CRASHED) -> bool:
-        self.folder.store.write(Run.unstarted(trial, status, reason))
-        self.crashed += status is Status.CRASHED
-        self.say(f"{trial.optimizer} on {trial.problem}, seed {trial.seed}: {status}, {reason}")
-        return True
+            return told
+        except (ChildDied, ChildHung) as error:
+            if not self.leaving:
+                told += sum(self.aftermath.died(trial, error, len(trials)) for trial in trials)
+            return told
+        return told + sum(map(self.aftermath.settle, trials))
 
 
 def _signals(seconds: float | None) -> list[signal.Signals]:

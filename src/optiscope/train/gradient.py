@@ -22,10 +22,22 @@ from optiscope.monitor.instrument import EpochView, Instrument
 from optiscope.problems.problem import ParamGroup, Problem, regularization
 from optiscope.records.recipe import Recipe
 
-__all__ = ["AUTOCAST", "BatchGradient", "LossScale", "gradient_faults", "parts_of"]
+__all__ = [
+    "AUTOCAST",
+    "TOGETHER",
+    "BatchGradient",
+    "LossScale",
+    "gradient_faults",
+    "parts_of",
+    "together_faults",
+]
 
 AUTOCAST: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 """Formats of mixed precision; float16 needs its loss scaled, so that small gradients survive."""
+
+TOGETHER = ("sgd", "momentum", "nesterov", "adam", "adamw", "lark")
+"""Optimizers whose trials can train in one batch: their step draws no random numbers and needs
+nothing but gradients."""
 
 
 class BatchGradient:
@@ -188,6 +200,7 @@ def gradient_faults(
         closure: whether it evaluates gradients itself.
         create_graph: whether it differentiates them.
     """
+    yield from together_faults(recipe, optimizer)
     if not (closure or create_graph):
         return
     why = "evaluates it itself (closure)" if closure else "differentiates it (create_graph)"
@@ -199,3 +212,19 @@ def gradient_faults(
                 f"{part} is for optimizers that are given one gradient a step, and {optimizer} "
                 f"{why}: leave {part} out for it",
             )
+
+
+def together_faults(recipe: Recipe, optimizer: str) -> Iterator[tuple[str, str]]:
+    """Why trials of an optimizer cannot train in one batch with others, where they are to."""
+    if not recipe.together:
+        return
+    if optimizer not in TOGETHER:
+        known = ", ".join(TOGETHER)
+        yield (
+            "together",
+            f"expected one of {known} to train together, got {shorten(optimizer)[1:-1]}: leave "
+            "together out for it",
+        )
+    for part in ("autocast", "compile", "accumulate"):
+        if getattr(recipe, part) is not None:
+            yield "together", f"trials with {part} cannot train together: leave one of them out"

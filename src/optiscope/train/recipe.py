@@ -73,6 +73,7 @@ def recipe_faults(
     yield from _fault("autocast", lambda: _check_autocast(recipe.autocast))
     yield from _fault("compile", lambda: _check_compile(recipe.compile))
     yield from _fault("accumulate", lambda: _check_parts(recipe.accumulate))
+    yield from _fault("together", lambda: _check_together(recipe.together))
     yield from _fault("max_seconds", lambda: _check_limit(recipe.max_seconds))
     yield from _fault("early_stopping", lambda: EarlyStopping.of(recipe.early_stopping))
     if (clip := recipe.clip) is not None:
@@ -127,6 +128,11 @@ def _check_parts(parts: int | None) -> None:
             "accumulate is the number of parts in which a batch's gradient is computed, an "
             f"integer from 2, got {shorten(parts)}"
         )
+
+
+def _check_together(together: bool | None) -> None:
+    if together is not None and together is not True:
+        raise ValueError(f"together must be True, or left out, got {shorten(together)}")
 
 
 def _check_limit(seconds: float | None) -> None:

@@ -16,16 +16,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from optiscope.data.samples import Batch
+from optiscope.monitor.functional import functional_call
 from optiscope.problems.problem import Problem, regularization
 from optiscope.records import Run, Status, Trial
+from optiscope.records.trial import ALIKE
 from optiscope.train.device import backend
 from optiscope.train.environment import environment
-from optiscope.train.gradient import BatchGradient
+from optiscope.train.gradient import BatchGradient, together_faults
 from optiscope.train.isolation import isolated
 from optiscope.train.loop import (
     OptimizerFactory,
@@ -34,11 +36,9 @@ from optiscope.train.loop import (
     check_device,
     load_splits,
 )
+from optiscope.train.weights import WeightKeeper
 
 __all__ = ["run_together"]
-
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "adam", "adamw", "lark")
-"""Names of those whose step draws no random numbers and needs nothing but gradients."""
 
 DROPOUTS = (
     functional.dropout,
@@ -54,6 +54,7 @@ def run_together(
     factories: Sequence[OptimizerFactory],
     *,
     data_dir: Path | None = None,
+    weights: Sequence[WeightKeeper | None] | None = None,
 ) -> Iterator[Run]:
     """Runs of trials that are alike but for optimizer, hyperparameters, schedule and seed.
 
@@ -62,11 +63,13 @@ def run_together(
         problem: the problem that they name.
         factories: make their optimizers.
         data_dir: where the data sets are.
+        weights: keep the model's state at chosen epochs, one for each trial or None.
 
     Raises:
-        TrialError: they are not alike, an optimizer is none of :data:`OPTIMIZERS`, or the model
-            does what cannot be batched.
+        TrialError: they are not alike, an optimizer is none of ``TOGETHER`` (of
+            ``optiscope.train.gradient``), or the model does what cannot be batched.
         MissingData: the data set is not at hand.
+        KeyboardInterrupt: Ctrl-C ends them all; a batch has no checkpoint and starts over.
     """
     _check_alike(trials)
     device = torch.device(trials[0].device)
@@ -74,8 +77,10 @@ def run_together(
     splits = load_splits(problem.data, data_dir, device)
     with isolated(trials[0].threads, device):
         members = []
-        for trial, factory in zip(trials, factories, strict=True):
+        keepers = [None] * len(trials) if weights is None else weights
+        for trial, factory, keeper in zip(trials, factories, keepers, strict=True):
             training = Training(trial, problem, factory, splits, device)
+            training.weights = keeper
             members.append(_Member(training, _noise_state(device)))
         _Together(problem, members, device).train()
         where = environment(device, splits.other_files) | {"together": len(members)}
@@ -85,22 +90,15 @@ def run_together(
 
 def _check_alike(trials: Sequence[Trial]) -> None:
     first = trials[0]
-    same = ("problem", "epochs", "batch_size", "device", "threads", "initialisation")
     for trial in trials:
-        odd = [name for name in same if getattr(trial, name) != getattr(first, name)]
+        odd = [name for name in ALIKE if getattr(trial, name) != getattr(first, name)]
         if odd:
             raise TrialError(
-                f"expected trials alike in {', '.join(same)}, got another {odd[0]}: "
+                f"expected trials alike in {', '.join(ALIKE)}, got another {odd[0]}: "
                 "train it in a batch of its own"
             )
-        if trial.optimizer not in OPTIMIZERS:
-            raise TrialError(
-                f"expected one of {', '.join(OPTIMIZERS)}, got {trial.optimizer}: only these train "
-                "together; leave `together` out of its trial"
-            )
-        unlike = [n for n in ("autocast", "compile", "accumulate") if getattr(trial, n) is not None]
-        if unlike:
-            raise TrialError(f"trials with {unlike[0]} cannot train together: leave it out")
+        for _, message in together_faults(trial.recipe, trial.optimizer):
+            raise TrialError(message)
 
 
 class _Share(BatchGradient):
@@ -150,6 +148,8 @@ class _Member:
         """Do something of its own; an error, or an instrument, ends this member alone."""
         if self.ended is None:
             self.ended = self.training.attempt(act)
+        if self.ended is not None and self.ended[0] is Status.INTERRUPTED:
+            raise KeyboardInterrupt
 
 
 class _LossOf(nn.Module):

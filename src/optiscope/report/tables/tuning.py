@@ -81,7 +81,7 @@ def tuning_table(tables: StudyTables, looks: Mapping[str, Look]) -> DataTable:
                 ("pruner", a.pruner),
             )
             if rule
-        ] + gradient_words({n: getattr(a, n) for n in ("autocast", "compile", "accumulate")})
+        ] + gradient_words(vars(a))
         rows.append(
             Row(
                 [
