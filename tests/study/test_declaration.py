@@ -104,7 +104,7 @@ STUDIES = [*shipped_studies(), *PUBLISHED, *map(str, sorted(RESEARCH.glob("*.tom
 
 
 def test_only_studies_to_start_from_are_listed() -> None:
-    assert set(shipped_studies()) == {"quickstart", "fashion_quick"}
+    assert set(shipped_studies()) == {"quickstart", "fashion_quick", "lark-speed"}
     assert len(STUDIES) >= 31
 
 
