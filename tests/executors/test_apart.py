@@ -118,27 +118,28 @@ def test_time_begins_when_the_child_says_so() -> None:
 def test_deaths_for_want_of_memory_are_counted_in_the_jobs_group(
     own: str, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from optiscope import control_groups
     from optiscope.executors import apart
 
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "cgroup").write_text(own)
-    monkeypatch.setattr(apart, "CGROUPS", tmp_path)
-    monkeypatch.setattr(apart, "OWN_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path)
+    monkeypatch.setattr(control_groups, "OWN", tmp_path / "cgroup")
     assert apart._out_of_memory_kills() == 3
 
 
 def test_a_child_that_ran_out_of_memory_is_told_as_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from optiscope.executors import apart
+    from optiscope import control_groups
 
     events = tmp_path / "memory.events"
     events.write_text("oom_kill 0")
     (tmp_path / "cgroup").write_text("0::/")
-    monkeypatch.setattr(apart, "CGROUPS", tmp_path)
-    monkeypatch.setattr(apart, "OWN_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path)
+    monkeypatch.setattr(control_groups, "OWN", tmp_path / "cgroup")
 
     def die(begin: object) -> None:
         events.write_text("oom_kill 1")

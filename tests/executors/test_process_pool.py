@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from optiscope import control_groups
 from optiscope.executors import available_cores, process_pool
 
 PARENT = """
@@ -40,12 +41,16 @@ def test_cores_are_those_this_process_may_use() -> None:
 @pytest.mark.parametrize(
     ("quota", "cores"), [("max 100000", 0), ("100000 100000", 1), ("50000 100000", 1), ("", 0)]
 )
-def test_a_containers_quota_counts(
-    quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("holder", ["", "job_7", "job_7/step_0"])
+def test_the_quota_of_a_container_or_job_counts(
+    holder: str, quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cpu.max").write_text(quota)
-    home = sys.modules["optiscope.cores"]
-    monkeypatch.setattr(home, "QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "job_7" / "step_0").mkdir(parents=True)
+    (tmp_path / "own").write_text("0::/job_7/step_0\n")
+    (tmp_path / "job_7" / "cpu.max").write_text("max 100000")
+    (tmp_path / holder / "cpu.max").write_text(quota)
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path)
+    monkeypatch.setattr(control_groups, "OWN", tmp_path / "own")
     assert available_cores() == (cores or len(os.sched_getaffinity(0)))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from optiscope import cores
+from optiscope import control_groups
 from optiscope.records import Run, StudyFolder
 from optiscope.report import summary_json, summary_table
 from optiscope.report.tables.runs import cost_table
@@ -146,5 +146,7 @@ def test_a_record_says_what_the_quota_leaves(
     import torch
 
     (tmp_path / "cpu.max").write_text("100000 100000\n")
-    monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "own").write_text("0::/\n")
+    monkeypatch.setattr(control_groups, "GROUPS", tmp_path)
+    monkeypatch.setattr(control_groups, "OWN", tmp_path / "own")
     assert environment(torch.device("cpu"))["cores"] == 1

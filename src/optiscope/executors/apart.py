@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from optiscope.control_groups import group_files
+
 __all__ = [
     "ChildDied",
     "ChildHung",
@@ -34,8 +36,6 @@ __all__ = [
 
 POLL_SECONDS = 0.2
 PARENT_CHECK_SECONDS = 1.0
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUP = Path("/proc/self/cgroup")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 _exit = os._exit  # a task may replace the one in os
@@ -211,26 +211,9 @@ def _flush() -> None:
 
 
 def _out_of_memory_kills() -> int:
-    """Processes that were killed for want of memory in this one's group, or one that holds it.
-
-    A batch system limits the group of a job, a container its own; either version of Linux's
-    control groups.
-    """
-    try:
-        lines = [line.split(":", 2) for line in OWN_CGROUP.read_text().splitlines()]
-    except OSError:
-        lines = []
-    unified = "".join(path for _, names, path in lines if not names)
-    memory = "".join(path for _, names, path in lines if "memory" in names.split(","))
-    files = [*_upward(CGROUPS, unified, "memory.events")]
-    files += _upward(CGROUPS / "memory", memory, "memory.oom_control")
+    """Processes that were killed for want of memory in this one's group, or one that holds it."""
+    files = group_files("memory.events", controller="memory", version_1="memory.oom_control")
     return sum(map(_kills_in, files))
-
-
-def _upward(root: Path, path: str, name: str) -> list[Path]:
-    """A file of a group's folder and of those above it."""
-    folder = root / path.lstrip("/")
-    return [one / name for one in (folder, *folder.parents) if one.is_relative_to(root)]
 
 
 def _kills_in(file: Path) -> int:
