@@ -231,3 +231,11 @@ def test_the_look_at_loaded_weights_goes_with_the_watch() -> None:
     watched.close()
     assert not model._load_state_dict_pre_hooks
     assert not watched.findings
+
+
+def test_a_summed_loss_is_named_though_gradients_are_clipped() -> None:
+    script = base_named("mlp", 0)
+    script.steps = 24
+    script.criterion = nn.CrossEntropyLoss(reduction="sum")
+    script.replace(before_step=lambda: nn.utils.clip_grad_norm_(script.model.parameters(), 1.0))
+    assert "loss_summed" in [f.rule for f in script.run(our_adapter) if f.is_alarm]
