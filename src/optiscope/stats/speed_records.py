@@ -21,8 +21,9 @@ def part_folder(folder: Path | str, part: int) -> Path:
 def read_races(folder: Path | str) -> list[Race]:
     """Every race of a speed study that is complete, in the order of problems and algorithms.
 
-    Horizons of which runs are still to come are left out; so are algorithms without any, and
-    problems on which no baseline is done.
+    Horizons of which runs are still to come are left out; so are algorithms that reach the
+    baseline's loss at none before the longest one is done, and problems on which the better
+    baseline is not.
 
     Raises:
         StoreError: the folder holds no speed study.
@@ -71,6 +72,12 @@ def races(parts: Mapping[int, Evidence], baselines: Sequence[str]) -> list[Race]
             goals = [_end(whole, problem, baseline, seed, figure) for seed in seeds]
             if not all(math.isfinite(loss) for loss, _ in goals):
                 continue
+            reached = any(
+                sum(sign * loss for loss, _ in column) <= sum(sign * loss for loss, _ in goals)
+                for column in zip(*ends, strict=True)
+            )
+            if shares[-1][0] < 1.0 and not reached:
+                continue  # longer horizons may reach it: not a bound, but work to do
             found.append(
                 Race(
                     problem,
