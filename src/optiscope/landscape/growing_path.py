@@ -111,6 +111,8 @@ def growing_path(
             around = (at - 1, at)
             if all(len(segments[k].losses) >= FINE_SAMPLES for k in around):
                 remaining = gradients - (objective.gradients - used)
+                if remaining < 2:  # too few to tell a saddle
+                    break
                 if not _lowered(objective, images, at, ends, tolerance, remaining):
                     converged = True
                     break
@@ -129,8 +131,9 @@ def growing_path(
             at = inside + 1
         else:
             count = SAMPLES
-        allowed = min(STEPS, gradients - (objective.gradients - used))
-        _fall(objective, images[at - 1], images[at], images[at + 1], allowed, tolerance)
+        _fall(
+            objective, images[at - 1], images[at], images[at + 1], used + gradients, tolerance
+        )  # fmt: skip
         for k in (at - 1, at):
             segments[k] = _sampled(objective, images[k], images[k + 1], count)
     return torch.stack([image.point for image in images]), converged
@@ -174,8 +177,6 @@ def _lowered(
 ) -> bool:
     """Whether a settled image could be lowered after all; it is no saddle then."""
     before, image, after = images[at - 1 : at + 2]
-    if gradients < 2:
-        return False
     found = lower_point(
         objective,
         image.point,
@@ -203,16 +204,25 @@ def _fall(
     before: _Image,
     image: _Image,
     after: _Image,
-    steps: int,
+    last: int,
     tolerance: float,
 ) -> None:
-    """Move an image perpendicular to the path to the lowest point that ``steps`` gradients find."""
+    """Move an image perpendicular to the path to the lowest point that `STEPS` gradients find.
+
+    Args:
+        objective: the loss.
+        before, image, after: three images in a row.
+        last: count of the objective's gradients at which there are no more.
+        tolerance: fall in one step that is not worth a gradient.
+    """
     point, best = image.point, image
     reach = _reach(before, image, after)
     limit = torch.full((1,), reach, dtype=point.dtype, device=point.device)
     lowest, lowest_point = math.inf, point
     gain = math.inf
-    for _ in range(steps):
+    for _ in range(STEPS):
+        if objective.gradients >= last:
+            break
         loss, gradient = objective.value_and_gradient(point)
         if math.isfinite(loss) and loss < lowest:
             lowest, lowest_point = loss, point
@@ -230,6 +240,8 @@ def _fall(
         along = tangent(before.point, point, after.point, (before.loss, loss, after.loss))
         force = (gradient @ along) * along - gradient
         if image.motion is None:
+            if objective.gradients >= last:
+                break
             curvature = objective.curvature_along(point, gradient, force)
             rate = 0.5 / math.sqrt(curvature) if curvature > 0 else 0.1
             image.rate = rate
