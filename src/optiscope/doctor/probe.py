@@ -14,7 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from optiscope.monitor.functional import functional_call
 
-__all__ = ["Probe", "has_class_axis", "logits_of"]
+__all__ = ["Probe", "class_entropy", "has_class_axis", "logits_of"]
 
 
 class Probe:
@@ -91,6 +91,15 @@ def logits_of(output: Any) -> Tensor | None:
     if isinstance(output, list | tuple):
         return next((item for item in output if isinstance(item, Tensor)), None)
     return None
+
+
+def class_entropy(labels: Tensor) -> float | None:
+    """Entropy in nats of the class shares of labels [N]; None where one is negative."""
+    if int(labels.min()) < 0:
+        return None
+    counts = torch.bincount(labels).float()
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * shares.log()).sum())
 
 
 def has_class_axis(output: Tensor | None, targets: Any) -> bool:

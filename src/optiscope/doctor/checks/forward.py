@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from optiscope.doctor.context import Context, Skipped
 from optiscope.doctor.finding import Finding
-from optiscope.doctor.probe import has_class_axis, logits_of
+from optiscope.doctor.probe import class_entropy, has_class_axis, logits_of
 
 __all__ = ["first_batch", "mixing", "modes"]
 
@@ -188,11 +188,7 @@ def _prior(context: Context, targets: Any) -> float | None:
         if not isinstance(targets, Tensor) or targets.is_floating_point():
             return None
         labels = targets.flatten()
-        if int(labels.min()) < 0:
-            return None
-    counts = torch.bincount(labels).float()
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * shares.log()).sum())
+    return class_entropy(labels)
 
 
 def _is_cross_entropy(context: Context) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from optiscope.doctor.context import Context, Skipped
 from optiscope.doctor.finding import Finding
-from optiscope.doctor.probe import has_class_axis, logits_of
+from optiscope.doctor.probe import class_entropy, has_class_axis, logits_of
 
 __all__ = ["overfit"]
 
@@ -73,12 +73,7 @@ def _constant(targets: object, output: Tensor | None) -> float | None:
     """Cross entropy of the class shares of these targets, where they are classes."""
     if not has_class_axis(output, targets) or not isinstance(targets, Tensor):
         return None
-    labels = targets.flatten()
-    if int(labels.min()) < 0:
-        return None
-    counts = torch.bincount(labels).float()
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * shares.log()).sum()) or None
+    return class_entropy(targets.flatten()) or None
 
 
 def _descend(
