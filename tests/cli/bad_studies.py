@@ -189,6 +189,13 @@ CASES = [
         20,
         ("search space", "empty"),
     ),
+    BadStudy(
+        "endless choice",
+        "{ low = 1e-4, high = 1e-2 }",
+        f"{{ choice = {[n / 1e4 for n in range(1, 1002)]} }}",
+        20,
+        ("choice", "1000"),
+    ),
     BadStudy("empty choice", "{ low = 1e-4, high = 1e-2 }", "{ choice = [] }", 20, ("choice",)),
     BadStudy("fixed and tuned", "space =", "fixed = { lr = 0.1 }\nspace =", 20, ("'lr'", "both")),
     BadStudy(

@@ -339,3 +339,10 @@ def test_american_spelling_is_the_same_key(tmp_path: Path) -> None:
     both = american.replace("color =", 'colour = "#000000"\ncolor =')
     with pytest.raises(StudyError, match="one key"):
         loaded(tmp_path, both)
+
+
+def test_many_seeds_are_told_apart_at_once(tmp_path: Path) -> None:
+    """Each is compared with all before it: a table of them, not a list."""
+    seeds = [*range(10, 50_000), 11]
+    with pytest.raises(StudyError, match="seed 11 stands twice"):
+        loaded(tmp_path, TEXT.replace("seeds = [5, 3]", f"seeds = {seeds}"))

@@ -36,7 +36,8 @@ TIME = "training time"
 """Metric of a question about time."""
 _VERB_WORDS = "|".join(map(re.escape, [*_VERBS, *_TIME_VERBS]))
 _VERB = re.compile(rf"\s+(?:is\s+)?({_VERB_WORDS})\s+", re.IGNORECASE)
-_CLAUSE = re.compile(r"\s+(?=(?:within|on|at|after|in)\s)", re.IGNORECASE)
+_KEYWORDS = ("within", "on", "at", "in")
+_CLAUSE = re.compile(rf"\s+(?=(?:{'|'.join(_KEYWORDS)}|after)\s)", re.IGNORECASE)
 
 
 class QuestionError(OptiscopeError, ValueError):
@@ -85,6 +86,8 @@ def parse_question(text: str, *, labels: Sequence[str], problems: Sequence[str])
     for clause in clauses:
         keyword, _, value = clause.partition(" ")
         keyword = "at" if keyword.lower() == "after" else keyword.lower()
+        if keyword not in _KEYWORDS:
+            raise QuestionError(f"cannot read {shorten(clause.strip())}: expected {FORM}")
         if keyword in values:
             raise QuestionError(f"{keyword!r} stands twice in {text!r}: expected {FORM}")
         values[keyword] = value

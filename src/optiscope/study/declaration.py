@@ -57,6 +57,8 @@ MOST_REPAIRS = 4
 """Times that what is wrong is left out and the rest is read again."""
 MOST_POINTS = 10_000
 """Points of a grid along one hyperparameter."""
+MOST_CHOICES = 1000
+"""Values of a choice; the optimizer is built with each of them before anything runs."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Seeds = Annotated[list[Seed], Field(min_length=1, max_length=MOST_TRIALS)]
@@ -88,7 +90,7 @@ class RangeTable(_Table):
 class ChoiceTable(_Table):
     """``{choice = [0.9, 0.99]}``."""
 
-    choice: Annotated[list[Any], Field(min_length=1)]
+    choice: Annotated[list[Any], Field(min_length=1, max_length=MOST_CHOICES)]
 
 
 def _kind(value: Any) -> str:

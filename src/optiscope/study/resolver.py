@@ -254,10 +254,12 @@ class _Resolver:
                 )
 
     def _check_unique(self, path: tuple[str | int, ...], words: Sequence[Any], kind: str) -> None:
+        seen: set[Any] = set()
         for i, word in enumerate(words):
-            if word in words[:i]:
+            if word in seen:
                 twice = f"{kind} {shorten(word)} stands twice"
                 self._fail((*path, i), f"{twice}; each must be different")
+            seen.add(word)
 
     def _problem(self, index: int, name: str) -> Problem:
         try:
