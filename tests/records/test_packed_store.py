@@ -278,3 +278,12 @@ def test_killed_at_any_moment_no_record_is_in_neither_place(store: RunStore) -> 
 @pytest.mark.parametrize("part", range(10))
 def test_two_hundred_kills_while_packing_lose_nothing(store: RunStore, part: int) -> None:
     _kills(store, 20, seed=100 + part)
+
+
+def test_what_has_weights_or_findings_stays_and_is_counted(store: RunStore) -> None:
+    first, second, *_ = store.hashes()
+    (store.path(first) / "weights").mkdir()
+    (store.path(second) / "findings.json").write_text("[]")
+    done = compact(store)
+    assert (done.moved, done.loose, done.beside) == (COUNT - 2, 2, 2)
+    assert store.findings(second) == []

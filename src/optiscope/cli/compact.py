@@ -35,5 +35,8 @@ def command(folder: Path, undo: bool, wants_json: bool) -> None:
     elif undo:
         click.echo(f"{done.moved:,} runs unpacked into {root}")
     else:
-        kept = f"; {done.loose:,} damaged or interrupted ones stay" if done.loose else ""
+        odd = done.loose - done.beside
+        kept = f"; {odd:,} damaged or interrupted ones stay" if odd else ""
+        if done.beside:
+            kept += f"; {done.beside:,} with weights or findings stay, which segments cannot hold"
         click.echo(f"{done.moved:,} runs packed, {done.packed:,} in segments{kept}")

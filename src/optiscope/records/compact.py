@@ -44,18 +44,21 @@ class Packing:
         loose: records in folders only: all after unpacking; damaged ones, those of interrupted
             runs and those with weights after packing.
         segments: files of runs; each has a file of metrics beside it.
+        beside: of the loose ones, those with weights or findings beside the record, for which
+            segments have no place.
     """
 
     moved: int
     packed: int
     loose: int
     segments: tuple[Path, ...]
+    beside: int = 0
 
 
 def compact(store: RunStore) -> Packing:
     """Pack all whole records of ``store``.
 
-    Records of interrupted runs, damaged ones and those with weights stay as they are.
+    Records of interrupted runs, damaged ones and those with weights or findings stay as they are.
 
     Raises:
         StoreError: the folder cannot be written, a segment is damaged, or another process packs the
@@ -66,9 +69,7 @@ def compact(store: RunStore) -> Packing:
     loose = {
         found
         for found in store.loose_hashes()
-        if _is_final(store, found)
-        and not store.keeps_weights(found)
-        and store.findings(found) is None
+        if _is_final(store, found) and not _has_more(store, found)
     }
     old, before = packed.segments(), packed.hashes()
     if not loose and len(old) <= 1:
@@ -142,8 +143,15 @@ def _is_final(store: RunStore, trial_hash: str) -> bool:
 def _packing(store: RunStore, moved: int) -> Packing:
     store.packed.refresh()
     packed = store.packed.hashes()
-    loose = len(set(store.loose_hashes()) - packed)
-    return Packing(moved, len(packed), loose, tuple(s.path for s in store.packed.segments()))
+    loose = set(store.loose_hashes()) - packed
+    beside = sum(_has_more(store, found) for found in loose)
+    segments = tuple(s.path for s in store.packed.segments())
+    return Packing(moved, len(packed), len(loose), segments, beside)
+
+
+def _has_more(store: RunStore, trial_hash: str) -> bool:
+    """Whether weights or findings stand beside a record."""
+    return store.keeps_weights(trial_hash) or store.findings(trial_hash) is not None
 
 
 def _remove_unless_named(metrics: Path, segments: Iterable[Path]) -> None:
