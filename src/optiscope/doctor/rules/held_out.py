@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optiscope.doctor.alive import instances_of
 from optiscope.doctor.rule import Rule
 from optiscope.doctor.rules.modes import batch_norms
 from optiscope.monitor.events import Forward, LossCall, WatchedStep
@@ -388,9 +389,8 @@ class Averages(Rule):
         shapes = [p.shape for p in self.session.model.parameters()]
         return [
             item
-            for item in gc.get_objects()
-            if type(item) is torch.optim.swa_utils.AveragedModel
-            and [p.shape for p in item.module.parameters()] == shapes
+            for item in instances_of(torch.optim.swa_utils.AveragedModel)
+            if [p.shape for p in item.module.parameters()] == shapes
         ]
 
 
@@ -437,8 +437,9 @@ class Plateau(_AfterEvaluation):
     def _find(self) -> Any:
         if self.scheduler is None:
             given = [s() for s in self.session.schedulers]
-            for item in given if given else gc.get_objects():
-                if type(item) is torch.optim.lr_scheduler.ReduceLROnPlateau and any(
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+            for item in given or instances_of(plateau):
+                if isinstance(item, plateau) and any(
                     item.optimizer is o for o in self.session.optimizers
                 ):
                     self.scheduler = item

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optiscope.doctor.alive import instances_of
 from optiscope.doctor.rule import Rule, layer
 from optiscope.doctor.rules.initialization import is_default
 from optiscope.monitor.events import Forward, WatchedStep, at_looks
@@ -145,10 +145,9 @@ class Ownership(Rule):
 def _held_by_an_idle_optimizer(parameters: list[Tensor]) -> bool:
     """Whether an optimizer exists that holds ``parameters`` but has not stepped yet."""
     wanted = {id(p) for p in parameters}
-    for item in gc.get_objects():
+    for item in instances_of(Optimizer):
         try:
-            if issubclass(type(item), Optimizer):
-                wanted -= {id(p) for g in item.param_groups for p in g["params"]}
+            wanted -= {id(p) for g in item.param_groups for p in g["params"]}
         except Exception:  # half-built objects of other libraries
             continue
     return not wanted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import weakref
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from optiscope.doctor.alive import instances_of
 from optiscope.doctor.rule import Rule
 from optiscope.doctor.rules.loss_form import one_weight
 from optiscope.monitor.events import Forward, LossCall, WatchedStep
@@ -308,11 +308,9 @@ class Schedule(Rule):
         if self.schedulers:
             return
         every = []
-        for item in gc.get_objects():
+        for item in instances_of(LRScheduler):
             try:
-                if issubclass(type(item), LRScheduler) and (
-                    item.optimizer is view.optimizer or self._forgotten(item.optimizer)
-                ):
+                if item.optimizer is view.optimizer or self._forgotten(item.optimizer):
                     every.append(item)
             except Exception:  # half-built objects of other libraries
                 continue
