@@ -101,6 +101,7 @@ def test_everyday_words_ask_the_same(tmp_path: Path, words: str) -> None:
         ("adam better than sgd by 0.01 on fmnist_2c2d", "cannot read 'by 0.01'"),
         ("adam better than sgd significantly", "cannot read 'significantly'"),
         ("adam better than sgd at noon", "expected a horizon"),
+        ("adam better than sgd at " + "9" * 5000, "expected a horizon"),
         ("adam better than sgd at 0 epochs", "expected a horizon"),
         ("adam better than sgd in no time", "expected 'in accuracy' or 'in loss'"),
         ("adam better than sgd in seconds", "reports no seconds: leave it out, or say accuracy"),

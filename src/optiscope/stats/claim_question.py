@@ -178,7 +178,7 @@ def _match(name: str, known: Sequence[str], kind: str) -> str:
 
 
 def _epochs(text: str) -> int:
-    found = re.fullmatch(r"(\d+)(?: epochs?)?", text, re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,15})(?: epochs?)?", text, re.IGNORECASE)
     if not found or int(found.group(1)) < 1:
         raise QuestionError(f"expected a horizon such as 'at 80 epochs', got 'at {text}'")
     return int(found.group(1))
