@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
+from optiscope.data.samples import Splits, TensorSamples
 from optiscope.optim.baselines.saddle_free_newton import SaddleFreeNewton
 from optiscope.problems import get
 from optiscope.problems.textbook import plateau, redundancy, saddle, symmetry, wrong_side
@@ -82,6 +84,25 @@ def test_loss_grid_is_the_loss_at_each_point() -> None:
     np.testing.assert_allclose(grid, 0.5 * (u[None, :] ** 2 + v[:, None] ** 2 / 4), atol=1e-12)
     with pytest.raises(ValueError, match="needs a problem with 2 parameters, got textbook_one"):
         loss_grid(redundancy.textbook_one_weight, u, v)
+
+
+def test_loss_grid_moves_a_module_that_stands_at_two_places_at_both() -> None:
+    layer = nn.Linear(1, 1).requires_grad_(True)
+    kept = nn.Sequential(layer, layer)
+    problem = replace(
+        ill_conditioned_quadratic(4.0),
+        make_model=lambda: kept,
+        loss=lambda outputs, targets: outputs.square().flatten(),
+        data=lambda folder: Splits(*[TensorSamples(torch.full((4, 1), 3.0), torch.zeros(4))] * 4),
+    )
+    before = [p.detach().clone() for p in kept.parameters()]
+    u, v = np.linspace(-1, 1, 3), np.linspace(-2, 2, 4)
+    w, b = u[None, :], v[:, None]
+    np.testing.assert_allclose(loss_grid(problem, u, v), (w * (3 * w + b) + b) ** 2, atol=1e-12)
+    assert all(
+        torch.equal(p, old.double()) for p, old in zip(kept.parameters(), before, strict=True)
+    )
+    assert kept[0].weight is kept[1].weight is layer.weight
 
 
 # Ill-conditioned quadratic.

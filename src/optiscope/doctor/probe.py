@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from optiscope.monitor.functional import functional_call
+from optiscope.objective.functional import functional_call
 
 __all__ = ["Probe", "class_entropy", "has_class_axis", "logits_of"]
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from optiscope.monitor.budget import Budget
 from optiscope.monitor.events import Forward, Observer, WatchedStep, at_looks
-from optiscope.monitor.functional import functional_call
 from optiscope.monitor.gradient_tests import GradientTests, gradient_tests
 from optiscope.monitor.graph import saved_activations
 from optiscope.monitor.layer_capture import LayerCapture
 from optiscope.monitor.per_sample import SampleGram, per_sample, sample_gram
 from optiscope.monitor.probe import probing, rows_of
 from optiscope.monitor.series import Series
+from optiscope.objective.functional import functional_call
 
 if TYPE_CHECKING:
     from optiscope.monitor.session import Session

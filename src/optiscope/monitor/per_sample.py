@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad, vjp, vmap
 
-from optiscope.monitor.functional import functional_call
 from optiscope.monitor.hooks import Hooks
+from optiscope.objective.functional import functional_call
 
 __all__ = [
     "COUPLING",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from optiscope.monitor.events import Forward
-from optiscope.monitor.functional import functional_call
+from optiscope.objective.functional import functional_call
 from optiscope.objective.own_loss import named_loss
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from optiscope.data.samples import Batch
-from optiscope.monitor.functional import functional_call
+from optiscope.objective.functional import functional_call
 from optiscope.problems.problem import Problem, regularization
 from optiscope.records import Run, Status, Trial
 from optiscope.records.trial import ALIKE

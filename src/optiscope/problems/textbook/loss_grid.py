@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
+from optiscope.objective.functional import functional_call
 from optiscope.objective.sample_sums import sum_over_samples
 from optiscope.problems.problem import Problem
 
@@ -46,10 +47,9 @@ def loss_grid(problem: Problem, u: Array, v: Array) -> Array:
     if targets.is_floating_point():
         targets = targets.double()
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    fixed = {k: t.detach() for k, t in model.state_dict().items() if k not in dict(trainable)}
 
     def mean_loss(point: Tensor) -> Tensor:
-        values = dict(fixed)
+        values = {}
         taken = 0
         for name, parameter in trainable:
             values[name] = point[taken : taken + parameter.numel()].view(parameter.shape)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optiscope.monitor.functional import functional_call
+from optiscope.objective.functional import functional_call
 
 
 class Tied(nn.Module):
