@@ -155,7 +155,7 @@ def test_a_requeued_job_goes_on_where_it_was(
     """USR1, as before a time limit: the worker saves, asks to be started again, and goes on."""
     said, patience = submit(1, seeds="11"), Patience(slurm, tmp_path)
     assert "Submitted batch job" in said
-    assert "1 trials, 1 workers" in said
+    assert "1 of 1 trials left, 1 workers" in said
     patience.until(lambda: bool(list(tmp_path.glob("*.holds"))), slurm.hasten)
 
     def tell() -> None:

@@ -245,7 +245,7 @@ def _submit(
 
     from optiscope.executors.slurm import Machine, machine_file, script, submit
     from optiscope.records import StudyFolder
-    from optiscope.study.plan import Plan
+    from optiscope.study.progress import plan_in
     from optiscope.study.redeclaration import check_redeclared
     from optiscope.study.work import batches_of
 
@@ -254,20 +254,25 @@ def _submit(
     machine = replace(machine, **{k: v for k, v in chosen.items() if v is not None})
     if data_dir is not None:
         machine = replace(machine, data_dir=str(data_dir.resolve()))
-    plan = Plan(study)
-    width = len(batches_of(plan.ask()))
+    kept = StudyFolder(folder)
+    plan = plan_in(study, kept)
+    width = len(batches_of(plan.widest()))
+    if not width:
+        click.echo(f"all {plan.total} trials are recorded in {folder}: nothing is left to train")
+        return kept
     if machine.array > width:
         click.echo(f"{machine.array} workers asked for, {width} can work at once", err=True)
         machine = replace(machine, array=width)
     text = script(machine, folder.resolve(), study.name)
-    kept = StudyFolder(folder)
+    todo = f"{plan.left} of {plan.total} trials left, {machine.array} workers"
     if dry_run:
         click.echo(text, nl=False)
+        click.echo(todo, err=True)
         return kept
     looks = check_redeclared(study, kept)
     kept.write_declaration(study.to_dict() | ({"looked_at": looks} if looks else {}))
     click.echo(submit(text, folder.resolve()))
-    click.echo(f"{plan.total} trials, {machine.array} workers: see `optiscope status {folder}`")
+    click.echo(f"{todo}: see `optiscope status {folder}`")
     return kept
 
 

@@ -29,6 +29,7 @@ class _Pair:
     problem: Problem
     tuning: Tuning | None
     entries: list[Entry] = field(default_factory=list)
+    trials: dict[str, Trial] = field(default_factory=dict)
     open_points: dict[int, list[Trial]] = field(default_factory=dict)
     reporting: bool = False
 
@@ -62,13 +63,21 @@ class Plan:
     @property
     def total(self) -> int:
         """Parts that runs play in the whole study; one run may play several."""
-        tuning = sum(p.algorithm.budget * len(self.study.tuning_seeds) for p in self._pairs)
-        return tuning + len(self._pairs) * len(self.study.seeds)
+        return sum(self._parts(pair) for pair in self._pairs)
 
     @property
     def done(self) -> int:
         """Parts of the runs that were told."""
         return sum(len(pairs) for name, pairs in self._asked.items() if name in self._runs)
+
+    @property
+    def left(self) -> int:
+        """Parts of which no run was told, those included that are yet to be planned."""
+        left = sum(entry.trial_hash not in self._runs for entry in self.entries)
+        for pair in self._pairs:
+            if not pair.reporting:
+                left += self._parts(pair) - len(pair.entries)
+        return left
 
     @property
     def entries(self) -> list[Entry]:
@@ -85,6 +94,25 @@ class Plan:
         """How many trials can run at once from now on: tunings that learn go one by one."""
         open_trials = sum(name not in self._runs for name in self._asked)
         return max(open_trials, 1)
+
+    def widest(self) -> list[Trial]:
+        """Trials that can run at once when the most can, from now on.
+
+        Of each pair those of its tuning that are open, or those that report after it, whichever
+        are more. Hyperparameters that are yet to be tuned are left out of the latter.
+        """
+        known: dict[str, Trial] = {}
+        later: list[Trial] = []
+        for pair in self._pairs:
+            still = {name: t for name, t in pair.trials.items() if name not in self._runs}
+            if pair.reporting or len(still) >= len(self.study.seeds):
+                known |= still
+            else:
+                later += [
+                    self.study.trial(pair.algorithm, pair.problem, {}, seed)
+                    for seed in self.study.seeds
+                ]
+        return [*known.values(), *later]
 
     def ask(self) -> list[Trial]:
         """Trials that can be trained and were not asked for before."""
@@ -116,6 +144,10 @@ class Plan:
             [self.study.name, problem.name],
             lower_is_better=not higher_is_better(self.study.select),
         )
+
+    def _parts(self, pair: _Pair) -> int:
+        """Parts of a pair: its tuning and its reporting."""
+        return pair.algorithm.budget * len(self.study.tuning_seeds) + len(self.study.seeds)
 
     def _advance(self, pair: _Pair) -> None:
         """Plan what of a pair can be planned now."""
@@ -179,6 +211,7 @@ class Plan:
             trial.seed,
         )
         pair.entries.append(entry)
+        pair.trials[name] = trial
         if name not in self._asked:
             self._new.append(trial)
         if not any(other is pair for other in self._asked[name]):

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from optiscope.records import Run, StudyFolder, Trial
+from optiscope.records import Run, Status, StudyFolder, Trial
 from optiscope.study.claims import Claims
 from optiscope.study.plan import Plan
 from optiscope.study.study import Study
 from optiscope.study.work import usable
 
-__all__ = ["LOOK_SECONDS", "Progress", "study_in", "wait_until_recorded"]
+__all__ = ["LOOK_SECONDS", "Progress", "plan_in", "study_in", "wait_until_recorded"]
 
 LOOK_SECONDS = 2.0  # between looks at the folder, while others train
 SILENT_SECONDS = 600.0  # without a worker, after which who waits is told
@@ -69,6 +69,29 @@ class Progress:
         if len(entries) != self._written:
             self.folder.write_ledger(entries)
             self._written = len(entries)
+
+
+def plan_in(study: Study, folder: StudyFolder) -> Plan:
+    """A study's plan, told of the records in a folder that its workers will take; none is moved."""
+    from optiscope.train.isolation import unlike_arithmetic
+
+    plan = Plan(study)
+    while True:
+        recorded, told = set(folder.store.hashes()), 0
+        for trial in plan.ask():
+            run = (
+                folder.store.read(trial.hash, metrics=plan.needs_curves)
+                if trial.hash in recorded
+                else None
+            )
+            if not isinstance(run, Run) or run.status is Status.INTERRUPTED:
+                continue
+            if run.imported is None and unlike_arithmetic(run.environment, flush_denormal=True):
+                continue
+            plan.tell(run)
+            told += 1
+        if not told:
+            return plan
 
 
 def wait_until_recorded(
