@@ -405,7 +405,7 @@ def run(
             variant = VARIANTS[name]
 
             def lark(p: Any, horizon: int, variant: Variant = variant) -> Optimizer:
-                return Lark(p, horizon=horizon if variant.horizon else None, **variant.settings)
+                return Lark(p, total_steps=horizon if variant.horizon else None, **variant.settings)
 
             with with_gains(variant.gains), tested.in_force() if tested else nullcontext():
                 scores.append(

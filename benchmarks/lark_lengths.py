@@ -30,7 +30,7 @@ def lengths(name: str, data: Path) -> dict[str, list[float]]:
     torch.manual_seed(0)
     model = problem.make_model()
     batches = len(samples) // problem.batch_size
-    optimizer = Lark(model.named_parameters(), horizon=epochs * batches)
+    optimizer = Lark(model.named_parameters(), total_steps=epochs * batches)
     found: dict[str, list[float]] = {}
     for _ in range(epochs):
         for part in torch.randperm(len(samples))[: batches * problem.batch_size].chunk(batches):

@@ -44,7 +44,7 @@ PERIOD = 10  # steps between Lark's renewals
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "momentum": lambda p: SGD(p, lr=0.01, momentum=0.9, foreach=True),
     "adamw": lambda p: AdamW(p, lr=1e-3, foreach=True),
-    "lark": lambda p: Lark(p, horizon=1_000_000),
+    "lark": lambda p: Lark(p, total_steps=1_000_000),
 }
 
 

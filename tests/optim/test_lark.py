@@ -68,7 +68,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 @pytest.mark.parametrize("horizon", [60, None])
 def test_it_learns_with_nothing_set(horizon: int | None) -> None:
     model = network()
-    optimizer = Lark(model.parameters(), horizon=horizon)
+    optimizer = Lark(model.parameters(), total_steps=horizon)
     losses = train(model, optimizer, batches(60))
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
@@ -76,7 +76,7 @@ def test_it_learns_with_nothing_set(horizon: int | None) -> None:
 @pytest.mark.parametrize("horizon", [40, None])
 def test_saved_state_resumes_bit_for_bit(horizon: int | None) -> None:
     model = network()
-    optimizer = Lark(model.parameters(), horizon=horizon, gather_every=4)
+    optimizer = Lark(model.parameters(), total_steps=horizon, gather_every=4)
     data = list(batches(33))
     train(model, optimizer, iter(data[:17]))
     buffer = io.BytesIO()
@@ -86,7 +86,7 @@ def test_saved_state_resumes_bit_for_bit(horizon: int | None) -> None:
     saved = torch.load(buffer, weights_only=True)
     again = network()
     again.load_state_dict(saved["model"])
-    resumed = Lark(again.parameters(), horizon=horizon, gather_every=4)
+    resumed = Lark(again.parameters(), total_steps=horizon, gather_every=4)
     resumed.load_state_dict(saved["optimizer"])
     train(again, resumed, iter(data[17:]))
     assert same(model, again)
@@ -110,7 +110,7 @@ def test_a_loaded_state_is_a_copy() -> None:
 
 def test_a_copied_optimizer_goes_on_alike() -> None:
     model = network()
-    optimizer = Lark(model.parameters(), horizon=20)
+    optimizer = Lark(model.parameters(), total_steps=20)
     train(model, optimizer, batches(5))
     twin_model, twin = copy.deepcopy((model, optimizer))
     train(model, optimizer, batches(5))
@@ -121,7 +121,7 @@ def test_a_copied_optimizer_goes_on_alike() -> None:
 def test_groups_have_their_own_settings_and_late_ones_share_the_clock() -> None:
     model = network()
     first, last = list(model[:-1].parameters()), list(model[-1].parameters())
-    optimizer = Lark([{"params": first, "lr": 0.0, "rank": 4}], horizon=20)
+    optimizer = Lark([{"params": first, "lr": 0.0, "rank": 4}], total_steps=20)
     frozen = [p.detach().clone() for p in first]
     train(model, optimizer, batches(5))
     optimizer.add_param_group({"params": last})
@@ -187,7 +187,7 @@ def test_decay_is_decoupled_follows_the_schedule_and_leaves_vectors() -> None:
     pairs = []
     for decay in (0.0, 0.5):
         matrix, vector = nn.Parameter(torch.full((4, 6), 2.0)), nn.Parameter(torch.full((6,), 2.0))
-        optimizer = Lark([matrix, vector], horizon=2000, lr=3.0, weight_decay=decay)
+        optimizer = Lark([matrix, vector], total_steps=2000, lr=3.0, weight_decay=decay)
         optimizer.param_groups[0]["step"] = 1000  # half annealed
         matrix.grad, vector.grad = torch.ones(4, 6), torch.ones(6)
         optimizer.step()
@@ -202,7 +202,7 @@ def test_accumulated_gradients_equal_the_whole_batch() -> None:
     for parts in (1, 4):
         torch.manual_seed(3)
         model = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.Tanh(), nn.Linear(8, 3)).double()
-        optimizer = Lark(model.parameters(), horizon=12)
+        optimizer = Lark(model.parameters(), total_steps=12)
         for x, y in batches(12):
             optimizer.zero_grad()
             for xs, ys in zip(x.double().chunk(parts), y.chunk(parts), strict=True):
@@ -259,13 +259,13 @@ def test_modes_exchange_the_visited_weights_and_their_average() -> None:
 
 def test_with_a_horizon_modes_change_nothing_and_the_last_step_is_short() -> None:
     model = network()
-    optimizer = Lark(model.parameters(), horizon=30)
+    optimizer = Lark(model.parameters(), total_steps=30)
     train(model, optimizer, batches(30))
     visited = copy.deepcopy(model)
     optimizer.eval()
     assert same(model, visited)
     optimizer.train()
-    with pytest.warns(RuntimeWarning, match="at most horizon=30") as warned:
+    with pytest.warns(RuntimeWarning, match="at most total_steps=30") as warned:
         train(model, optimizer, batches(1))
     assert warned[0].filename == train.__code__.co_filename
     assert all(
@@ -279,14 +279,14 @@ def test_with_a_horizon_modes_change_nothing_and_the_last_step_is_short() -> Non
 @pytest.mark.parametrize("horizon", [40, None])
 def test_bfloat16_parameters_learn_and_keep_precise_state(horizon: int | None) -> None:
     model = network().to(torch.bfloat16)
-    optimizer = Lark(model.parameters(), horizon=horizon)
+    optimizer = Lark(model.parameters(), total_steps=horizon)
     data = [(x.bfloat16(), y) for x, y in batches(40)]
     losses = train(model, optimizer, iter(data))
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     state = optimizer.state[model[4].weight]
     assert all(value.dtype == torch.float32 for value in state.values())
     again = copy.deepcopy(model)
-    resumed = Lark(again.parameters(), horizon=horizon)
+    resumed = Lark(again.parameters(), total_steps=horizon)
     resumed.load_state_dict(optimizer.state_dict())
     for optimizer_, model_ in ((optimizer, model), (resumed, again)):
         optimizer_.eval()
@@ -299,7 +299,7 @@ def test_bfloat16_parameters_learn_and_keep_precise_state(horizon: int | None) -
 
 def test_autocast_with_a_gradient_scaler_learns() -> None:
     model = network()
-    optimizer = Lark(model.parameters(), horizon=80)
+    optimizer = Lark(model.parameters(), total_steps=80)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     losses = []
     for x, y in batches(80):
@@ -317,8 +317,8 @@ def test_compiled_model_and_step_equal_the_plain_ones() -> None:
     torch._dynamo.reset()
     plain = network()
     compiled = copy.deepcopy(plain)
-    train(plain, Lark(plain.parameters(), horizon=15), batches(15))
-    optimizer = Lark(compiled.parameters(), horizon=15)
+    train(plain, Lark(plain.parameters(), total_steps=15), batches(15))
+    optimizer = Lark(compiled.parameters(), total_steps=15)
     run = torch.compile(compiled, backend="aot_eager")
     step = torch.compile(optimizer.step, backend="aot_eager")
     for x, y in batches(15):
@@ -346,7 +346,7 @@ def test_sparse_embedding_gradients_move_as_dense_ones() -> None:
 def test_memory_is_momentum_and_two_thin_blocks_a_factor() -> None:
     m, n, k = 300, 500, 32
     weight, bias = nn.Parameter(torch.randn(m, n)), nn.Parameter(torch.randn(m))
-    optimizer = Lark([weight, bias], horizon=10)
+    optimizer = Lark([weight, bias], total_steps=10)
     weight.grad, bias.grad = torch.randn(m, n), torch.randn(m)
     optimizer.step()
     numbers = sum(value.numel() for value in optimizer.state[weight].values())
@@ -356,7 +356,7 @@ def test_memory_is_momentum_and_two_thin_blocks_a_factor() -> None:
 
 def test_the_log_says_what_is_believed() -> None:
     model = network()
-    optimizer = Lark(model.named_parameters(), horizon=40, rank=8)
+    optimizer = Lark(model.named_parameters(), total_steps=40, rank=8)
     train(model, optimizer, batches(37))
     logs = optimizer.get_log()
     assert [log.name for log in logs] == [
@@ -378,8 +378,8 @@ def test_the_log_says_what_is_believed() -> None:
         ({"lr": float("nan")}, "lr must be"),
         ({"lr": torch.tensor(-1.0)}, "lr must be"),
         ({"lr": torch.ones(2)}, "lr must be one number"),
-        ({"horizon": 0}, "horizon must be"),
-        ({"horizon": 10.0}, "horizon must be"),
+        ({"total_steps": 0}, "total_steps must be"),
+        ({"total_steps": 10.0}, "total_steps must be"),
         ({"weight_decay": -0.1}, "weight_decay must be"),
         ({"rank": -1}, "rank must be"),
         ({"rank": True}, "rank must be"),
@@ -395,7 +395,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float], message: 
 
 
 def test_settings_may_be_numpys_and_are_saved_as_pythons() -> None:
-    optimizer = Lark(nn.Linear(3, 2).parameters(), lr=np.float32(0.5), horizon=np.int64(10))
+    optimizer = Lark(nn.Linear(3, 2).parameters(), lr=np.float32(0.5), total_steps=np.int64(10))
     optimizer.param_groups[0]["params"][0].grad = torch.ones(2, 3)
     optimizer.step()
     saved = io.BytesIO()

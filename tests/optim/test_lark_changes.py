@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from optiscope.optim import registry
 from optiscope.optim.lark import factors
 from optiscope.optim.lark.optimizer import Lark
 
@@ -36,9 +39,9 @@ def square(dtype: torch.dtype = torch.float32, size: int = 6) -> nn.Parameter:
 @pytest.mark.parametrize("horizon", [None, 100_000])
 def test_a_float32_state_goes_on_in_bfloat16_with_a_precise_copy(horizon: int | None) -> None:
     weight = square(size=40)
-    optimizer = trained([weight], horizon=horizon, growth=0.0)
+    optimizer = trained([weight], total_steps=horizon, growth=0.0)
     low = nn.Parameter(weight.detach().bfloat16())
-    other = Lark([low], horizon=horizon, growth=0.0)
+    other = Lark([low], total_steps=horizon, growth=0.0)
     other.load_state_dict(optimizer.state_dict())
     for _ in range(200):
         pull(optimizer)
@@ -49,7 +52,7 @@ def test_a_float32_state_goes_on_in_bfloat16_with_a_precise_copy(horizon: int | 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_changes_of_a_parameter_from_outside_stay(dtype: torch.dtype) -> None:
     weight = square(dtype)
-    optimizer = trained([weight], horizon=500)
+    optimizer = trained([weight], total_steps=500)
     with torch.no_grad():
         weight[0] = 0.0
     others = weight.detach()[1:].clone()
@@ -74,7 +77,7 @@ def test_a_layer_that_rests_keeps_no_stale_average() -> None:
 @pytest.mark.parametrize("first", [0, 1, 3])
 def test_a_layer_finds_its_length_in_whichever_steps_it_has_a_gradient(first: int) -> None:
     heads = [square(size=40), square(size=40)]
-    optimizer = Lark(heads, horizon=400)
+    optimizer = Lark(heads, total_steps=400)
     for step in range(200):
         active = int(step % 4 != first)
         heads[active].grad = heads[active].detach().clone()
@@ -99,7 +102,7 @@ def tensors_held(optimizer: Lark) -> int:
 
 def test_layers_that_rest_one_after_another_hold_no_more_than_their_own_memory() -> None:
     layers = [square() for _ in range(8)]
-    optimizer = trained(layers, horizon=1000)
+    optimizer = trained(layers, total_steps=1000)
     for layer in layers:
         layer.requires_grad_(False)
         pull(optimizer)
@@ -112,9 +115,9 @@ def test_layers_that_rest_one_after_another_hold_no_more_than_their_own_memory()
 def test_equal_layers_resume_bit_for_bit_whatever_their_layout(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     layers = [nn.Parameter(torch.randn(shape)) for _ in range(2)]
-    optimizer = trained(layers, steps=13, horizon=60)
+    optimizer = trained(layers, steps=13, total_steps=60)
     again = [nn.Parameter(p.detach().clone()) for p in layers]
-    resumed = Lark(again, horizon=60)
+    resumed = Lark(again, total_steps=60)
     resumed.load_state_dict(optimizer.state_dict())
     for _ in range(12):
         gradients = [torch.randn(shape) for _ in layers]
@@ -127,7 +130,7 @@ def test_equal_layers_resume_bit_for_bit_whatever_their_layout(shape: tuple[int,
 
 def test_the_horizon_may_be_taken_away_and_given_back_in_any_mode() -> None:
     weight = square()
-    optimizer = trained([weight], horizon=50)
+    optimizer = trained([weight], total_steps=50)
     group = optimizer.param_groups[0]
     group["horizon"] = None
     for _ in range(5):
@@ -146,9 +149,9 @@ def test_the_horizon_may_be_taken_away_and_given_back_in_any_mode() -> None:
 
 def test_a_loaded_horizon_that_replaces_another_is_told() -> None:
     weight = square()
-    saved = trained([weight], horizon=10).state_dict()
-    optimizer = Lark([weight], horizon=30)
-    with pytest.warns(RuntimeWarning, match="horizon=10 replaces horizon=30"):
+    saved = trained([weight], total_steps=10).state_dict()
+    optimizer = Lark([weight], total_steps=30)
+    with pytest.warns(RuntimeWarning, match="total_steps=10 replaces total_steps=30"):
         optimizer.load_state_dict(saved)
     optimizer.param_groups[0]["horizon"] = 30
     for _ in range(25):
@@ -159,7 +162,7 @@ def test_a_loaded_horizon_that_replaces_another_is_told() -> None:
 def test_groups_that_are_used_again_start_anew() -> None:
     groups = [{"params": [square()]}]
     for _ in range(2):
-        optimizer = Lark(groups, horizon=10)
+        optimizer = Lark(groups, total_steps=10)
         for _ in range(10):
             pull(optimizer)
         assert optimizer.param_groups[0]["step"] == 10
@@ -170,9 +173,9 @@ def test_groups_that_are_used_again_start_anew() -> None:
 )
 def test_a_state_goes_on_in_another_precision(first: torch.dtype, second: torch.dtype) -> None:
     weight = square(first)
-    optimizer = trained([weight], horizon=50)
+    optimizer = trained([weight], total_steps=50)
     other = nn.Parameter(weight.detach().to(second))
-    continued = Lark([other], horizon=50)
+    continued = Lark([other], total_steps=50)
     continued.load_state_dict(optimizer.state_dict())
     pull(optimizer)
     pull(continued)
@@ -198,7 +201,7 @@ def test_a_rank_changed_later_holds_for_parameters_that_begin_later(
 ) -> None:
     weight, later = square(size=12), square(size=12)
     later.requires_grad_(False)
-    optimizer = trained([weight, later], rank=before, horizon=100)
+    optimizer = trained([weight, later], rank=before, total_steps=100)
     optimizer.param_groups[0]["rank"] = after
     later.requires_grad_(True)
     for _ in range(25):
@@ -209,12 +212,12 @@ def test_a_rank_changed_later_holds_for_parameters_that_begin_later(
 
 def test_a_state_without_a_layers_own_count_goes_on_at_its_groups() -> None:
     weight = square()
-    optimizer = trained([weight], steps=13, horizon=50)
+    optimizer = trained([weight], steps=13, total_steps=50)
     saved = copy.deepcopy(optimizer.state_dict())
     for state in saved["state"].values():
         del state["step"]
     again = nn.Parameter(weight.detach().clone())
-    other = Lark([again], horizon=50)
+    other = Lark([again], total_steps=50)
     other.load_state_dict(saved)
     pull(optimizer)
     pull(other)
@@ -233,8 +236,8 @@ def test_states_of_others_are_refused() -> None:
 
 def test_what_hooks_make_of_a_loaded_state_counts() -> None:
     weight = square()
-    saved = trained([weight], horizon=50).state_dict()
-    optimizer = Lark([weight], horizon=50)
+    saved = trained([weight], total_steps=50).state_dict()
+    optimizer = Lark([weight], total_steps=50)
 
     def doubled(_: Any, state: dict[str, Any]) -> dict[str, Any]:
         kept = {k: {**v, "momentum": 2 * v["momentum"]} for k, v in state["state"].items()}
@@ -246,6 +249,7 @@ def test_what_hooks_make_of_a_loaded_state_counts() -> None:
     assert torch.equal(optimizer.state[weight]["momentum"], expected)
 
 
+@pytest.mark.filterwarnings("ignore:Lark. horizon is now named:FutureWarning")
 @pytest.mark.parametrize("name", ["total_steps", "horizon"])
 def test_the_number_of_steps_has_two_names_and_either_may_be_changed(name: str) -> None:
     weight, other = square(), square()
@@ -263,6 +267,37 @@ def test_the_number_of_steps_has_two_names_and_either_may_be_changed(name: str) 
     again.load_state_dict(saved)
     pull(again)
     assert [group["horizon"] for group in again.param_groups] == [20, 50]
+
+
+def test_the_former_name_is_accepted_with_one_line() -> None:
+    first, second = square(), square()
+    with pytest.warns(FutureWarning, match="horizon is now named total_steps") as said:
+        old = trained([first], horizon=9)
+    assert [(len(said), Path(one.filename)) for one in said] == [(1, Path(__file__))]
+    with pytest.warns(FutureWarning) as said:
+        Lark([{"params": [square()], "horizon": 9}, {"params": [square()]}])
+    assert len(said) == 1
+    new = trained([second], total_steps=9)
+    assert torch.equal(first, second)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = trained([square()], total_steps=9, steps=0)
+        again.load_state_dict(old.state_dict())
+        Lark(copy.deepcopy(new).param_groups)
+
+
+@pytest.mark.parametrize("name", ["horizon", "total_steps"])
+def test_trials_may_carry_either_name_in_silence(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        bound = registry.bind("lark", {name: 7, "rank": 4})
+        groups = [{"params": [square()]}]
+        given = bound(groups, horizon=70, steps_per_epoch=7).param_groups[0]
+        told = registry.bind("lark", {})(groups, horizon=70, steps_per_epoch=7).param_groups[0]
+        free = registry.bind("lark", {name: None})(groups, horizon=70, steps_per_epoch=7)
+    assert (given["total_steps"], told["total_steps"]) == (7, 70)
+    assert free.param_groups[0]["total_steps"] is None
+    assert bound.hyperparameters == {name: 7, "rank": 4}, "what a trial's hash is made of"
 
 
 def test_two_numbers_of_steps_are_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -49,12 +51,12 @@ SHAPES = [(6, 9), (9, 6), (6, 9), (1, 5), (5, 1), (4, 4)]
     ],
 )
 def test_full_rank_renewed_each_step_is_the_reference(
-    shapes: list[tuple[int, int]], settings: dict[str, float]
+    shapes: list[tuple[int, int]], settings: dict[str, Any]
 ) -> None:
     weights, minima = noisy_quadratics(shapes)
     settings = {"rank": 9, "renew_every": 1, **settings}
     reference = ReferenceLark(weights, **settings)
-    fast = Lark(weights, gather_every=1, **settings)
+    fast = Lark(weights, gather_every=1, total_steps=settings.pop("horizon", None), **settings)
     for _ in range(50):
         noise = [torch.randn_like(w) for w in weights]
         for w, g in zip(weights, gradients_of(weights, minima, noise), strict=True):
@@ -109,7 +111,7 @@ def test_low_rank_stays_near_the_reference_with_exact_eigenvectors() -> None:
 @pytest.mark.parametrize("settings", [{"rank": 0, "full_up_to": 9}, {"power": 0.0}])
 def test_without_statistics_it_is_normalised_momentum(settings: dict[str, float]) -> None:
     weight = nn.Parameter(torch.randn(5, 8, dtype=torch.float64))
-    optimizer = Lark([weight], horizon=100, growth=0.0, **settings)
+    optimizer = Lark([weight], total_steps=100, growth=0.0, **settings)
     expected, momentum = weight.detach().clone(), torch.zeros(5, 8, dtype=torch.float64)
     for step in range(20):
         weight.grad = torch.randn_like(weight)

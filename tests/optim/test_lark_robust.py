@@ -49,8 +49,8 @@ def trained(
 def test_a_loss_scaled_by_a_power_of_two_gives_the_same_bits(scale: float) -> None:
     model = classifier()
     other = copy.deepcopy(model)
-    trained(model, clusters(40, 8), horizon=40)
-    trained(other, clusters(40, 8), scale, horizon=40)
+    trained(model, clusters(40, 8), total_steps=40)
+    trained(other, clusters(40, 8), scale, total_steps=40)
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q)
 
@@ -60,8 +60,8 @@ def test_a_scaled_loss_gives_the_same_trajectory_up_to_rounding(scale: float) ->
     model = classifier(torch.float64)
     other = copy.deepcopy(model)
     data = clusters(40, 8, torch.float64)
-    trained(model, data, horizon=40)
-    trained(other, data, scale, horizon=40)
+    trained(model, data, total_steps=40)
+    trained(other, data, scale, total_steps=40)
     for p, q in zip(model.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
@@ -70,19 +70,19 @@ def test_a_scaled_loss_gives_the_same_trajectory_up_to_rounding(scale: float) ->
 @pytest.mark.parametrize("size", [1, 8, 256])
 def test_any_batch_size_learns(size: int, dtype: torch.dtype) -> None:
     model = classifier(dtype)
-    losses = trained(model, clusters(80, size, dtype), horizon=80)
+    losses = trained(model, clusters(80, size, dtype), total_steps=80)
     assert sum(losses[-20:]) < 0.6 * sum(losses[:20])
 
 
 def test_the_full_batch_learns() -> None:
-    losses = trained(classifier(), clusters(1, 500) * 80, horizon=80)
+    losses = trained(classifier(), clusters(1, 500) * 80, total_steps=80)
     assert losses[-1] < 0.1 * losses[0]
 
 
 def test_a_sudden_change_of_the_data_is_survived() -> None:
     data = clusters(60, 32)
     swapped = [(3.0 * x.flip(1), (y + 1) % 4) for x, y in data]
-    losses = trained(classifier(), data + swapped, horizon=120)
+    losses = trained(classifier(), data + swapped, total_steps=120)
     assert max(losses[60:65]) > 1
     assert sum(losses[-10:]) / 10 < 0.3
 
@@ -152,7 +152,7 @@ def test_steps_against_a_gradient_that_turns_every_time_shrink_to_the_shortest(
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_reported(bad: float) -> None:
     model = classifier()
-    optimizer = Lark(model.parameters(), horizon=50)
+    optimizer = Lark(model.parameters(), total_steps=50)
     data = clusters(20, 8)
     for x, y in data[:10]:
         optimizer.zero_grad()
@@ -175,7 +175,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_reported(bad: floa
 
 def test_ten_bad_gradients_in_a_row_end_training() -> None:
     model = classifier()
-    optimizer = Lark(model.parameters(), horizon=50)
+    optimizer = Lark(model.parameters(), total_steps=50)
     bad = [torch.full_like(p, float("nan")) for p in model.parameters()]
     good = [torch.ones_like(p) for p in model.parameters()]
     with warnings.catch_warnings():
@@ -197,7 +197,7 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("queued")
 def test_without_asking_a_bad_gradient_changes_nothing_and_is_reported_later() -> None:
     model = classifier()
-    optimizer = Lark(model.parameters(), horizon=50, renew_every=50)
+    optimizer = Lark(model.parameters(), total_steps=50, renew_every=50)
     data = clusters(12, 8)
     for x, y in data:
         optimizer.zero_grad()
@@ -218,9 +218,9 @@ def test_without_asking_the_same_is_learnt(monkeypatch: pytest.MonkeyPatch) -> N
     data = clusters(60, 32)
     model = classifier()
     other = copy.deepcopy(model)
-    losses = trained(model, data, horizon=60)
+    losses = trained(model, data, total_steps=60)
     monkeypatch.setattr(factors, "asking_is_free", lambda device: False)
-    queued_losses = trained(other, data, horizon=60)
+    queued_losses = trained(other, data, total_steps=60)
     assert queued_losses[-1] < 0.5 * queued_losses[0]
     assert queued_losses[-1] == pytest.approx(losses[-1], rel=0.2)
 
@@ -229,7 +229,7 @@ def test_without_asking_the_same_is_learnt(monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_shape_finds_its_minimum(shape: tuple[int, ...]) -> None:
     weight = nn.Parameter(torch.randn(*shape, dtype=torch.float64))
     target = torch.randn(*shape, dtype=torch.float64)
-    optimizer = Lark([weight], horizon=400, rank=64)  # above some dimensions, below none
+    optimizer = Lark([weight], total_steps=400, rank=64)  # above some dimensions, below none
     before = (weight.detach() - target).norm()
     for _ in range(400):
         optimizer.zero_grad()
@@ -242,7 +242,7 @@ def test_every_shape_finds_its_minimum(shape: tuple[int, ...]) -> None:
 def test_vectors_alone_move_at_the_first_length(shape: tuple[int, ...]) -> None:
     weight = nn.Parameter(torch.randn(shape, dtype=torch.float64))
     target = weight.detach() + 0.1
-    optimizer = Lark([weight], horizon=400)
+    optimizer = Lark([weight], total_steps=400)
     for _ in range(400):
         optimizer.zero_grad()
         (weight - target).square().sum().backward()
@@ -293,7 +293,7 @@ class Attention(nn.Module):
 def test_models_of_sequences_learn(make: type[nn.Module]) -> None:
     """Each token decides its successor."""
     model = make()
-    optimizer = Lark(model.parameters(), horizon=100)
+    optimizer = Lark(model.parameters(), total_steps=100)
     following = torch.randperm(12)
     losses = []
     for _ in range(100):
@@ -308,7 +308,7 @@ def test_models_of_sequences_learn(make: type[nn.Module]) -> None:
 
 def test_an_autoencoder_with_sampled_codes_learns() -> None:
     encoder, decoder = nn.Linear(20, 8), nn.Linear(4, 20)
-    optimizer = Lark([*encoder.parameters(), *decoder.parameters()], horizon=150)
+    optimizer = Lark([*encoder.parameters(), *decoder.parameters()], total_steps=150)
     mixing = torch.randn(2, 20)
     losses = []
     for _ in range(150):
@@ -328,8 +328,8 @@ def test_stacked_layers_move_as_single_ones() -> None:
     """Layers of equal shape are treated at once; alone they move the same."""
     together = [nn.Parameter(torch.randn(6, 9)) for _ in range(3)]
     alone = [nn.Parameter(p.detach().clone()) for p in together]
-    stacked = Lark(together, horizon=40)
-    single = [Lark([p], horizon=40) for p in alone]
+    stacked = Lark(together, total_steps=40)
+    single = [Lark([p], total_steps=40) for p in alone]
     for _ in range(25):
         for p, q, optimizer in zip(together, alone, single, strict=True):
             p.grad = torch.randn(6, 9)

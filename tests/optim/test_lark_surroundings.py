@@ -30,7 +30,7 @@ def weights_after(steps: int, size: int = 96) -> torch.Tensor:
     """Weights of a square layer after gradients that do not depend on how products are made."""
     generator = torch.Generator().manual_seed(0)
     layer = nn.Parameter(torch.zeros(size, size))
-    optimizer = Lark([layer], horizon=steps)
+    optimizer = Lark([layer], total_steps=steps)
     for _ in range(steps):
         factors = torch.randn(2, size, 8, generator=generator, dtype=torch.float64)
         layer.grad = (factors[0] @ factors[1].mT).float()
@@ -81,7 +81,7 @@ def test_a_step_inside_autocast_is_one_outside_it() -> None:
     for inside in (True, False):
         torch.manual_seed(0)
         layer = nn.Linear(50, 60)
-        optimizer = Lark(layer.parameters(), horizon=20)
+        optimizer = Lark(layer.parameters(), total_steps=20)
         for _ in range(12):
             with torch.autocast("cpu", torch.bfloat16):
                 loss = F.mse_loss(layer(torch.randn(8, 50)), torch.zeros(8, 60))

@@ -99,9 +99,9 @@ def end_if_hopeless(skipped_in_row: int) -> None:
         )
 
 
-def warn_caller(message: str) -> None:
-    """A RuntimeWarning that points at the line that called torch or this package."""
+def warn_caller(message: str, category: type[Warning] = RuntimeWarning) -> None:
+    """A warning that points at the line that called torch or this package."""
     frame, level = inspect.currentframe(), 1
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_LIBRARIES):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, RuntimeWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

@@ -17,7 +17,14 @@ __all__ = ["SPECS"]
 SOURCE = "Roos & Hennig 2019; Bald 2019"
 
 SPECS: tuple[OptimizerSpec, ...] = (
-    OptimizerSpec("lark", Lark, horizon="horizon", source="optiscope, docs/lark.md", version=3),
+    OptimizerSpec(
+        "lark",
+        Lark,
+        horizon="total_steps",
+        former={"horizon": "total_steps"},
+        source="optiscope, docs/lark.md",
+        version=3,
+    ),
     OptimizerSpec(
         "preconditioned_sgd",
         PreconditionedSGD,

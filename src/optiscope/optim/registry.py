@@ -123,6 +123,9 @@ class BoundOptimizer:
         """
         spec = self.spec
         settings = {**spec.defaults, **self.hyperparameters}
+        for old, name in spec.former.items():
+            if old in settings and name not in settings:
+                settings[name] = settings.pop(old)
         for argument, value in (
             (spec.horizon, horizon),
             (spec.steps_per_epoch, steps_per_epoch),
@@ -303,7 +306,7 @@ def _default(spec: OptimizerSpec, hyperparameter: str) -> Any:
 
 def hyperparameters_of(spec: OptimizerSpec) -> list[str]:
     """Names of what an optimizer takes besides its parameters and what the loop tells it."""
-    told = {"self", "params", spec.horizon, spec.steps_per_epoch}
+    told = {"self", "params", spec.horizon, spec.steps_per_epoch, *spec.former}
     names: list[str] = []
     for function in _initializers(inspect.unwrap(spec.make)):
         for name, parameter in inspect.signature(function).parameters.items():

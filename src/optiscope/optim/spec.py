@@ -83,6 +83,7 @@ class OptimizerSpec:
         closure: the loop must call ``step(closure)``.
         horizon: name of the argument that takes the horizon in steps, if there is one.
         steps_per_epoch: name of the argument that takes the steps in an epoch, if there is one.
+        former: arguments that were renamed, by their former names, which trials may still use.
         source: paper or package.
         version: raised whenever a change alters what the optimizer does; part of every trial's
             hash. None for a first version, and for those that others keep: the versions of their
@@ -109,6 +110,7 @@ class OptimizerSpec:
     loss: bool = False
     named: bool = False
     model: str | None = None
+    former: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.closure and (self.create_graph or self.loss):

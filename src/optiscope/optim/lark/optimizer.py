@@ -43,6 +43,7 @@ from optiscope.optim.lark.weights import (
 __all__ = ["Lark"]
 
 _WATCHED = 100  # steps in which a factor that ever matters has been seen
+_FORMER_NAME = "Lark: horizon is now named total_steps; the old name will go"
 _SMALLEST_FACTOR = 0.05  # lr below this is a learning rate meant for another optimizer
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -79,7 +80,7 @@ class Lark(Optimizer):
         total_steps: steps of the whole training, or None if not known.
         weight_decay: decoupled: each step also multiplies matrices by 1 - weight_decay * the
             first step's length, annealed alike; vectors and scalars do not decay.
-        horizon: former name of ``total_steps``.
+        horizon: former name of ``total_steps``, with a FutureWarning.
         rank: eigenpairs kept of each factor, at most; 0 leaves normalized momentum.
         full_up_to: rows or columns up to which a factor keeps all its eigenpairs, whatever rank.
         power: of each factor's inverse.
@@ -137,6 +138,8 @@ class Lark(Optimizer):
                 f"expected total_steps or horizon, its former name, got total_steps={total_steps} "
                 f"and horizon={horizon}: leave horizon out"
             )
+        if horizon is not None:
+            warn_caller(_FORMER_NAME, FutureWarning)
         self._set_up()
         defaults = read_settings(
             {
@@ -180,6 +183,8 @@ class Lark(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a copy of a group; it anneals on the others' clock."""
         param_group = dict(param_group)  # the clock is this optimizer's, not its caller's
+        if "horizon" in param_group and "total_steps" not in param_group:
+            warn_caller(_FORMER_NAME, FutureWarning)
         for name, other in (("total_steps", "horizon"), ("horizon", "total_steps")):
             if name in param_group:
                 param_group.setdefault(other, param_group[name])
@@ -263,7 +268,7 @@ class Lark(Optimizer):
         if total is not None and step >= total and not self._ended:
             self._ended = True
             warn_caller(
-                f"expected at most horizon={total} steps, got one more: it and those after it "
+                f"expected at most total_steps={total} steps, got one more: it and those after it "
                 "have length zero; pass the whole training's number of steps, or set "
                 "group['total_steps'] in every one of param_groups (load_state_dict brings the "
                 "saved one back)"
@@ -461,8 +466,8 @@ class Lark(Optimizer):
             total = self._settings_of(group).total_steps
             if old != total and old is not None:
                 warn_caller(
-                    f"the loaded state's horizon={total} replaces horizon={old}: to train for "
-                    "another number of steps set group['total_steps'] after loading"
+                    f"the loaded state's total_steps={total} replaces total_steps={old}: to train "
+                    "for another number of steps set group['total_steps'] after loading"
                 )
                 break
 

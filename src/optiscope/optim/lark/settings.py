@@ -73,7 +73,7 @@ class LarkSettings:
         total = self.total_steps
         if total is not None and (not _is_integer(total) or total < 1):
             raise ValueError(
-                "total_steps or horizon must be a positive number of steps or None, "
+                "total_steps must be a positive number of steps or None, "
                 f"got {total!r}: pass epochs * len(loader)"
             )
 
