@@ -42,7 +42,7 @@ def test_short_numbers(value: Any, text: str) -> None:
             algorithm("SGD", space={}, fixed={"lr": 0.1, "nesterov": False}, sampler="none"),
             "SGD(lr=0.1, nesterov=False; untuned)",
         ),
-        (algorithm("Prodigy", space={}), "Prodigy(untuned)"),
+        (algorithm("Prodigy", space={}), "Prodigy(default hyperparameters)"),
         (
             algorithm("SGD", space={"momentum": {"low": 0.5, "high": 0.99, "log": False},
                                     "nesterov": {"choice": [True, False]}}),

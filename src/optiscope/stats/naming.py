@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["algorithm_name", "counted", "gradient_words", "short_number"]
+__all__ = ["algorithm_name", "counted", "gradient_words", "short_number", "untuned_words"]
 
 
 def short_number(value: Any) -> str:
@@ -41,12 +41,17 @@ def algorithm_name(entry: Mapping[str, Any], *, tried: int | None = None) -> str
     parts = [", ".join(inside)] if inside else []
     parts += [f"{_rule(entry[key])} {word}" for key, word in _SHAPERS.items() if entry.get(key)]
     parts += gradient_words(entry)
-    untuned = "default hyperparameters" if entry.get("tune") == "none" else "untuned"
-    parts.append(_budget(entry, tried) if space else untuned)
+    parts.append(_budget(entry, tried) if space else untuned_words(entry))
     label, optimizer = str(entry["label"]), str(entry["optimizer"])
     same = label.casefold() == optimizer.rpartition(":")[2].casefold()
     head = label if same else f"{label} = {optimizer}"
     return f"{head}({'; '.join(parts)})"
+
+
+def untuned_words(entry: Mapping[str, Any]) -> str:
+    """What to say of hyperparameters that nothing tuned: defaults, unless some were chosen."""
+    chosen = entry.get("fixed") and entry.get("tune") != "none"
+    return "untuned" if chosen else "default hyperparameters"
 
 
 def gradient_words(entry: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from optiscope.report.appearance import Look
 from optiscope.report.legend import Key
 from optiscope.report.number_text import metric_text, point_text, significant, space_text
 from optiscope.report.tables.data_table import Cell, DataTable, Row
-from optiscope.stats.naming import algorithm_name, gradient_words
+from optiscope.stats.naming import algorithm_name, gradient_words, untuned_words
 from optiscope.stats.sensitivity import Edge, Sensitivity
 from optiscope.stats.study_table import StudyTables
 from optiscope.stats.summary import Result
@@ -87,7 +87,7 @@ def tuning_table(tables: StudyTables, looks: Mapping[str, Look]) -> DataTable:
                 [
                     Cell(label),
                     Cell(a.optimizer),
-                    Cell(space or ("default hyperparameters" if a.tune == "none" else "untuned")),
+                    Cell(space or untuned_words(vars(a))),
                     Cell(point_text(a.fixed)),
                     Cell(a.sampler if a.space else "–"),
                     Cell(str(a.budget) if a.space else "0"),
