@@ -243,6 +243,12 @@ def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(
     assert len(store.hashes()) == 2 * (2 + 2)
 
 
+def test_names_that_are_no_text_are_written_as_escapes(optiscope: Command) -> None:
+    outcome = optiscope("data", "list", "--data-dir", "no\udcfftext")
+    assert outcome.code == 0
+    assert "no\\udcfftext" in outcome.out
+
+
 def test_data_list(tmp_path: Path, optiscope: Command) -> None:
     rows = json.loads(optiscope("data", "list", "--data-dir", tmp_path, "--json").out)
     here = {row["name"]: row["here"] for row in rows}

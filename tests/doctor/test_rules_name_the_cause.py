@@ -753,6 +753,10 @@ def test_every_rule_has_a_bug() -> None:
         "plateau_mode_wrong", "outputs_all_equal", "evaluation_on_training_data",
         "evaluation_unlike_training", "labels_differ_train_eval", "targets_differ_train_eval",
         "evaluation_is_random", "weights_changed_by_evaluation", "average_never_updated",
-        "features_reordered",
+        "features_reordered", "argument_ignored", "divergence_of_non_log_probabilities",
+        "dropout_of_output", "frozen_batch_norm_moves", "inputs_scaled_by_batch",
+        "kept_weights_not_copied", "loss_divided_twice", "module_repeated",
+        "place_in_batch_matters", "rate_set_without_effect", "schedule_factor_is_a_rate",
+        "targets_not_scaled", "update_undone",
     }  # fmt: skip
     assert known - tested <= others

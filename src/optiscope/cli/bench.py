@@ -211,7 +211,7 @@ def command(
                 f"stopped; what is recorded stays in {folder}: give the same command to go on",
                 highlight=False,
             )
-            raise
+            click.get_current_context().exit(ExitCode.INTERRUPTED)
     page = write_report(kept)
     evidence = read_evidence(kept)
     pairs = [(problem, label) for problem in evidence.problems for label in evidence.labels]

@@ -9,6 +9,7 @@ import click
 
 from optiscope.cli.options import as_json
 from optiscope.cli.terminal import terminal, words
+from optiscope.errors import ExitCode
 
 if TYPE_CHECKING:
     from optiscope.study import Event, Study
@@ -67,7 +68,7 @@ def bench_speed(
                 f"stopped; what is recorded stays in {folder}: give the same command to go on",
                 highlight=False,
             )
-            raise
+            click.get_current_context().exit(ExitCode.INTERRUPTED)
     for part in kept.values():
         write_report(part)
     page = write_speed_page(folder)

@@ -47,7 +47,13 @@ class SetupMisfit(OptiscopeError, ValueError):
     show_default=True,
     help="Pairs of runs; a pair shares weights, batches and dropout.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Samples in a batch.",
+)
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from importlib import metadata
 from typing import Any
@@ -103,8 +104,16 @@ def root() -> None:
     """Is this optimizer really better than that one, and why?"""
 
 
+def _write_any_name() -> None:
+    """Have names that are no text (bytes of a path that are not UTF-8) written as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line; never returns."""
+    _write_any_name()
     if args is not None:
         raise SystemExit(_status(args))
     ending = Ending()
