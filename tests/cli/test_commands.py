@@ -232,7 +232,7 @@ def test_ctrl_c_stops_a_study_in_one_line_and_it_goes_on(
     assert study.returncode == ExitCode.INTERRUPTED
     assert out == ""
     assert " ".join(errors.split()) == (
-        "stopped; what is recorded stays in out: give the same command to go on"
+        "stopped; what is recorded stays in out: run the same command again to continue"
     )
     recorded = store.hashes()
     assert recorded

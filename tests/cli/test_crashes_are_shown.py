@@ -81,7 +81,7 @@ def test_bench_tells_it_and_fails(tmp_path: Path, optiscope: Command) -> None:
     said = " ".join(outcome.err.split())
     where = "at step 2: ValueError: no such thing (breaking_at.py:12)"
     assert said.index(where) < said.rindex(where)  # at once, and at the end
-    assert f"Breaks on digits_logreg, 1 run crashed {where}; once mended: --retry-crashed" in said
+    assert f"Breaks on digits_logreg, 1 run crashed {where}; once fixed: --retry-crashed" in said
     again = optiscope("bench", tmp_path / "study.toml", "--out", tmp_path / "out", "--json")
     assert again.code == 1
     assert json.loads(again.out)["crashed"][0]["reason"] == where

@@ -261,7 +261,7 @@ def test_subset_order_labels_and_colours_are_the_callers(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"algorithms": ("sgd",)}, "no algorithm is labelled 'sgd': choose of SGD, momentum"),
+        ({"algorithms": ("sgd",)}, "no algorithm is labelled 'sgd': choose from SGD, momentum"),
         ({"order": ("x",)}, "no algorithm is labelled 'x'"),
         ({"colors": {"SGD": "red"}}, "color of 'SGD' must look like #0072b2, got 'red'"),
         ({"figures": ("svg",)}, "figures are written as pdf or png, got 'svg'"),

@@ -95,7 +95,7 @@ def test_other_labels_are_carried_everywhere(study: StudyFolder) -> None:
 @pytest.mark.parametrize(
     ("rename", "message"),
     [
-        ({"sgd": "x"}, "no algorithm is labelled 'sgd': choose of SGD, momentum"),
+        ({"sgd": "x"}, "no algorithm is labelled 'sgd': choose from SGD, momentum"),
         ({"SGD": "Adam"}, "two algorithms would share a label"),
     ],
 )

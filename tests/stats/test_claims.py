@@ -579,7 +579,7 @@ def test_a_difference_of_a_handful_of_test_samples_is_flagged(
     assert found.samples == of
     assert found.difference_in_samples == pytest.approx(gap)
     assert found.few_samples == flagged
-    assert ("other samples may well turn it over" in found.sentence) == (flagged is not None)
+    assert ("other samples may well reverse it" in found.sentence) == (flagged is not None)
     assert found.to_dict()["test_samples"] == of
 
 

@@ -29,7 +29,11 @@ __all__ = ["command"]
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the study's records and report [default: runs/NAME].",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Trials at a time [default: by cores].")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Trials to run at a time [default: by number of cores].",
+)
 @click.option(
     "--until-decided",
     is_flag=True,
@@ -93,7 +97,8 @@ def command(
 
     Tunes every algorithm on the validation split, trains the chosen hyperparameters on fresh
     seeds, and writes report.html (a study with a table [speed], such as lark-speed: speed.html).
-    What is recorded is not run again: stop it at any time and give the same command to go on.
+    What is recorded is not run again: stop it at any time, and run the same command again to
+    continue.
     """
     from rich.progress import (
         BarColumn,
@@ -203,12 +208,13 @@ def command(
         try:
             kept = run(declared, retry_crashed)
             while (count := next_seed_count(kept)) is not None:
-                bar.console.print(f"not decided: going on to {count} seeds", highlight=False)
+                bar.console.print(f"not decided: continuing to {count} seeds", highlight=False)
                 kept = run(declared.with_seeds(count))
         except KeyboardInterrupt:
             bar.stop()
             console.print(
-                f"stopped; what is recorded stays in {folder}: give the same command to go on",
+                f"stopped; what is recorded stays in {folder}: run the same command again "
+                "to continue",
                 highlight=False,
             )
             click.get_current_context().exit(ExitCode.INTERRUPTED)
@@ -223,11 +229,11 @@ def command(
         ctx.exit(status)
     terminal().print(summary_table(kept))
     for text in lost.values():
-        click.echo(f"{text}; once mended: --retry-crashed", err=True)
+        click.echo(f"{text}; once fixed: --retry-crashed", err=True)
     for crash in crashed:
         if (crash["problem"], crash["algorithm"]) in lost:
             continue
-        click.echo(f"{crash_text(crash)}; once mended: --retry-crashed", err=True)
+        click.echo(f"{crash_text(crash)}; once fixed: --retry-crashed", err=True)
     click.echo(f"report: {page}")
     ctx.exit(status)
 

@@ -65,7 +65,8 @@ def bench_speed(
         except KeyboardInterrupt:
             bar.stop()
             console.print(
-                f"stopped; what is recorded stays in {folder}: give the same command to go on",
+                f"stopped; what is recorded stays in {folder}: run the same command again "
+                "to continue",
                 highlight=False,
             )
             click.get_current_context().exit(ExitCode.INTERRUPTED)

@@ -27,7 +27,7 @@ class SetupMisuse(OptiscopeError, ValueError):
 @click.argument("setup", metavar="MODULE:FUNCTION")
 @click.option("--seconds", type=click.FloatRange(min=1), help="About how long it may take.")
 @click.option("--seed", type=int, help="Seed for everything drawn while checking.")
-@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page, too.")
+@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Also write a page.")
 @json_option
 @click.pass_context
 def command(

@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 @click.command("compact")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--undo", is_flag=True, help="Give every packed run a folder again.")
+@click.option("--undo", is_flag=True, help="Unpack: give every packed run its own folder again.")
 @json_option
 def command(folder: Path, undo: bool, wants_json: bool) -> None:
     """Pack the runs in FOLDER, a study's folder or one of single runs, into two Parquet files.

@@ -111,7 +111,7 @@ def activations(
     show_default=True,
     help="Seeds of each script.",
 )
-@click.option("--clean", type=click.IntRange(min=0), default=0, help="Number of sound runs.")
+@click.option("--clean", type=click.IntRange(min=0), default=0, help="Number of healthy runs.")
 @click.option("--clean-seed", type=int, default=1, show_default=True, help="Seed for --clean.")
 @click.option("--list", "wants_list", is_flag=True, help="List the kinds and run nothing.")
 @json_option

@@ -98,7 +98,7 @@ def _table(study: StudyFolder, form: str, out: Path | None) -> None:
     try:
         if form == "parquet":
             if out is None:
-                raise click.UsageError("parquet is no text: give a file with --out")
+                raise click.UsageError("parquet is not text: give a file with --out")
             study.frame().to_parquet(out, index=False)
             return
         if form == "csv":

@@ -287,7 +287,9 @@ def plane_command(
 )
 @click.option("--match", is_flag=True, help="Permute the units of B towards A first.")
 @click.option(
-    "--any-ends", is_flag=True, help="Accept ends that are no minima; the barrier may mean nothing."
+    "--any-ends",
+    is_flag=True,
+    help="Accept ends that are not minima; the barrier may mean nothing.",
 )
 @_common("landscape-path")
 def path_command(
@@ -356,7 +358,7 @@ def match_command(
 @click.option("--gradients", type=click.IntRange(min=1), default=1000, show_default=True,
               help="Gradients allowed for each pair.")  # fmt: skip
 @click.option("--match", is_flag=True, help="Permute units first.")
-@click.option("--any-ends", is_flag=True, help="Accept solutions that are no minima.")
+@click.option("--any-ends", is_flag=True, help="Accept solutions that are not minima.")
 @_common("landscape-basins")
 def basins_command(
     asked: Asked,

@@ -22,7 +22,7 @@ def command() -> None:
 @click.option(
     "--measure",
     is_flag=True,
-    help="Measure seconds per epoch of the problems whose data are here, and keep them.",
+    help="Measure seconds per epoch of the problems whose data are present, and store them.",
 )
 @click.option(
     "--development",

@@ -12,7 +12,7 @@ __all__ = ["command"]
 @click.command("log")
 @click.argument("why")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--by", help="Who made it [default: the name that git knows].")
+@click.option("--by", help="Author of the entry [default: git's user.name].")
 @click.option(
     "--code",
     multiple=True,

@@ -53,7 +53,11 @@ TALK_NAMES = (
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of records and page [default: runs/reproduce/NAME].",
 )
-@click.option("--workers", type=click.IntRange(min=1), help="Trials at a time [default: by cores].")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Trials to run at a time [default: by number of cores].",
+)
 @study_device_option
 @data_dir_option
 @json_option
@@ -91,7 +95,8 @@ def command(
       ingredients       momentum, weight decay, preprocessing: removed one by one, and all
       redundancy        two weights where one would do: minima, sharpness and paths
 
-    What is recorded is not run again: stop it at any time and give the same command to go on.
+    What is recorded is not run again: stop it at any time, and run the same command again to
+    continue.
     Only the times of a problem (cost) are not resumed: a measurement that is stopped starts over.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn

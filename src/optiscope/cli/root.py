@@ -18,22 +18,22 @@ __all__ = ["ExitCode", "main", "root"]
 
 COMMANDS = {
     "list": ("listing", "List problems, optimizers or studies."),
-    "show": ("show", "Show a problem: definition, samples, layers, signals at the start."),
+    "show": ("show", "Show a problem: definition, samples, layers, signal propagation."),
     "check": ("check", "Check model, loss, optimizer and data before training."),
     "doctor": ("doctor", "Score tools that look for faults in training."),
     "run": ("single", "Train one problem with one optimizer and print what happened."),
     "bench": ("bench", "Run a study: tune, train on fresh seeds, write the report."),
-    "work": ("work", "Be one of the workers of a study, on any machine that sees its folder."),
-    "status": ("status", "Show how far a study is."),
+    "work": ("work", "Run one worker of a study, on any machine that sees its folder."),
+    "status": ("status", "Show the progress of a study."),
     "report": ("report", "Write the page and figures of a study again."),
     "claim": ("claim", "Ask a study a question; it answers or refuses."),
     "log": ("log", "Say why a run was made."),
-    "logbook": ("logbook", "Show what changed from run to run, and what came of it."),
-    "import": ("importing", "Put published results beside a study's own."),
+    "logbook": ("logbook", "Show what changed from run to run, and the effect."),
+    "import": ("importing", "Import published results to show beside a study's own."),
     "export": ("export", "Write a study's results as a table, or to a tracking program."),
-    "reproduce": ("reproduce", "Repeat a published experiment beside its figures."),
+    "reproduce": ("reproduce", "Repeat a published experiment and compare the figures."),
     "watch": ("watch", "Run a training script and say what is wrong with it."),
-    "landscape": ("landscape", "See the loss around and between solutions."),
+    "landscape": ("landscape", "Look at the loss around and between solutions."),
     "spectrum": ("spectrum", "Show the Hessian's leading eigenvalues, density and parts."),
     "time": ("time", "Measure what a training step costs with several optimizers."),
     "compact": ("compact", "Pack the runs of a study into two files, or unpack them."),
@@ -54,7 +54,7 @@ Exit status:
   2    wrong usage: an unknown name, a bad value, a study that cannot be run as declared
   3    a data set is missing, damaged or cannot be downloaded
   4    a folder cannot be written or read
-  130  interrupted; give the same command again to go on
+  130  interrupted; run the same command again to continue
 """
 
 

@@ -52,7 +52,7 @@ SUFFIXES = (".png", ".svg", ".pdf")
     "optimizers",
     multiple=True,
     metavar="OPTIMIZER",
-    help="Of a problem with two parameters: where an optimizer goes, such as sgd,lr=0.1; may be "
+    help="For a problem with two parameters: the path of an optimizer, such as sgd,lr=0.1; may be "
     "given several times.",
 )
 @click.option(

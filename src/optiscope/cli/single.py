@@ -62,7 +62,7 @@ class _RunCommand(click.Command):
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of weights, data order, and augmentation and dropout.",
+    help="Seed for initial weights, data order, augmentation and dropout.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), help="Horizon [default: the problem's].")
 @click.option(

@@ -28,7 +28,7 @@ WATCH_SECONDS = 2.0
 
 @click.command("status")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--watch", is_flag=True, help="Go on showing it until all is recorded.")
+@click.option("--watch", is_flag=True, help="Keep showing it until every trial is recorded.")
 @json_option
 def command(folder: Path, watch: bool, wants_json: bool) -> None:
     """Show, for the study in FOLDER, what is recorded, who trains what, and what it will cost.
@@ -150,7 +150,7 @@ def _shown(content: dict[str, Any]) -> Group:
         text = f"{worker['trial']}: {worker['host']}{job}, for {in_words(worker['seconds'])}"
         if worker["usual_seconds"] is not None:
             text += f" of about {in_words(worker['usual_seconds'])}"
-        gone = ", which does not answer any more" if worker["stale"] else ""
+        gone = ", which no longer responds" if worker["stale"] else ""
         slow = ", slow" if worker["straggles"] else ""
         lines.append(Text(text + slow + gone, style="yellow" if slow or gone else ""))
     lines += [Text(crash_text(crash), style="red") for crash in content["crashed"]]

@@ -26,7 +26,7 @@ __all__ = ["command"]
     type=click.IntRange(min=3),
     default=5,
     show_default=True,
-    help="Rounds in which every optimizer has its turn, after one that warms up.",
+    help="Rounds in which every optimizer runs once, after one warmup round.",
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Per repetition [default: an epoch].")
 @click.option(

@@ -71,7 +71,7 @@ def _served(folder: Path, port: int) -> Iterator[None]:
     help="Show the live page on this port of the loopback interface while the script runs; 0 takes "
     "a free one.",
 )
-@click.option("--expects", help="Rules whose findings are meant, separated by commas.")
+@click.option("--expects", help="Rules whose findings are intended, separated by commas.")
 @click.option(
     "--every", type=click.IntRange(min=1), default=10, show_default=True, help="Steps per look."
 )

@@ -22,12 +22,12 @@ UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the study's records, where STUDY is no folder [default: runs/NAME].",
+    help="Folder of the study's records, if STUDY is not a folder [default: runs/NAME].",
 )
 @click.option(
     "--until",
     metavar="TIME",
-    help="Save and leave before this much time is over, such as 2h50m "
+    help="Save and exit before this much time has passed, such as 2h50m "
     "[default: the end of the Slurm job].",
 )
 @click.option("--max-trials", type=click.IntRange(min=1), help="Stop after this many trials.")

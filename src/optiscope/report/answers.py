@@ -85,7 +85,7 @@ def goal_text(found: GoalResult) -> str:
         text = f"whether {found.algorithm} reaches {goal} is undecided"
         text = f"{text[0].upper()}{text[1:]}"
     else:
-        verb = verbs.get(found.verdict, "cannot be held against")
+        verb = verbs.get(found.verdict, "cannot be compared with")
         text = f"{found.algorithm} {verb} {goal}"
     if found.verdict in whys:
         return f"{text}: {whys[found.verdict]}."

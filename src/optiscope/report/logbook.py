@@ -291,7 +291,7 @@ def _from_plain(path: Path) -> LoggedRun:
                 rows.append(Measurement(**json.loads(line)))
             except (ValueError, TypeError) as error:
                 raise LogbookError(
-                    f"{metrics}, line {number}, is no measurement: {error}"
+                    f"{metrics}, line {number}, is not a measurement: {error}"
                 ) from None
     seed = settings.pop("seed", None)
     return LoggedRun(

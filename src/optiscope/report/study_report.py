@@ -103,4 +103,6 @@ def _check_formats(figures: Sequence[str]) -> None:
 def _check_labels(given: Sequence[str] | Mapping[str, str], declared: Sequence[str]) -> None:
     for label in given:
         if label not in declared:
-            raise ValueError(f"no algorithm is labelled {label!r}: choose of {', '.join(declared)}")
+            raise ValueError(
+                f"no algorithm is labelled {label!r}: choose from {', '.join(declared)}"
+            )

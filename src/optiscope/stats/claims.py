@@ -111,7 +111,7 @@ class Claim:
     def few_samples(self) -> str | None:
         """In words, that the difference is below a handful of test samples; None where it is not.
 
-        Then other samples may well turn it over, whatever the number of seeds.
+        Then other samples may well reverse it, whatever the number of seeds.
         """
         count = self.difference_in_samples
         if count is None or not 0 < count < HANDFUL:
@@ -152,7 +152,7 @@ class Claim:
             promise += ", if differences between seeds are normally distributed"
         text = "; ".join(parts) + f". {self.a_name} against {self.b_name}. {promise}."
         if self.few_samples is not None:
-            text += f" The difference is {self.few_samples}: other samples may well turn it over."
+            text += f" The difference is {self.few_samples}: other samples may well reverse it."
         return text
 
     def to_dict(self) -> dict[str, Any]:

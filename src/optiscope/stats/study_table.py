@@ -262,7 +262,7 @@ def _renamed(
     unknown = [label for label in names if label not in declared]
     if unknown:
         raise ValueError(
-            f"no algorithm is labelled {unknown[0]!r}: choose of {', '.join(declared)}"
+            f"no algorithm is labelled {unknown[0]!r}: choose from {', '.join(declared)}"
         )
     renamed = [names.get(label, label) for label in declared]
     if len(set(renamed)) < len(renamed):

@@ -174,7 +174,7 @@ class Order(Rule):
         runs = sum(a == b for a, b in itertools.pairwise(recent))
         if len(recent) == 40 and len(counts) >= 5 and runs >= 0.4 * len(recent):
             self.report(
-                f"Batches come several times running: the last 40 steps had {len(counts)} "
+                f"Batches come several times in a row: the last 40 steps had {len(counts)} "
                 "different ones.",
                 "Look for workers with the same seed, or a loop that uses a batch twice.",
                 rule="batches_repeated",
@@ -340,7 +340,7 @@ class EvaluationOnTraining(Rule):
         if all(n >= 50 and s >= 0.97 * n for s, n in whole):
             self.report(
                 f"All of the last {len(whole)} evaluations saw samples that were trained on, and "
-                "no other: nothing tells learning from remembering.",
+                "no other: they cannot tell generalization from memorization.",
                 "Evaluate on a split that is not trained on; look at how the loaders are made.",
                 rule="evaluation_on_training_data",
                 measured={"evaluations": len(whole)},

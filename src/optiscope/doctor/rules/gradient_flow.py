@@ -771,7 +771,7 @@ class Undone(Rule):
                 self.report(
                     f"Between steps the weights are moved back: {share:.0%} of the last update is "
                     f"undone before the next one, {self.count} times running.",
-                    "Look at what is done with the weights after optimizer.step(): averages are to "
+                    "Look at what is done with the weights after optimizer.step(): averages should "
                     "follow the weights, not the weights the averages.",
                     where=[view.name(parameter)],
                     measured={"share": share},

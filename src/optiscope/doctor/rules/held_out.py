@@ -172,7 +172,7 @@ class Unlike(_AfterEvaluation):
         if self.worse >= 2 or (worse and loss > 3 * factor * max(*losses[-10:], first)):
             self.report(
                 f"The loss in evaluation is {loss:.3g}, in training {recent:.3g} on batches that "
-                "were new to the model: this is no overfitting, the evaluation differs.",
+                "were new to the model: this is not overfitting, the evaluation differs.",
                 "Compare the evaluation's inputs, labels, mode, weights and loss with those of "
                 "training.",
                 measured={"loss": loss},
@@ -201,8 +201,8 @@ class Unlike(_AfterEvaluation):
         self.coded = self.coded + 1 if differs else 0
         if self.coded >= 2:
             self.report(
-                f"{right:.0%} of the evaluated samples are classified as labelled, but {share:.0%} "
-                "would be with other names for the classes: evaluation labels are coded "
+                f"{right:.0%} of the evaluated samples are classified as labeled, but {share:.0%} "
+                "would be if the classes were renamed: evaluation labels are coded "
                 "differently.",
                 "Use one mapping from classes to numbers (class_to_idx) for all splits.",
                 rule="labels_differ_train_eval",
@@ -306,10 +306,10 @@ class WeightsMoved(Rule):
         self.times = self.times + 1 if changed else 0
         if self.times >= 3:
             self.report(
-                f"The weights were others after each of the last {self.times} evaluations than "
-                "before: training goes on from weights that no step made.",
-                "Put the training weights back after evaluating averaged ones, and load no "
-                "checkpoint there.",
+                f"After each of the last {self.times} evaluations the weights differ from those "
+                "before it: training continues from weights that no step produced.",
+                "Put the training weights back after evaluating averaged ones, and do not "
+                "load a checkpoint there.",
                 measured={"evaluations": self.times},
                 threshold={"evaluations": 3},
             )
@@ -427,8 +427,8 @@ class Plateau(_AfterEvaluation):
         ):  # fmt: skip
             self.report(
                 f'ReduceLROnPlateau (mode "{scheduler.mode}") has seen nothing better than '
-                f"{best:.3g} since {n} evaluations, while their loss fell each time to "
-                f"{self.losses[-1]:.3g}: it takes what gets better for worse.",
+                f"{best:.3g} for {n} evaluations, while their loss fell each time to "
+                f"{self.losses[-1]:.3g}: it mistakes improvement for deterioration.",
                 'Use mode="min" for a loss and mode="max" for an accuracy.',
                 measured={"bad epochs": bad},
                 confidence=0.9,

@@ -179,7 +179,7 @@ class MissingActivation(Rule):
         if pairs:
             self.report(
                 f"The linear layers {pairs[0][0]} and {pairs[0][1]} follow each other without an "
-                "activation: together they can do no more than one.",
+                "activation: together they are no more than one linear layer.",
                 "Put an activation between them, or remove one of them.",
                 where=[name for pair in pairs for name in pair],
                 measured={"pairs": len(pairs)},

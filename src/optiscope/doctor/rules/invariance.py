@@ -141,7 +141,7 @@ class Ignored(Rule):
                 f"Argument {', '.join(names)} of the model is ignored: exchanged between samples, "
                 "it leaves every output as it was.",
                 "Look at forward(): the argument is not used, or what is made of it is "
-                "overwritten. Remove it if that is meant.",
+                "overwritten. Remove it if that is intended.",
                 where=[f"argument {n}" for n in names],
                 measured={"change": 0.0},
                 threshold={"change": 0.0},

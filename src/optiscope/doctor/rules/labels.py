@@ -147,7 +147,7 @@ class Unrelated(Rule):
         chance = sum((c / n) ** 2 for c in frequency.values())
         if abs(z) < 3 and not _few_values(torch.cat(self.rows)):
             self.report(
-                f"The labels have nothing to do with the inputs: nearest neighbours share a label "
+                f"The labels have nothing to do with the inputs: nearest neighbors share a label "
                 f"in {share:.0%} of cases (chance {chance:.0%}), and the loss stays at the "
                 f"entropy of the labels ({recent:.3g} against {entropy:.3g}).",
                 "Look at how inputs and labels are paired: one was shuffled, sorted or indexed "
@@ -160,7 +160,7 @@ class Unrelated(Rule):
         elif 0.985 * entropy < recent < 1.1 * entropy and view.number >= 150 and z > 6:
             self.report(
                 f"After {view.number} steps the loss is {recent:.3g}, that of guessing by "
-                f"frequency ({entropy:.3g}), though neighbours share labels ({share:.0%}).",
+                f"frequency ({entropy:.3g}), although neighbors share labels ({share:.0%}).",
                 "Look at the findings above; overfit one batch to see whether the model can learn "
                 "at all.",
                 measured={"loss": recent},
@@ -181,7 +181,7 @@ class Unrelated(Rule):
         gain, z = _explained(x, targets)
         if abs(z) < 3 and gain < 0.05 and not _few_values(x):
             self.report(
-                f"The targets have nothing to do with the inputs: neighbours explain {gain:.0%} of "
+                f"The targets have nothing to do with the inputs: neighbors explain {gain:.0%} of "
                 f"their variance, and the loss stays at the variance ({recent:.3g} against "
                 f"{variance:.3g}).",
                 "Look at how inputs and targets are paired, and at their shapes.",

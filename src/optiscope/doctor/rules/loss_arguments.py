@@ -116,14 +116,14 @@ class Settings(Rule):
         share = float(inner.double().mean())
         self.ignored = self.ignored + 1 if share > 0.5 / max(int(labels.max()), 20) else 0
         if self.ignored >= 10:
-            self._say_ignored(ignore, share, "tokens that are no padding")
+            self._say_ignored(ignore, share, "tokens that are not padding")
             self.done = True
 
     def _say_ignored(self, label: int, share: float, what: str) -> None:
         self.report(
             f"ignore_index is {label}, and {label} is the label of {share:.0%} of the {what}: the "
             "class is never learned.",
-            "Use a value that is no class (the default is -100).",
+            "Use a value that is not a class (the default is -100).",
             rule="class_ignored",
             measured={"share": share},
             threshold={"share": 0.0},
@@ -347,7 +347,7 @@ class SignsAndBlanks(Rule):
         total = out.double().exp().sum(-1)
         if self._often("ctc", float((total - 1).abs().median()) > 0.05):
             self.report(
-                f"CTC is applied to outputs that are no log-probabilities: exp(output) sums to "
+                f"CTC is applied to outputs that are not log-probabilities: exp(output) sums to "
                 f"{float(total.median()):.3g} instead of 1.",
                 "Apply log_softmax over the last dimension.",
                 rule="ctc_of_non_log_probabilities",
@@ -384,7 +384,7 @@ class SignsAndBlanks(Rule):
                 (out >= 0).all()
             )
             self.report(
-                "KLDivLoss gets outputs that are no log-probabilities"
+                "KLDivLoss gets outputs that are not log-probabilities"
                 + (" but probabilities" if plain else "")
                 + f": exp(output) sums to {float(sums[0].median()):.3g} instead of 1.",
                 "Apply log_softmax, not softmax, to the output; the target stays a probability.",

@@ -172,7 +172,7 @@ class ActivationBeforeLoss(Rule):
             )
         if over_batch or self.non_log >= ENOUGH:
             self.report(
-                "The negative log-likelihood is applied to outputs that are no log-probabilities: "
+                "The negative log-likelihood is applied to outputs that are not log-probabilities: "
                 f"exp(output) sums to {float(total.median()):.3g} in a row instead of 1.",
                 "Apply log_softmax over the classes, or use CrossEntropyLoss on logits.",
                 rule="nll_of_non_log_probabilities",

@@ -356,7 +356,7 @@ class OutputDropped(Rule):
             self.report(
                 f"Dropout sets {share:.0%} of the output's entries to zero in training: the loss "
                 "is taken of values that no layer computed.",
-                "Remove the dropout behind the last layer; put it before.",
+                "Remove the dropout after the last layer, or put it before that layer.",
                 measured={"share": share},
                 threshold={"share": 0.02},
             )

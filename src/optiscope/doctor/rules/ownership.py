@@ -133,7 +133,7 @@ class Ownership(Rule):
         self.report(
             f"{len(unused)} parameters of the optimizer {words}: they never change.",
             "Remove the .detach() or torch.no_grad() after these layers, or call the layers in "
-            "forward(). Freeze them if that is meant.",
+            "forward(). Freeze them if that is intended.",
             where=[view.name(p) for p in unused],
             rule="optimizer_param_unused",
             severity="error" if called_only else "warning",
@@ -243,7 +243,7 @@ class OptimizerRecreated(Rule):
         if strangers >= 3 and self.forwards >= 3:
             self.report(
                 f"{strangers} other optimizer objects have stepped the watched parameters: an "
-                "optimizer that is made anew forgets its momentum and its second moments.",
+                "optimizer that is created again forgets its momentum and its second moments.",
                 "Make the optimizer once, before the loop.",
                 measured={"optimizers": strangers},
                 threshold={"optimizers": 3},
@@ -328,7 +328,7 @@ class TiedBroken(Rule):
                 if self.session.step == 0 and torch.equal(table, head):
                     shared = table.data_ptr() == head.data_ptr()
                     self.report(
-                        f"The weights of {name} and {other} are equal but two parameters: "
+                        f"The weights of {name} and {other} are equal but separate parameters: "
                         + ("both are updated in one storage." if shared else "they drift apart."),
                         f"Tie them: {other}.weight = {name}.weight (the same Parameter).",
                         where=(name, other),
@@ -362,10 +362,10 @@ class Repeated(Rule):
             )
             if times > 1:
                 self.report(
-                    f"One and the same layer object stands {times} times in {name or 'the model'}: "
+                    f"The same layer object occurs {times} times in {name or 'the model'}: "
                     f"these {times} layers share one set of weights.",
                     "Make a layer for each place, [Layer() for _ in range(n)]: [Layer()] * n "
-                    "repeats one object. If sharing is meant, nothing is wrong.",
+                    "repeats one object. If sharing is intended, nothing is wrong.",
                     where=[name or "model"],
                     measured={"times": times},
                     threshold={"times": 1},

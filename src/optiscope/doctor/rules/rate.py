@@ -389,7 +389,7 @@ class Schedule(Rule):
             return
         self.report(
             f"The rate has fallen from {self.highest:.3g} to {rate:.3g} by step {self.fell_at}: "
-            f"the last {since} steps changed next to nothing.",
+            f"the last {since} steps changed almost nothing.",
             "Call scheduler.step() once per epoch if the schedule is in epochs, or lengthen it.",
             rule="rate_collapsed",
             measured={"rate": rate},
@@ -420,7 +420,7 @@ class Schedule(Rule):
                 self.report(
                     f"The rate grows by {last[-1] - 1:.1%} at every step (from {self.first:.3g} to "
                     f"{rate:.3g}): this looks like a range test.",
-                    "Nothing to do if it is one.",
+                    "If it is one, nothing is wrong.",
                     rule="rate_range_test",
                     severity="note",
                     measured={"ratio": last[-1]},

@@ -198,7 +198,7 @@ class ActivationHint(Rule):
             self.report(
                 f"{len(hidden)} hidden layers use tanh or sigmoid; relu often learns faster.",
                 "`optiscope doctor activations my_module:setup` trains short pairs of runs and "
-                "says whether it does here.",
+                "says whether that holds here.",
                 where=hidden,
                 confidence=0.5,
             )

@@ -105,7 +105,7 @@ def learning_curves(
     if settings:
         note += (
             " Grey: published elsewhere, with the range or standard deviation of its source; its "
-            "splits are others, so that it enters no claim."
+            "splits differ, so it enters no claim."
         )
     if left_out:
         note += f" {left_out} more published settings, worse in validation, are not drawn."

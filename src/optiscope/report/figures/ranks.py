@@ -41,7 +41,7 @@ def rank_panels(
     )
     unrun = set(unrun_problems(tables, costs, looks))
     none_left = bool(unrun) and unrun == {cost.problem for cost in costs}
-    note = "There is no profile: on every problem an algorithm has not run yet. " * none_left + (
+    note = "There is no profile: on every problem, some algorithm has not run yet. " * none_left + (
         "Rank by final value with each seed, mean over seeds and problems; failed runs come "
         "last. Thick: over resampled seeds, without the outer twentieth; it covers 73 % with three "
         "seeds on one problem, 91 % with ten, and not 95 %. Thin: range "

@@ -67,7 +67,7 @@ def warnings(content: ReportContent) -> list[str]:
     if missing:
         lines.append(
             f"Not finished: {missing} of {len(tables.runs)} planned runs have no record yet. "
-            "Start the study again to go on where it stopped."
+            "Start the study again to continue where it stopped."
         )
     if tables.damaged:
         lines.append(

@@ -149,8 +149,8 @@ def claim_table(claims: Sequence[Claim | Refusal]) -> DataTable:
     )
     if any(isinstance(f, Claim) and f.few_samples for f in claims):
         caption += (
-            " Where the remark names test samples, the difference is below a handful of them: "
-            "other samples may well turn it over, whatever the number of seeds."
+            " Where the remark names test samples, the difference is less than a handful of "
+            "them: other samples may well reverse it, whatever the number of seeds."
         )
     return DataTable(columns, rows, caption if corrections else "")
 
