@@ -72,12 +72,12 @@ def command(
     data_dir: Path | None,
     wants_json: bool,
 ) -> None:
-    """Repeat the published experiment NAME and put what comes out beside what was published.
+    """Repeat the published experiment NAME and show the results beside the published ones.
 
     \b
     NAME is one of
       preconditioning   Experiment 1: against tuned baselines, and phase by phase
-      cost              Experiment 2: seconds relative to SGD; let nothing else run
+      cost              Experiment 2: seconds relative to SGD, on an idle machine
       initialisation    Experiment 3: explicit or framework, three batch sizes
       sensitivity       Experiment 4: the rate of the first epoch
       defects           which defect of the published program costs what
