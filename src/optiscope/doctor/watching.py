@@ -26,7 +26,8 @@ from optiscope.monitor.events import Forward, LossCall, Observer, WatchedStep
 from optiscope.monitor.measures import LEVELS, MEASURES, Histogram, chosen_measures
 from optiscope.monitor.series import Series
 from optiscope.monitor.series_export import SeriesExport
-from optiscope.monitor.session import Session, StopWatching, unwrap_optimizer
+from optiscope.monitor.session import Session, StopWatching
+from optiscope.monitor.unwrap import unwrap_optimizer
 from optiscope.report.cockpit.page import write_page
 from optiscope.report.cockpit.terminal import LivePanel, panel
 

@@ -13,9 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["Forward", "LossCall", "Observer", "WatchedStep", "at_looks"]
+__all__ = ["Forward", "LossCall", "Observer", "ProbeError", "WatchedStep", "at_looks"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class ProbeError(Exception):
+    """The model cannot be called on the inputs of a probe; nothing is known then."""
 
 
 def at_looks(handler: Handler) -> Handler:

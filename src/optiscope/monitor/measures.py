@@ -21,6 +21,7 @@ from optiscope.monitor.events import Forward, Observer, WatchedStep, at_looks
 from optiscope.monitor.gradient_tests import GradientTests, gradient_tests
 from optiscope.monitor.graph import saved_activations
 from optiscope.monitor.layer_capture import LayerCapture
+from optiscope.monitor.outputs import main_output
 from optiscope.monitor.per_sample import SampleGram, per_sample, sample_gram
 from optiscope.monitor.probe import probing, rows_of
 from optiscope.monitor.series import Series
@@ -421,7 +422,6 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def _on_output(loss: Callable[..., Any]) -> Callable[[Any, Tensor], Tensor]:
     """The loss on the main output of a structured one."""
-    from optiscope.monitor.session import main_output
 
     def call(output: Any, target: Tensor) -> Tensor:
         main = main_output(output)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from optiscope.monitor.events import Forward
+from optiscope.monitor.events import Forward, ProbeError
+from optiscope.monitor.outputs import main_output, tensors_in
 from optiscope.objective.functional import functional_call
 from optiscope.objective.own_loss import named_loss
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
     from optiscope.monitor.session import Session
 
 __all__ = ["ProbeError", "first_not_finite", "loss_at", "output_at", "probing", "rows_of"]
-
-
-class ProbeError(Exception):
-    """The model cannot be called on the inputs of a probe; nothing is known then."""
 
 
 @contextmanager
@@ -133,8 +130,6 @@ def loss_at(
     The criterion is called with ``target``; without a criterion the cross-entropy of the recovered
     labels is taken, or the loss that the model itself returns.
     """
-    from optiscope.monitor.session import main_output
-
     output = output_at(session, forward, shifted=shifted, seed=seed)
     own = named_loss(output)
     if own is not None and own.numel() == 1:
@@ -159,8 +154,6 @@ def loss_at(
 
 def first_not_finite(session: Session, forward: Forward) -> str:
     """Name of the first module whose output is not finite although its inputs are; "" if none."""
-    from optiscope.monitor.session import tensors_in
-
     found: list[str] = []
     handles = []
     model = session.model

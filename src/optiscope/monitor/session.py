@@ -22,14 +22,16 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from optiscope.monitor.budget import Budget
-from optiscope.monitor.events import Forward, LossCall, Observer, WatchedStep
+from optiscope.monitor.events import Forward, LossCall, Observer, ProbeError, WatchedStep
 from optiscope.monitor.fingerprint import RowFingerprint
 from optiscope.monitor.graph import last_operation, walk
 from optiscope.monitor.hooks import Hooks
 from optiscope.monitor.looks import Looks
 from optiscope.monitor.loss_form import NO_FORM, LossForm, recover_form
 from optiscope.monitor.losses import LossHistory
-from optiscope.monitor.probe import ProbeError
+from optiscope.monitor.outputs import main_output, tensors_in
+from optiscope.monitor.sentinel import Sentinel, sentinel_of
+from optiscope.monitor.unwrap import unwrap_model, unwrap_optimizer
 from optiscope.objective.own_loss import named_loss
 
 __all__ = ["Session", "main_output", "tensors_in", "unwrap_model", "unwrap_optimizer"]
@@ -40,65 +42,6 @@ FORM_STEPS = 70
 WHOLE_FORMS = 20
 MAX_FORWARDS = 64
 KEPT_FORWARDS = 4
-KEPT_STEPS, KEPT_ENTRIES = 5_000, 4_096  # in which, and of how many, a sentinel's values are kept
-
-
-def unwrap_model(model: nn.Module) -> nn.Module:
-    """The module inside of DistributedDataParallel, torch.compile and their like."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            inner = model.module if type(model).__name__ in WRAPPERS else None
-        if not isinstance(inner, nn.Module):
-            return model
-        model = inner
-
-
-WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
-
-
-def unwrap_optimizer(optimizer: Any) -> Optimizer:
-    """The torch optimizer inside of Accelerate's and Lightning's wrappers.
-
-    Raises ``TypeError`` where there is none.
-    """
-    inner = optimizer
-    for _ in range(5):
-        if isinstance(inner, Optimizer) and hasattr(inner, "_optimizer_step_post_hooks"):
-            return inner
-        inner = getattr(inner, "optimizer", None) or getattr(inner, "_optimizer", None)
-    raise TypeError(
-        f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}: "
-        "pass the optimizer itself"
-    )
-
-
-def tensors_in(values: Any, depth: int = 4) -> list[Tensor]:
-    """Tensors in nested tuples, lists and dictionaries, in order."""
-    if isinstance(values, Tensor):
-        return [values]
-    if depth == 0:
-        return []
-    if isinstance(values, dict):
-        values = values.values()
-    elif not isinstance(values, list | tuple):
-        return []
-    return [tensor for value in values for tensor in tensors_in(value, depth - 1)]
-
-
-def main_output(output: Any) -> Tensor | None:
-    """The tensor that the loss is made of: ``logits`` of a structured output, else the first."""
-    if isinstance(output, Tensor):
-        return output
-    logits = getattr(output, "logits", None)
-    if not isinstance(logits, Tensor) and isinstance(output, dict):
-        logits = output.get("logits")
-    if isinstance(logits, Tensor):
-        return logits
-    candidates = [t for t in tensors_in(output) if t.is_floating_point()]
-    with_graph = [t for t in candidates if t.requires_grad and t.ndim > 0]
-    best = with_graph or candidates
-    return best[0] if best else None
 
 
 P = ParamSpec("P")
@@ -128,65 +71,6 @@ class _Token:
 
     def __init__(self, forward: Forward) -> None:
         self.forward = weakref.ref(forward)
-
-
-def _address(tensor: Tensor) -> int:
-    """Where the values lie; 0 for tensors without memory of their own."""
-    try:
-        return tensor.data_ptr()
-    except RuntimeError:
-        return 0
-
-
-class _Sentinel:
-    """One small parameter of an optimizer whose gradient is watched at every backward pass."""
-
-    def __init__(self, parameter: Tensor) -> None:
-        self.parameter = weakref.ref(parameter)
-        self.hooks = Hooks()
-        self.state: tuple[Any, int] | None = None
-        self.accumulations = 0
-        self.uncleared = 0
-        self.added_to = False  # by a backward pass; autograd.grad calls its hooks, adds nothing
-        self.since_step = 0
-        self.fresh: Tensor | None = None
-        self.wants_fresh = False
-        self.total = 0
-        self.weights: tuple[int, int] | None = None
-        self.values: Tensor | None = None
-
-    def left(self, number: int) -> None:
-        """Note the weights as step ``number`` leaves them."""
-        parameter, kept = self.parameter(), self.values
-        self.values = None
-        if parameter is not None:
-            self.weights = (parameter._version, _address(parameter))
-            if number < KEPT_STEPS and parameter.is_cpu and parameter.numel() <= KEPT_ENTRIES:
-                if kept is None or kept.shape != parameter.shape or kept.dtype != parameter.dtype:
-                    kept = torch.empty_like(parameter, requires_grad=False)
-                self.values = kept.copy_(parameter.data)
-
-    def touched(self) -> bool:
-        """Whether somebody has changed or replaced the weights since the last step."""
-        parameter = self.parameter()
-        if parameter is None or self.weights is None:
-            return False
-        return self.weights != (parameter._version, _address(parameter))
-
-    def remember(self) -> None:
-        parameter = self.parameter()
-        grad = None if parameter is None else parameter.grad
-        self.state = None if grad is None else (grad, grad._version)
-
-    def is_uncleared(self) -> bool:
-        """Whether the gradient that is about to be added to is the one remembered."""
-        parameter = self.parameter()
-        grad = None if parameter is None else parameter.grad
-        if self.state is None or grad is None:
-            return False
-        if grad is not self.state[0] or grad._version != self.state[1]:
-            return False
-        return bool((grad != 0).any())  # `.grad.data.zero_()` leaves the version as it was
 
 
 class Session:
@@ -254,7 +138,7 @@ class Session:
         self._rates: list[tuple[float, ...]] = [()] * len(optimizers)
         self._own = {id(o) for o in optimizers}
         self._hooks = Hooks()
-        self._sentinels = [_Sentinel(p) for p in (_choose(o) for o in optimizers)]
+        self._sentinels = [Sentinel(sentinel_of(o)) for o in optimizers]
         for sentinel in self._sentinels:
             self._hook_sentinel(sentinel)
         self._hooks.add(model.register_forward_pre_hook, self._before_forward, with_kwargs=True)
@@ -608,7 +492,7 @@ class Session:
 
     # -- hooks on the sentinel
 
-    def _hook_sentinel(self, sentinel: _Sentinel) -> None:
+    def _hook_sentinel(self, sentinel: Sentinel) -> None:
         parameter = sentinel.parameter()
         if parameter is None or not parameter.requires_grad or not parameter.is_leaf:
             return
@@ -640,7 +524,7 @@ class Session:
         ]
         if holders:
             self._sentinels[index].hooks.remove()
-            self._sentinels[index] = _Sentinel(min(holders, key=lambda p: p.numel()))
+            self._sentinels[index] = Sentinel(min(holders, key=lambda p: p.numel()))
             self._hook_sentinel(self._sentinels[index])
             self._sentinels[index].since_step = 1
 
@@ -789,14 +673,6 @@ class Session:
 
 class StopWatching(Exception):
     """Raised by an observer that wants the run to stop (``on_finding="raise"``)."""
-
-
-def _choose(optimizer: Optimizer) -> Tensor:
-    """The smallest trainable parameter, the last of equals: heads are never skipped."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    trainable = [p for p in parameters if p.requires_grad and p.is_leaf] or parameters
-    smallest: Tensor = min(reversed(trainable), key=lambda p: p.numel())
-    return smallest
 
 
 def _rates(optimizer: Optimizer) -> tuple[float, ...]:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from optiscope.doctor.rule import Rule
 from optiscope.monitor.events import Forward, LossCall, WatchedStep
+from optiscope.monitor.outputs import main_output
 from optiscope.monitor.probe import probing, rows_of
-from optiscope.monitor.session import main_output
 from optiscope.objective.functional import functional_call
 
 __all__ = ["RULES"]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from optiscope.doctor.rule import Rule
 from optiscope.monitor.events import Forward, WatchedStep
+from optiscope.monitor.outputs import main_output
 from optiscope.monitor.probe import output_at, rows_of
-from optiscope.monitor.session import main_output
 from optiscope.objective.own_loss import named_loss
 
 __all__ = ["RULES"]

@@ -11,8 +11,8 @@ from torch import Tensor
 from optiscope.doctor.rule import Rule
 from optiscope.doctor.rules.data import label_counts, labels_of
 from optiscope.monitor.events import Forward, WatchedStep
+from optiscope.monitor.outputs import main_output
 from optiscope.monitor.probe import output_at, rows_of
-from optiscope.monitor.session import main_output
 
 __all__ = ["RULES"]
 

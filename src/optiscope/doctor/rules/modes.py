@@ -11,8 +11,9 @@ from torch import nn
 
 from optiscope.doctor.rule import Rule
 from optiscope.monitor.events import Forward, WatchedStep
+from optiscope.monitor.outputs import main_output
 from optiscope.monitor.probe import output_at, rows_of
-from optiscope.monitor.session import Session, main_output
+from optiscope.monitor.session import Session
 
 __all__ = ["RULES"]
 

@@ -16,7 +16,7 @@ from optiscope.doctor.rule import Rule
 from optiscope.doctor.rules.loss_form import one_weight
 from optiscope.monitor.events import Forward, LossCall, WatchedStep
 from optiscope.monitor.probe import loss_at, rows_of
-from optiscope.monitor.session import unwrap_optimizer
+from optiscope.monitor.unwrap import unwrap_optimizer
 
 __all__ = ["RULES"]
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from optiscope.doctor.rule import Rule
 from optiscope.monitor.events import Forward, WatchedStep
+from optiscope.monitor.outputs import main_output
 from optiscope.monitor.probe import ProbeError, output_at, rows_of
-from optiscope.monitor.session import main_output
 
 __all__ = ["RULES", "by_place", "padding"]
 
