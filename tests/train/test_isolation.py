@@ -26,20 +26,22 @@ from optiscope.optim import registry
 from optiscope.problems.problem import METRICS
 from optiscope.records import Run, Status, Trial
 from optiscope.train import TrialError, loop, run_trial
-from optiscope.train.isolation import ARITHMETIC, _read, _switches, _timers, isolated
+from optiscope.train.isolation import ARITHMETIC, isolated
+from optiscope.train.process_state import timers
+from optiscope.train.switches import read, switches
 
 
 def snapshot() -> dict[str, Any]:
     """All that must be as it was."""
     tables = [v for n, v in vars(nn.modules.module).items() if n.startswith("_global_")]
     return {
-        **{name: _read(switch) for name, switch in _switches().items()},
+        **{name: read(switch) for name, switch in switches().items()},
         "environment": dict(os.environ),
         "path": list(sys.path),
         "filters": list(warnings.filters),
         "hooks": [dict(t) if isinstance(t, dict) else t for t in tables],
         "signals": [signal.getsignal(n) for n in signal.valid_signals()],
-        "timer": _timers(),
+        "timer": timers(),
         "functions": (nn.functional.linear, torch.optim.SGD.step, sum, math.sqrt, loop.evaluate),
         "more functions": (sgd.sgd, nn.BatchNorm1d.forward, nn.Linear.__call__, sys.exit),
         "names": ("zero_grad" in vars(torch.optim.SGD), "len" in vars(loop)),
