@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from optiscope.doctor.check_report import CheckReport, Outcome
 from optiscope.doctor.checks import (
     augmented,
     forward,
@@ -21,7 +21,7 @@ from optiscope.doctor.checks import (
     splits,
     training,
 )
-from optiscope.doctor.context import Check, Context, Picture, Skipped
+from optiscope.doctor.context import Check, Context, Skipped
 from optiscope.doctor.finding import SEVERITIES, Finding
 from optiscope.doctor.probe import Probe
 from optiscope.doctor.unchanged import unchanged
@@ -52,96 +52,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 
 ORDER = ("ownership", "inputs", "labels", "overlap", "augmentation", "loss_form", "modes")
 """Families whose findings come first among those of one severity: causes before symptoms."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one check: how long it took, or why it was left out."""
-
-    check: str
-    findings: int
-    seconds: float
-    skipped: str = ""
-
-
-@dataclass(frozen=True)
-class CheckReport:
-    """What `check` found. True where nothing is of severity error.
-
-    ``findings`` are in order: errors first, causes before what they explain. ``outcomes`` has a row
-    per check, ``measured`` the numbers, ``pictures`` what a person should look at.
-    """
-
-    findings: tuple[Finding, ...]
-    outcomes: tuple[Outcome, ...]
-    measured: Mapping[str, float]
-    pictures: tuple[Picture, ...] = field(repr=False)
-    seconds: float
-
-    def __bool__(self) -> bool:
-        return all(f.severity != "error" for f in self.findings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, without the pictures."""
-        return {
-            "clean": bool(self),
-            "findings": [f.to_dict() for f in self.findings],
-            "checks": [
-                {
-                    "check": o.check,
-                    "findings": o.findings,
-                    "seconds": round(o.seconds, 3),
-                    "skipped": o.skipped,
-                }
-                for o in self.outcomes
-            ],
-            "measured": dict(self.measured),
-            "seconds": round(self.seconds, 3),
-        }
-
-    def table(self) -> str:
-        """The findings and the checks as text."""
-        lines = [self.verdict(), ""]
-        for f in self.findings:
-            place = f" [{', '.join(f.where[:3])}]" if f.where else ""
-            lines.append(f"{f.severity:<8} {f.rule}{place}")
-            lines.append(f"         {f.sentence}")
-            if f.remedy:
-                lines.append(f"         -> {f.remedy}")
-            if f.explained_by:
-                lines.append(f"         (explained by {f.explained_by})")
-        if self.findings:
-            lines.append("")
-        width = max((len(o.check) for o in self.outcomes), default=0)
-        for o in self.outcomes:
-            words = o.skipped and f"left out: {o.skipped}"
-            words = words or (f"{o.findings} found" if o.findings else "clean")
-            lines.append(f"{o.check:<{width}}  {o.seconds:6.2f} s  {words}")
-        return "\n".join(lines)
-
-    def verdict(self) -> str:
-        """One line."""
-        counts = {s: sum(f.severity == s for f in self.findings) for s in reversed(SEVERITIES)}
-        words = [f"{n} {s}{'s' if n != 1 else ''}" for s, n in counts.items() if n]
-        found = ", ".join(words) or "nothing found"
-        made = sum(not o.skipped for o in self.outcomes)
-        return f"{found} ({made} of {len(self.outcomes)} checks made, {self.seconds:.1f} s)"
-
-    __str__ = table
-
-    def _repr_html_(self) -> str:
-        from optiscope.doctor.check_page import body
-
-        return body(self)
-
-    def page(self, path: str | Path) -> Path:
-        """Write one self-contained page and return its path."""
-        from optiscope.doctor.check_page import page
-
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page(self), encoding="utf-8")
-        return target
 
 
 def check(

@@ -1,16 +1,17 @@
-"""The report of a check as one self-contained page, or as a fragment for a notebook."""
+"""The report of a check: findings in order, as text, as a page, as a fragment for a notebook."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
-from optiscope.doctor.finding import Finding
+from optiscope.doctor.context import Picture
+from optiscope.doctor.finding import SEVERITIES, Finding
 
-if TYPE_CHECKING:
-    from optiscope.doctor.check import CheckReport
-
-__all__ = ["body", "page"]
+__all__ = ["CheckReport", "Outcome"]
 
 STYLE = """
 .os-check{--ink:#1a1a1a;--faint:#5c5c5c;--line:#dcdcdc;--bad:#a03020;--warn:#8a5a00;--ok:#1e6b3a;
@@ -34,18 +35,104 @@ border-bottom:1px solid var(--line)}
 """
 
 
-def page(report: CheckReport) -> str:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one check: how long it took, or why it was left out."""
+
+    check: str
+    findings: int
+    seconds: float
+    skipped: str = ""
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check` found. True where nothing is of severity error.
+
+    ``findings`` are in order: errors first, causes before what they explain. ``outcomes`` has a row
+    per check, ``measured`` the numbers, ``pictures`` what a person should look at.
+    """
+
+    findings: tuple[Finding, ...]
+    outcomes: tuple[Outcome, ...]
+    measured: Mapping[str, float]
+    pictures: tuple[Picture, ...] = field(repr=False)
+    seconds: float
+
+    def __bool__(self) -> bool:
+        return all(f.severity != "error" for f in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without the pictures."""
+        return {
+            "clean": bool(self),
+            "findings": [f.to_dict() for f in self.findings],
+            "checks": [
+                {
+                    "check": o.check,
+                    "findings": o.findings,
+                    "seconds": round(o.seconds, 3),
+                    "skipped": o.skipped,
+                }
+                for o in self.outcomes
+            ],
+            "measured": dict(self.measured),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def table(self) -> str:
+        """The findings and the checks as text."""
+        lines = [self.verdict(), ""]
+        for f in self.findings:
+            place = f" [{', '.join(f.where[:3])}]" if f.where else ""
+            lines.append(f"{f.severity:<8} {f.rule}{place}")
+            lines.append(f"         {f.sentence}")
+            if f.remedy:
+                lines.append(f"         -> {f.remedy}")
+            if f.explained_by:
+                lines.append(f"         (explained by {f.explained_by})")
+        if self.findings:
+            lines.append("")
+        width = max((len(o.check) for o in self.outcomes), default=0)
+        for o in self.outcomes:
+            words = o.skipped and f"left out: {o.skipped}"
+            words = words or (f"{o.findings} found" if o.findings else "clean")
+            lines.append(f"{o.check:<{width}}  {o.seconds:6.2f} s  {words}")
+        return "\n".join(lines)
+
+    def verdict(self) -> str:
+        """One line."""
+        counts = {s: sum(f.severity == s for f in self.findings) for s in reversed(SEVERITIES)}
+        words = [f"{n} {s}{'s' if n != 1 else ''}" for s, n in counts.items() if n]
+        found = ", ".join(words) or "nothing found"
+        made = sum(not o.skipped for o in self.outcomes)
+        return f"{found} ({made} of {len(self.outcomes)} checks made, {self.seconds:.1f} s)"
+
+    __str__ = table
+
+    def _repr_html_(self) -> str:
+        return _body(self)
+
+    def page(self, path: str | Path) -> Path:
+        """Write one self-contained page and return its path."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(_page(self), encoding="utf-8")
+        return target
+
+
+def _page(report: CheckReport) -> str:
     """The page as text."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         "<title>Check before training</title>"
         "<style>body{margin:0}@media(prefers-color-scheme:dark){body{background:#191918}}</style>"
-        f"</head><body>{body(report)}</body></html>\n"
+        f"</head><body>{_body(report)}</body></html>\n"
     )
 
 
-def body(report: CheckReport) -> str:
+def _body(report: CheckReport) -> str:
     """The report as an element with its own style."""
     parts = [f'<style>{STYLE}</style><div class="os-check"><h1>Check before training</h1>']
     parts.append(f'<p class="verdict">{escape(report.verdict())}</p>')
