@@ -23,6 +23,7 @@ from optiscope.doctor.rules import (
     pairing,
     precision,
     rate,
+    schedule,
     sequences,
     units,
 )
@@ -46,6 +47,7 @@ RULES: tuple[type[Rule], ...] = (
     *initialization.RULES,
     *decay.RULES,
     *rate.RULES,
+    *schedule.RULES,
     *units.RULES,
     *precision.RULES,
     *distributed.RULES,
