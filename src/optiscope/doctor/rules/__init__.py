@@ -26,6 +26,7 @@ from optiscope.doctor.rules import (
     schedule,
     sequences,
     units,
+    updates,
 )
 
 __all__ = ["RULES"]
@@ -33,6 +34,7 @@ __all__ = ["RULES"]
 RULES: tuple[type[Rule], ...] = (
     *ownership.RULES,
     *gradient_flow.RULES,
+    *updates.RULES,
     *derivative.RULES,
     *loss_arguments.RULES,
     *loss_form.RULES,
