@@ -8,11 +8,8 @@ from optiscope import lazy
 
 if TYPE_CHECKING:
     from optiscope.curvature.conditioning import Conditioning as Conditioning
-    from optiscope.curvature.conditioning import Staleness as Staleness
     from optiscope.curvature.conditioning import condition_number as condition_number
     from optiscope.curvature.conditioning import inverse_of as inverse_of
-    from optiscope.curvature.conditioning import staleness as staleness
-    from optiscope.curvature.conditioning import subspace_overlap as subspace_overlap
     from optiscope.curvature.decomposition import GaussNewtonSplit as GaussNewtonSplit
     from optiscope.curvature.decomposition import decompose as decompose
     from optiscope.curvature.density import Density as Density
@@ -21,6 +18,9 @@ if TYPE_CHECKING:
     from optiscope.curvature.eigenpairs import top_eigenpairs as top_eigenpairs
     from optiscope.curvature.hutchinson import Estimate as Estimate
     from optiscope.curvature.hutchinson import trace as trace
+    from optiscope.curvature.leading_space import Staleness as Staleness
+    from optiscope.curvature.leading_space import staleness as staleness
+    from optiscope.curvature.leading_space import subspace_overlap as subspace_overlap
     from optiscope.curvature.outliers import OutlierCount as OutlierCount
     from optiscope.curvature.outliers import count_outliers as count_outliers
 
@@ -29,11 +29,8 @@ __getattr__, __dir__, __all__ = lazy.attach(
     {
         "conditioning": (
             "Conditioning",
-            "Staleness",
             "condition_number",
             "inverse_of",
-            "staleness",
-            "subspace_overlap",
         ),
         "decomposition": (
             "GaussNewtonSplit",
@@ -50,6 +47,11 @@ __getattr__, __dir__, __all__ = lazy.attach(
         "hutchinson": (
             "Estimate",
             "trace",
+        ),
+        "leading_space": (
+            "Staleness",
+            "staleness",
+            "subspace_overlap",
         ),
         "outliers": (
             "OutlierCount",
