@@ -152,6 +152,21 @@ def test_bounds_go_on_to_the_mean() -> None:
     assert mean_speed([slow, fast]).bound == "bounds of both kinds"
 
 
+def test_intervals_say_which_of_their_ends_are_bounds() -> None:
+    fast, slow = speed(race([[0.0] * 6], [1.0])), speed(race([[2.0] * 6], [1.0]))
+    exact = speed(race([logarithmic(0.0)], [math.log(2)]))
+    assert (fast.ends, slow.ends) == (("", "at least"), ("at most", ""))
+    assert exact.ends == ("", "")
+    assert mean_speed([fast, exact]).ends == ("", "at least")
+    assert mean_speed([slow, exact]).ends == ("at most", "")
+    both = mean_speed([slow, fast, exact])
+    assert both.ends == ("at most", "at least")
+    assert (both.upper_bounds, both.lower_bounds) == (1, 1)
+    assert (both.smallest[1], both.smallest_bound) == (1.0, "at most")
+    seeds = speed(race([logarithmic(0.0)] * 3, list(np.log([2.0, 4.0, 40.0]))))
+    assert (seeds.bound, seeds.ends) == ("", ("", "at least")), "one seed is past an eighth"
+
+
 def test_shapes_that_do_not_agree_are_refused() -> None:
     with pytest.raises(ValueError, match="2 seeds at 6 horizons"):
         speed(race([logarithmic(0.0)], [1.0, 2.0]))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from small_studies import Inline
 
+from optiscope import executors
 from optiscope.cli.root import root
 from optiscope.records import StudyFolder
+from optiscope.report.speed_page import mean_table, no_estimates
+from optiscope.stats.speed import Race, means, speed
 from optiscope.stats.speed_records import part_folder, read_races
 from optiscope.study import StudyError, load_study
 from optiscope.study.declaration import shipped_studies
@@ -44,7 +49,15 @@ parts = [1, 2, 4]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _inline() -> Iterator[None]:
+    """``optiscope bench`` trains in this process: no worker has to import torch first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "process_pool", Inline)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, _inline: None) -> Path:
     place = tmp_path_factory.mktemp("speed")
     (place / "small.toml").write_text(TEXT)
     arguments = ["bench", str(place / "small.toml"), "--out", str(place / "out"), "--workers", "1"]
@@ -90,9 +103,29 @@ def test_the_command_says_what_the_page_says(folder: Path) -> None:
     assert speed["steps"] == pytest.approx(4.0)
     assert said["means"][0]["steps"] == pytest.approx(4.0)
     page = (folder / "out" / "speed.html").read_text()
-    assert "≥ 4.00" in page
+    assert "at least 4.00" in page
+    assert "4.00 to 4.00" not in page
     assert "<svg" in page
     assert (folder / "out" / "part-2" / "report.html").is_file()
+
+
+def test_a_mean_of_bounds_of_both_kinds_is_called_no_estimate() -> None:
+    shares = (0.5, 1.0)
+    values = {"algorithm": "fast", "baseline": "slow", "shares": shares, "goals": (1.0,)}
+    values |= {"seconds": ((1.0, 2.0),), "goal_seconds": (2.0,)}
+    fast = speed(Race(problem="a", losses=((0.5, 0.5),), **values))  # type: ignore[arg-type]
+    slow = speed(Race(problem="b", losses=((3.0, 2.0),), **values))  # type: ignore[arg-type]
+    both, alone = means([fast, slow]), means([slow])
+    (row,) = mean_table(both).rows
+    assert [cell.text for cell in row.cells[2:]] == [
+        *("1.41, no estimate", "not known", "1.41, no estimate", "not known"),
+        "at most 1.00 on b",
+    ]
+    (row,) = mean_table(alone).rows
+    assert {cell.text for cell in row.cells[2:6]} == {"at most 1.00"}
+    said = "The geometric mean of fast is no estimate: its 2 speeds hold upper bounds (1) and lower"
+    assert no_estimates(both)[0].startswith(said)
+    assert not no_estimates(alone)
 
 
 def test_a_second_call_trains_nothing(folder: Path) -> None:

@@ -31,8 +31,15 @@ def bench_speed(
     from rich.table import Table
     from rich.text import Text
 
+    from optiscope.executors import process_pool
     from optiscope.report import write_report
-    from optiscope.report.speed_page import mean_table, speed_json, speeds_of, write_speed_page
+    from optiscope.report.speed_page import (
+        mean_table,
+        no_estimates,
+        speed_json,
+        speeds_of,
+        write_speed_page,
+    )
     from optiscope.stats.speed import means
     from optiscope.study.plan import Plan
     from optiscope.study.speed_parts import part_of, run_speed_study
@@ -60,6 +67,7 @@ def bench_speed(
                 on_event=show,
                 workers=workers,
                 data_dir=data_dir,
+                executor=process_pool,
                 retry_crashed=retry_crashed,
             )
         except KeyboardInterrupt:
@@ -76,11 +84,14 @@ def bench_speed(
     if wants_json:
         click.echo(as_json(speed_json(folder)))
         return
-    data = mean_table(means(speeds_of(folder)))
+    overall = means(speeds_of(folder))
+    data = mean_table(overall)
     table = Table(title="Speed", title_justify="left")
     for heading, number in data.headings:
         table.add_column(heading, justify="right" if number else "left")
     for row in data.rows:
         table.add_row(*(cell.text for cell in row.cells))
     terminal().print(table)
+    for line in no_estimates(overall):
+        click.echo(line)
     click.echo(f"page: {page}")

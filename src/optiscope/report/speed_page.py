@@ -23,7 +23,15 @@ from optiscope.report.tables.data_table import Cell, DataTable, Row
 from optiscope.stats.speed import MeanSpeed, Speed, means, speed
 from optiscope.stats.speed_records import part_folder, read_races
 
-__all__ = ["looks_of", "mean_table", "speed_json", "speed_table", "speeds_of", "write_speed_page"]
+__all__ = [
+    "looks_of",
+    "mean_table",
+    "no_estimates",
+    "speed_json",
+    "speed_table",
+    "speeds_of",
+    "write_speed_page",
+]
 
 
 def speeds_of(folder: Path | str) -> list[Speed]:
@@ -86,6 +94,7 @@ def _render(
             parts=sorted(declared["speed"]["parts"]),
             drawing=drawing,
             means=mean_table(overall),
+            no_estimates=no_estimates(overall),
             speeds=speed_table(found),
             waiting=waiting,
             style=Markup(style.read_text(encoding="utf-8")),
@@ -102,10 +111,10 @@ def mean_table(overall: Mapping[str, MeanSpeed]) -> DataTable:
                 Cell(label),
                 Cell(str(one.problems)),
                 Cell(_bounded(one.steps, one.bound)),
-                Cell(_between(one.steps_interval)),
+                Cell(_between(one.steps_interval, one.ends)),
                 Cell(_bounded(one.seconds, one.bound)),
-                Cell(_between(one.seconds_interval)),
-                Cell(f"{one.smallest[1]:.2f} on {one.smallest[0]}"),
+                Cell(_between(one.seconds_interval, one.ends)),
+                Cell(f"{_bounded(one.smallest[1], one.smallest_bound)} on {one.smallest[0]}"),
             )
         )
         for label, one in overall.items()
@@ -122,6 +131,16 @@ def mean_table(overall: Mapping[str, MeanSpeed]) -> DataTable:
     return DataTable(columns, rows)
 
 
+def no_estimates(overall: Mapping[str, MeanSpeed]) -> list[str]:
+    """A sentence for each mean that mixes upper and lower bounds."""
+    return [
+        f"The geometric mean of {label} is no estimate: its {one.problems} speeds hold upper "
+        f"bounds ({one.upper_bounds}) and lower bounds ({one.lower_bounds})."
+        for label, one in overall.items()
+        if one.bound == "bounds of both kinds"
+    ]
+
+
 def speed_table(found: Sequence[Speed]) -> DataTable:
     """A row per problem and algorithm."""
     rows = [
@@ -131,9 +150,9 @@ def speed_table(found: Sequence[Speed]) -> DataTable:
                 Cell(one.algorithm),
                 Cell(one.baseline),
                 Cell(_bounded(one.steps, one.bound)),
-                Cell(_between(one.steps_interval)),
+                Cell(_between(one.steps_interval, one.ends)),
                 Cell(_bounded(one.seconds, one.bound)),
-                Cell(_between(one.seconds_interval)),
+                Cell(_between(one.seconds_interval, one.ends)),
             )
         )
         for one in found
@@ -160,10 +179,17 @@ def speed_json(folder: Path | str) -> dict[str, Any]:
 
 
 def _bounded(value: float, bound: str) -> str:
-    """The value with its sign of a bound."""
-    sign = {"at least": "≥ ", "at most": "≤ ", "bounds of both kinds": "bounds: "}.get(bound, "")
-    return f"{sign}{value:.2f}"
+    """The value, and in words what kind of bound it is."""
+    if bound == "bounds of both kinds":
+        return f"{value:.2f}, no estimate"
+    return f"{bound} {value:.2f}".lstrip()
 
 
-def _between(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.2f} to {interval[1]:.2f}"
+def _between(interval: tuple[float, float], ends: tuple[str, str]) -> str:
+    """An interval; one of whose ends is a bound is open on that side."""
+    (low, high), (below, above) = interval, ends
+    if below and above:
+        return "not known"
+    if below or above:
+        return _bounded(high, below) if below else _bounded(low, above)
+    return f"{low:.2f} to {high:.2f}"

@@ -121,11 +121,13 @@ class Speed:
         steps: the baseline's steps over those needed.
         seconds: the same of seconds of training.
         bound: ``at least`` or ``at most`` where ``steps`` (and ``seconds``) is a bound only.
-        steps_interval, seconds_interval: percentile bootstrap over paired seeds; an end may be a
-            bound, as ``steps`` may.
+        steps_interval, seconds_interval: percentile bootstrap over paired seeds.
+        ends: of both intervals, which of their ends are bounds only: the lower one ``at most`` and
+            the upper one ``at least`` its value, or empty.
         share: of T that is needed.
         seeds: S.
         logarithms: [R, 2] of steps and seconds in each resample.
+        bounds: [R] which of them are bounds.
     """
 
     problem: str
@@ -136,14 +138,16 @@ class Speed:
     bound: Bound
     steps_interval: tuple[float, float]
     seconds_interval: tuple[float, float]
+    ends: tuple[Bound, Bound]
     share: float
     seeds: int
     logarithms: Array = field(repr=False, compare=False)
+    bounds: NDArray[np.str_] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the resamples."""
         values = asdict(self)
-        del values["logarithms"]
+        del values["logarithms"], values["bounds"]
         return values
 
 
@@ -174,10 +178,11 @@ def speed(race: Race, *, level: float = 0.05) -> Speed:
         )
     whole, bound = _of(shares, losses, seconds, goals, spent)
     resamples = [
-        _of(shares, losses[chosen], seconds[chosen], goals[chosen], spent[chosen])[0]
+        _of(shares, losses[chosen], seconds[chosen], goals[chosen], spent[chosen])
         for chosen in _resamples(count)
     ]
-    logs = np.log(np.array(resamples))
+    logs = np.log(np.array([values for values, _ in resamples]))
+    bounds = np.array([kind for _, kind in resamples])
     (low_steps, low_seconds), (high_steps, high_seconds) = np.exp(
         np.quantile(logs, [level / 2, 1 - level / 2], axis=0)
     )
@@ -190,10 +195,23 @@ def speed(race: Race, *, level: float = 0.05) -> Speed:
         bound,
         (float(low_steps), float(high_steps)),
         (float(low_seconds), float(high_seconds)),
+        _ends(bounds == "at most", bounds == "at least", level),
         1.0 / whole[0],
         count,
         logs,
+        bounds,
     )
+
+
+def _ends(below: NDArray[np.bool_], above: NDArray[np.bool_], level: float) -> tuple[Bound, Bound]:
+    """Which ends of an interval are bounds: so many resamples may lie beyond them.
+
+    Args:
+        below, above: [R] resamples whose value is an upper bound, and those of a lower bound.
+        level: probability that the interval leaves out, half on each side.
+    """
+    tail = math.floor((len(below) - 1) * level / 2)  # resamples beyond each end
+    return "at most" if below.sum() > tail else "", "at least" if above.sum() > tail else ""
 
 
 def _of(
@@ -228,9 +246,12 @@ class MeanSpeed:
         steps, seconds: geometric means over the problems.
         steps_interval, seconds_interval: seeds resampled in each problem by itself. The problems
             are taken as they are: the interval says nothing of other problems.
+        ends: which ends of both intervals are bounds only, see :class:`Speed`.
         smallest: the problem with the least speed in steps, and that speed.
+        smallest_bound: what kind of bound that speed is.
         bound: what kind of bound the mean is, where problems are; ``bounds of both kinds`` where
-            nothing can be said.
+            it is no estimate.
+        upper_bounds, lower_bounds: number of problems whose speed is one.
     """
 
     algorithm: str
@@ -239,8 +260,12 @@ class MeanSpeed:
     seconds: float
     steps_interval: tuple[float, float]
     seconds_interval: tuple[float, float]
+    ends: tuple[Bound, Bound]
     smallest: tuple[str, float]
+    smallest_bound: Bound
     bound: Literal["", "at least", "at most", "bounds of both kinds"]
+    upper_bounds: int
+    lower_bounds: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -263,14 +288,14 @@ def mean_speed(speeds: Sequence[Speed], *, level: float = 0.05) -> MeanSpeed:
     steps = np.log([one.steps for one in speeds])
     seconds = np.log([one.seconds for one in speeds])
     draw = np.random.default_rng(SEED)
-    drawn = np.mean(
-        [one.logarithms[draw.integers(len(one.logarithms), size=DRAWS)] for one in speeds], axis=0
-    )
+    picks = [draw.integers(len(one.logarithms), size=DRAWS) for one in speeds]
+    drawn = np.mean([one.logarithms[pick] for one, pick in zip(speeds, picks, strict=True)], axis=0)
+    bounds = np.array([one.bounds[pick] for one, pick in zip(speeds, picks, strict=True)])
     (low_steps, low_seconds), (high_steps, high_seconds) = np.exp(
         np.quantile(drawn, [level / 2, 1 - level / 2], axis=0)
     )
     least = min(speeds, key=lambda one: one.steps)
-    bounds = {one.bound for one in speeds} - {""}
+    kinds = [one.bound for one in speeds]
     return MeanSpeed(
         names.pop(),
         len(speeds),
@@ -278,8 +303,12 @@ def mean_speed(speeds: Sequence[Speed], *, level: float = 0.05) -> MeanSpeed:
         float(np.exp(seconds.mean())),
         (float(low_steps), float(high_steps)),
         (float(low_seconds), float(high_seconds)),
+        _ends((bounds == "at most").any(0), (bounds == "at least").any(0), level),
         (least.problem, least.steps),
-        _kind(bounds),
+        least.bound,
+        _kind(set(kinds) - {""}),
+        kinds.count("at most"),
+        kinds.count("at least"),
     )
 
 

@@ -25,7 +25,8 @@ def draw_speeds(
 ) -> None:
     """A row per problem and a bar per algorithm, from the line at one; whiskers are intervals.
 
-    An arrow stands where the speed is a bound: it lies beyond the bar's end.
+    An arrow stands where the speed is a bound: it lies beyond the bar's end. A mean that mixes
+    bounds of both kinds is no estimate: its bar is not filled.
     """
     rows, labels = rows_of_speeds(speeds, means), list(means)
     width = 0.8 / max(1, len(labels))
@@ -41,6 +42,7 @@ def draw_speeds(
                 0.9 * width,
                 left=1.0,
                 color=looks[label].color,
+                fill=one.bound != "bounds of both kinds",
                 alpha=1.0 if name == MEAN else 0.75,
                 label=label if name == MEAN else None,
             )
