@@ -350,13 +350,15 @@ def _check_plain(value: Any, depth: int) -> None:
         raise SchemaError(f"nested deeper than {DEEPEST} levels")
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_plain(key, depth)
-            _check_plain(item, depth + 1)
+            if not (type(item) is str and item.isascii()):  # most values of a record
+                _check_plain(item, depth + 1)
+            if not key.isascii():
+                _check_plain(key, depth)
     elif isinstance(value, list):
         for item in value:
             _check_plain(item, depth + 1)
     elif isinstance(value, str):
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise SchemaError(f"text that is no Unicode, {shorten(value)}")
     elif isinstance(value, float):
         if not math.isfinite(value):

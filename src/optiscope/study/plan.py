@@ -6,7 +6,7 @@ end, it asks for the same trials and hands out the same parts.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
@@ -23,14 +23,18 @@ __all__ = ["Plan"]
 
 @dataclass(eq=False)
 class _Pair:
-    """One algorithm on one problem: its tuning, then its reporting runs."""
+    """One algorithm on one problem: its tuning, then its reporting runs.
+
+    Trials go by their hashes: those of each point that is not told yet, and the points of each.
+    """
 
     algorithm: Algorithm
     problem: Problem
     tuning: Tuning | None
     entries: list[Entry] = field(default_factory=list)
     trials: dict[str, Trial] = field(default_factory=dict)
-    open_points: dict[int, list[Trial]] = field(default_factory=dict)
+    open_points: dict[int, list[str]] = field(default_factory=dict)
+    points_of: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     reporting: bool = False
 
     def __str__(self) -> str:
@@ -56,6 +60,7 @@ class Plan:
         ]
         self._new: list[Trial] = []
         self._asked: dict[str, list[_Pair]] = defaultdict(list)
+        self._played = Counter[str]()
         self._runs: dict[str, Run] = {}
         for pair in self._pairs:
             self._advance(pair)
@@ -68,7 +73,7 @@ class Plan:
     @property
     def done(self) -> int:
         """Parts of the runs that were told."""
-        return sum(len(pairs) for name, pairs in self._asked.items() if name in self._runs)
+        return sum(self._played[name] for name in self._runs)
 
     @property
     def left(self) -> int:
@@ -130,8 +135,7 @@ class Plan:
         known = name in self._runs
         self._runs[name] = run
         for pair in pairs:
-            open_points = pair.open_points.items()
-            for index in [i for i, trials in open_points if any(t.hash == name for t in trials)]:
+            for index in pair.points_of.get(name, ()):
                 self._settle(pair, index)
             self._advance(pair)
         return [] if known else [str(pair) for pair in pairs]
@@ -155,9 +159,10 @@ class Plan:
         while tuning is not None and (proposal := tuning.ask()) is not None:
             index, point = proposal
             trials = [self._tuning_trial(pair, point, seed) for seed in self.study.tuning_seeds]
-            pair.open_points[index] = trials
-            for trial in trials:
-                self._enter(pair, trial, "tuning", index, point)
+            names = [self._enter(pair, trial, "tuning", index, point) for trial in trials]
+            pair.open_points[index] = names
+            for name in names:
+                pair.points_of[name].append(index)
             self._settle(pair, index)
         if (tuning is None or tuning.done) and not pair.reporting:
             pair.reporting = True
@@ -197,8 +202,8 @@ class Plan:
 
     def _enter(
         self, pair: _Pair, trial: Trial, role: str, index: int, point: dict[str, object]
-    ) -> None:
-        """Note the part that a trial plays; ask for it unless that was done."""
+    ) -> str:
+        """Note the part that a trial plays; ask for it unless that was done. Returns its hash."""
         hyperparameters = {**pair.algorithm.fixed, **point}
         name = trial.hash
         entry = Entry(
@@ -212,16 +217,20 @@ class Plan:
         )
         pair.entries.append(entry)
         pair.trials[name] = trial
+        self._played[name] += 1
         if name not in self._asked:
             self._new.append(trial)
         if not any(other is pair for other in self._asked[name]):
             self._asked[name].append(pair)
+        return name
 
     def _settle(self, pair: _Pair, index: int) -> None:
-        """Tell the tuning of a point whose runs are all known."""
-        runs = [self._runs.get(trial.hash) for trial in pair.open_points[index]]
+        """Tell the tuning of a point whose runs are all known, once."""
+        if pair.tuning is None or index not in pair.open_points:
+            return
+        runs = [self._runs.get(name) for name in pair.open_points[index]]
         complete = [run for run in runs if run is not None]
-        if len(complete) < len(runs) or pair.tuning is None:
+        if len(complete) < len(runs):
             return
         select = self.study.select
         values = [

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from optiscope.records import Run, Status, StudyFolder, Trial
 from optiscope.study.claims import Claims
+from optiscope.study.ledger import Ledger
 from optiscope.study.plan import Plan
 from optiscope.study.study import Study
 from optiscope.study.work import usable
@@ -39,12 +40,13 @@ class Progress:
 
     Attributes:
         open: trials that can be trained and are not recorded, by hash.
+        ledger: of the folder; whoever looks writes the same.
     """
 
     def __init__(self, study: Study, folder: StudyFolder, say: Callable[[str], None]) -> None:
         self.plan, self.folder, self.say = Plan(study), folder, say
         self.open: dict[str, Trial] = {}
-        self._written = -1
+        self.ledger = Ledger(self.plan, folder)
 
     def look(self) -> None:
         """Take in what is recorded by now, and what can be planned from it."""
@@ -62,13 +64,6 @@ class Progress:
     def usable(self, trial: Trial) -> Run | None:
         """The recorded run of a trial, where there is one that can be trusted."""
         return usable(self.folder.store, trial, self.say, metrics=self.plan.needs_curves)
-
-    def write_ledger(self) -> None:
-        """Write the parts of runs where more are known; whoever looks writes the same."""
-        entries = self.plan.entries
-        if len(entries) != self._written:
-            self.folder.write_ledger(entries)
-            self._written = len(entries)
 
 
 def plan_in(study: Study, folder: StudyFolder) -> Plan:
@@ -115,9 +110,10 @@ def wait_until_recorded(
     seen: float | None = time.monotonic()
     while True:
         progress.look()
-        progress.write_ledger()
+        progress.ledger.write_soon()
         on_look(progress.plan.done, progress.plan.total)
         if not progress.open:
+            progress.ledger.write()
             return
         if any(not stale for _, stale in claims.all()):
             seen = time.monotonic()

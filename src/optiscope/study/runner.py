@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import monotonic
 
 from optiscope.executors import Dispatch, WorkerError, available_cores, process_pool
 from optiscope.optim import registry
 from optiscope.problems import Problem
 from optiscope.problems.data_at_hand import require_data
 from optiscope.records import Run, Status, StudyFolder, Trial
+from optiscope.study.ledger import Ledger
 from optiscope.study.plan import Plan
 from optiscope.study.redeclaration import check_redeclared
 from optiscope.study.resolver import corners
@@ -26,8 +25,6 @@ from optiscope.train.recipe import recipe_faults
 from optiscope.train.schedule import anneals_twice
 
 __all__ = ["Event", "WorkerError", "run_study"]
-
-LEDGER_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ def _run(
         monitor=plan.study.monitor,
     )
     dispatch = Dispatch(make_executor, task, recorded, workers=workers, say=warn)
-    ledger = _Ledger(folder, plan)
+    ledger = Ledger(plan, folder)
     submit_new()
     ledger.write()
     told: set[tuple[str, str]] = set()  # each reason for a crash is shown once, at once
@@ -199,23 +196,3 @@ def _run(
             ledger.write_soon()
     ledger.write()
     sweep_states(folder.store)
-
-
-class _Ledger:
-    """Writes the parts of runs as they become known, but not all of them after each trial."""
-
-    def __init__(self, folder: StudyFolder, plan: Plan) -> None:
-        self.folder, self.plan = folder, plan
-        self.length, self.time = -1, -math.inf
-
-    def write_soon(self) -> None:
-        """Write what is new, once a second at most."""
-        if monotonic() - self.time > LEDGER_SECONDS:
-            self.write()
-
-    def write(self) -> None:
-        """Write what is new."""
-        entries = self.plan.entries
-        if len(entries) != self.length:
-            self.folder.write_ledger(entries)
-            self.length, self.time = len(entries), monotonic()

@@ -100,7 +100,7 @@ class _Worker:
         try:
             while not self.leaving and (max_trials is None or trained < max_trials):
                 self.progress.look()
-                self.progress.write_ledger()
+                self.progress.ledger.write_soon()
                 if not self.progress.open or (end is not None and time.monotonic() > end):
                     break
                 most = MOST_TOGETHER if max_trials is None else max_trials - trained
@@ -118,7 +118,7 @@ class _Worker:
             if not self.progress.open:
                 self.claims.sweep(set(self.folder.store.hashes()).__contains__)
                 sweep_states(self.folder.store)
-            self.progress.write_ledger()
+            self.progress.ledger.write()
             if self.leaving:
                 on_leaving()
         finally:
