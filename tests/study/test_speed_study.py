@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from small_studies import Inline
 
 from optiscope import executors
 from optiscope.cli.root import root
 from optiscope.records import StudyFolder
+from optiscope.report.appearance import looks
+from optiscope.report.figures.speed import draw_speeds
 from optiscope.report.speed_page import mean_table, no_estimates
 from optiscope.stats.speed import Race, means, speed
 from optiscope.stats.speed_records import part_folder, read_races
@@ -126,6 +129,10 @@ def test_a_mean_of_bounds_of_both_kinds_is_called_no_estimate() -> None:
     said = "The geometric mean of fast is no estimate: its 2 speeds hold upper bounds (1) and lower"
     assert no_estimates(both)[0].startswith(said)
     assert not no_estimates(alone)
+    axes = Figure().subplots()
+    draw_speeds(axes, [fast, slow], both, looks(["fast"]))
+    filled = [bar.get_facecolor()[3] > 0 for bar in axes.patches]
+    assert filled == [False, True, True], "the mean, then the problems"
 
 
 def test_a_second_call_trains_nothing(folder: Path) -> None:

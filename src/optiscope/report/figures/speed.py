@@ -26,7 +26,7 @@ def draw_speeds(
     """A row per problem and a bar per algorithm, from the line at one; whiskers are intervals.
 
     An arrow stands where the speed is a bound: it lies beyond the bar's end. A mean that mixes
-    bounds of both kinds is no estimate: its bar is not filled.
+    bounds of both kinds is no estimate: its bar is not filled, and has no whisker.
     """
     rows, labels = rows_of_speeds(speeds, means), list(means)
     width = 0.8 / max(1, len(labels))
@@ -36,17 +36,19 @@ def draw_speeds(
         for name, one in bars:
             place = rows.index(name) + (k - (len(labels) - 1) / 2) * width
             low, high = one.steps_interval
+            mixed = one.bound == "bounds of both kinds"
             axes.barh(
                 place,
                 one.steps - 1.0,
                 0.9 * width,
                 left=1.0,
-                color=looks[label].color,
-                fill=one.bound != "bounds of both kinds",
+                facecolor="none" if mixed else looks[label].color,
+                edgecolor=looks[label].color if mixed else "none",
                 alpha=1.0 if name == MEAN else 0.75,
                 label=label if name == MEAN else None,
             )
-            axes.plot([low, high], [place, place], color=INK, linewidth=1.0, zorder=4)
+            if not all(one.ends):
+                axes.plot([low, high], [place, place], color=INK, linewidth=1.0, zorder=4)
             if one.bound in ("at least", "at most"):
                 axes.plot(
                     one.steps,
