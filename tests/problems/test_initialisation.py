@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optiscope.data.samples import TensorSamples
+from optiscope.optim.registry import BadSettingsError
 from optiscope.problems import get
 from optiscope.problems.initialisation import RULES, check_rule, initialise
 from optiscope.problems.marginals import class_counts, output_bias_of
@@ -208,7 +209,7 @@ def _first(initialisation: dict[str, object] | None, seed: int = 0) -> tuple[str
     settings = {"lr": 1e-3}
     done = run(
         "digits_mlp", "sgd", hyperparameters=settings, seed=seed, epochs=1, threads=1,
-        initialisation=initialisation,
+        initialization=initialisation,
     )  # fmt: skip
     losses = [m.value for m in done.metrics if (m.step, m.split, m.name) == (0, "train", "loss")]
     return done.trial.hash, losses[0]
@@ -231,7 +232,18 @@ def test_a_run_starts_from_the_rule_and_its_hash_says_so() -> None:
 def test_a_problem_without_such_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="got NoisyQuadratic without any"):
         run("quadratic_deep", "sgd", hyperparameters={"lr": 0.01}, epochs=1,
-            initialisation={"name": "he_normal"})  # fmt: skip
+            initialization={"name": "he_normal"})  # fmt: skip
+
+
+def test_the_old_spelling_is_accepted_with_one_line() -> None:
+    rule, settings = {"name": "he_normal"}, {"lr": 1e-3}
+    with pytest.warns(DeprecationWarning, match="now called initialization") as said:
+        done = run("digits_mlp", "sgd", hyperparameters=settings, epochs=1, threads=1,
+                   initialisation=rule)  # fmt: skip
+    assert [one.filename for one in said] == [__file__]
+    assert done.trial.hash == _first(rule)[0]
+    with pytest.raises(BadSettingsError, match="keep one"):
+        run("digits_mlp", "sgd", initialisation=rule, initialization=rule)
 
 
 STUDY = """

@@ -191,7 +191,7 @@ def command(
                 optimizer,
                 hyperparameters=hyperparameters,
                 schedule=parse_rule(schedule) if schedule else None,
-                initialisation=parse_rule(initialisation) if initialisation else None,
+                initialization=parse_rule(initialisation) if initialisation else None,
                 clip={"norm": clip_norm} if clip_norm is not None else None,
                 out=out,
                 instruments=[] if watcher is None else [watcher],

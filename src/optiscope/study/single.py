@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def run(
     schedule: Mapping[str, Any] | None = None,
     clip: Mapping[str, float] | None = None,
     early_stopping: Mapping[str, Any] | None = None,
-    initialisation: Mapping[str, Any] | None = None,
+    initialization: Mapping[str, Any] | None = None,
     max_seconds: float | None = None,
     device: str = "cpu",
     threads: int | None = None,
@@ -79,6 +80,7 @@ def run(
     progress: Progress | None = None,
     instruments: Sequence[Instrument] = (),
     keep_weights: str | int | Iterable[int] | None = None,
+    initialisation: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train one problem with one optimizer and return the run, whatever its outcome.
 
@@ -95,7 +97,7 @@ def run(
         schedule: such as ``{"name": "linear_decay"}``; see ``optiscope.train.schedule``.
         clip: ``{"norm": c}`` or ``{"value": c}``.
         early_stopping: such as ``{"metric": "valid_loss", "patience": 5}``.
-        initialisation: such as ``{"name": "he_normal"}``; the problem's own unless given, see
+        initialization: such as ``{"name": "he_normal"}``; the problem's own unless given, see
             ``optiscope.problems.initialisation``.
         max_seconds: wall time after which the run stops.
         device: where to train.
@@ -115,6 +117,7 @@ def run(
         keep_weights: epochs at which the model's state is kept in the record's folder, as
             ``weights/epoch_<n>.safetensors``: numbers (0 is before the first step), ``"all"`` or
             ``"last"``. It is no part of the trial, and needs ``out``.
+        initialisation: old name of ``initialization``.
 
     Raises:
         UnknownProblemError, UnknownOptimizerError: nothing of that name.
@@ -125,6 +128,13 @@ def run(
             the run.
         RunInterrupted: Ctrl-C, a ``KeyboardInterrupt`` with the run so far, stored or not.
     """
+    if initialisation is not None:
+        if initialization is not None:
+            raise BadSettingsError("initialisation is now called initialization: keep one")
+        warnings.warn(
+            "initialisation is now called initialization", DeprecationWarning, stacklevel=2
+        )
+        initialization = initialisation
     keep = None if keep_weights is None else Keep.of(keep_weights)
     if keep is not None and out is None:
         raise KeepError("expected out, a folder for the weights to keep, got none: name one")
@@ -148,7 +158,7 @@ def run(
             schedule,
             clip,
             early_stopping,
-            initialisation,
+            initialization,
             None,
             max_seconds,
             device,
