@@ -126,10 +126,18 @@ class Run:
         return [m.epoch for m in rows], [m.value for m in rows]
 
     def frame(self) -> pd.DataFrame:
-        """The curves as a data frame: one row per measured epoch, one column per ``split_name``."""
-        from optiscope.records.frames import run_frame
+        """The curves as a data frame: one row per measured epoch and step, a column per figure.
 
-        return run_frame(self)
+        Columns are named ``split_name``. A metric that was not measured there is NaN. A run that
+        was read without its curves has no rows.
+        """
+        import pandas as pd
+
+        rows: dict[tuple[float, int], dict[str, float]] = {}
+        for m in self.metrics:
+            rows.setdefault((m.epoch, m.step), {})[f"{m.split}_{m.name}"] = m.value
+        values = [{"epoch": e, "step": s, **row} for (e, s), row in sorted(rows.items())]
+        return pd.DataFrame(values, columns=None if values else ["epoch", "step"])
 
     def __repr__(self) -> str:
         """One line: what was trained, how it ended, and the final values of the test split."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from optiscope.atomic_file import write_json_atomically
 from optiscope.records.record_file import digest_of
+from optiscope.records.run import Run
 from optiscope.records.schema import SchemaError, Table, check_entries, check_study, read_json
 from optiscope.records.store import RunStore, StoreError, explain
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "StudyFolder"]
 
 DECLARED = ("name", "question", "problems", "algorithms", "tuning", "seeds", "epochs", "metric")
+COLUMNS = (
+    "problem", "algorithm", "role", "index", "seed", "status", "reason", "steps",
+    "training_seconds", "trial_hash",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,41 @@ class StudyFolder:
     def frame(self) -> pd.DataFrame:
         """One row per planned trial with its status, hyperparameters, final and best values.
 
-        See :func:`optiscope.records.frames.study_frame`; raises StoreError.
-        """
-        from optiscope.records.frames import study_frame
+        Rows are in order of the ledger. Columns: ``problem``, ``algorithm``, ``role`` (tuning or
+        reporting), ``index`` in the tuning, ``seed``, ``status`` (``missing`` without a record,
+        ``damaged`` with one that cannot be read), ``reason``, ``steps``, ``training_seconds``
+        (wall), ``trial_hash``, hyperparameters by their names with ``hp_`` before, and
+        ``final_<split>_<name>`` and ``best_<split>_<name>``.
 
-        return study_frame(self)
+        Raises:
+            StoreError: the folder holds no study, or cannot be read.
+        """
+        import pandas as pd
+
+        self.declaration()
+        rows: list[dict[str, Any]] = []
+        for entry in self.ledger():
+            found = self.store.read(entry.trial_hash, metrics=False)
+            row: dict[str, Any] = {
+                "problem": entry.problem,
+                "algorithm": entry.algorithm,
+                "role": entry.role,
+                "index": entry.index,
+                "seed": entry.seed,
+                "trial_hash": entry.trial_hash,
+            }
+            row |= {f"hp_{name}": value for name, value in entry.hyperparameters.items()}
+            if isinstance(found, Run):
+                row |= {"status": str(found.status), "reason": found.reason, "steps": found.steps}
+                row["training_seconds"] = found.training_seconds.wall
+                row |= {f"final_{name}": value for name, value in found.final.items()}
+                row |= {f"best_{name}": value for name, value in found.best.items()}
+            else:
+                row["status"] = "missing" if found is None else "damaged"
+                row["reason"] = "" if found is None else found.reason
+            rows.append(row)
+        more = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
+        return pd.DataFrame(rows, columns=[*COLUMNS, *sorted(more, key=_group)])
 
     def __repr__(self) -> str:
         """One line: where it is, and how many trials are planned and recorded."""
@@ -168,3 +203,8 @@ class StudyFolder:
             f"{self.path / name} is damaged ({reason}): run `optiscope bench` again with the "
             "study's file and this folder, no record is lost"
         )
+
+
+def _group(column: str) -> tuple[int, str]:
+    """Hyperparameters first, then final and best values."""
+    return ("hp_", "final_", "best_").index(column[: column.index("_") + 1]), column
