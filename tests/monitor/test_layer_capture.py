@@ -69,7 +69,7 @@ def test_equals_a_pass_of_its_own(
     ).values()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     if captures:  # no second call of the model
-        monkeypatch.setattr("optiscope.monitor.measures.sample_gram", None)
+        monkeypatch.setattr("optiscope.monitor.noise_measures.sample_gram", None)
     with optiscope.watch(
         model, optimizer, criterion, instruments=["gradient tests"], every=1, budget=1.0,
         rules="none",

@@ -14,7 +14,8 @@ from torch import nn
 import optiscope
 from optiscope.errors import OptiscopeError
 from optiscope.monitor.budget import Budget
-from optiscope.monitor.measures import LEVELS, MEASURES, parabola_position
+from optiscope.monitor.curvature_measures import parabola_position
+from optiscope.monitor.measures import LEVELS, MEASURES
 from optiscope.monitor.series import Series
 from optiscope.report.cockpit.page import render
 
