@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optiscope.landscape.elastic_band import tangent
 from optiscope.landscape.evaluations import Evaluations
+from optiscope.landscape.images import tangent
 from optiscope.landscape.relaxation import Relaxation
 from optiscope.landscape.way_down import beside, lower_point
 

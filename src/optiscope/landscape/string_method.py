@@ -13,8 +13,8 @@ import math
 import torch
 from torch import Tensor
 
-from optiscope.landscape.elastic_band import DONE, REACH, at_rest, first_rates, tangent
 from optiscope.landscape.evaluations import Evaluations
+from optiscope.landscape.images import DONE, REACH, at_rest, first_rates, tangent
 from optiscope.landscape.polyline import evenly_spaced
 from optiscope.landscape.relaxation import Relaxation
 
