@@ -236,6 +236,20 @@ def test_labels_are_escaped(tmp_path: Path) -> None:
     assert "&lt;img src=x" in text
 
 
+def test_another_label_still_says_default_hyperparameters(tmp_path: Path) -> None:
+    first, *others = methods(2)
+    folder = make_study(
+        tmp_path, algorithms=[replace(first, tuned=False), *others], budget=2, seeds=(100, 101)
+    )
+    declared = folder.declaration()
+    declared["algorithms"][0]["tune"] = "none"
+    folder.write_declaration(declared)
+    text = write_report(folder, labels={first.label: "zed"}).read_text(encoding="utf-8")
+    words = re.findall(r"\bzed\b(.{9})", text)
+    assert words
+    assert set(words) == {" (default"}
+
+
 def test_subset_order_labels_and_colours_are_the_callers(tmp_path: Path) -> None:
     untuned = [replace(method, tuned=False) for method in methods(4)]
     folder = make_study(tmp_path, algorithms=untuned, seeds=(100, 101), epochs=2)

@@ -16,6 +16,7 @@ from optiscope.report.figures.groups import panels
 from optiscope.report.page.page import render_page
 from optiscope.report.paper import FORMATS, write_figures
 from optiscope.stats.claims import claims_from
+from optiscope.stats.naming import stated_label
 from optiscope.stats.study_table import StudyTables, read_study
 
 __all__ = ["write_report"]
@@ -44,6 +45,7 @@ def write_report(
         algorithms: labels to show; all by default.
         order: labels in the order to show them, the declared one by default; those left out follow.
         labels: names to show instead of declared labels; the other arguments use the declared ones.
+            One declared ``tune = "none"`` says "default hyperparameters" under any name.
         colors: ``#rrggbb`` by label, in place of those of the study.
         colours: old name of ``colors``.
 
@@ -55,9 +57,10 @@ def write_report(
         warnings.warn("colours is now called colors", DeprecationWarning, stacklevel=2)
         colors = {**colours, **(colors or {})}
     _check_formats(figures)
-    names = dict(labels or {})
+    tunes = {str(a["label"]): a.get("tune") for a in folder.declaration()["algorithms"]}
+    declared = list(tunes)
+    names = {old: stated_label(new, tunes.get(old)) for old, new in (labels or {}).items()}
     tables = read_study(folder, rename=names)
-    declared = [str(a["label"]) for a in folder.declaration()["algorithms"]]
     for label, color in (colors or {}).items():
         if not re.fullmatch("#[0-9a-fA-F]{6}", color):
             raise ValueError(f"color of {label!r} must look like #0072b2, got {color!r}")

@@ -5,7 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["algorithm_name", "counted", "gradient_words", "short_number", "untuned_words"]
+__all__ = [
+    "DEFAULTS",
+    "algorithm_name",
+    "counted",
+    "gradient_words",
+    "short_number",
+    "stated_label",
+    "untuned_words",
+]
+
+
+DEFAULTS = "(default hyperparameters)"
+"""What the label of an algorithm ends in that is declared ``tune = "none"``."""
+
+
+def stated_label(label: str, tune: str | None) -> str:
+    """A label that says so where its algorithm is declared to run with default hyperparameters."""
+    stated = tune is None or DEFAULTS.strip("()") in label
+    return label if stated else f"{label} {DEFAULTS}"
 
 
 def short_number(value: Any) -> str:

@@ -17,6 +17,7 @@ from optiscope.problems import Problem
 from optiscope.problems.initialisation import drawable_layers
 from optiscope.records import Recipe
 from optiscope.records.kept_weights import Keep, KeepError
+from optiscope.stats.naming import DEFAULTS, stated_label
 from optiscope.study.declaration import (
     MOST_TRIALS,
     AlgorithmTable,
@@ -37,8 +38,6 @@ from optiscope.train.recipe import recipe_faults
 
 __all__ = ["corners", "load_study"]
 
-DEFAULTS = "(default hyperparameters)"
-"""What the label of an algorithm ends in that is declared ``tune = "none"``."""
 
 RATES = ("lr", "learning_rate", "step_size")
 """Names of the hyperparameter that no result can be compared without choosing."""
@@ -554,9 +553,7 @@ class _Resolver:
 
 def _label(table: AlgorithmTable) -> str:
     """The algorithm's name, which says so where its hyperparameters are left at their defaults."""
-    label = table.label or table.optimizer
-    stated = table.tune is None or DEFAULTS.strip("()") in label
-    return label if stated else f"{label} {DEFAULTS}"
+    return stated_label(table.label or table.optimizer, table.tune)
 
 
 def _of_integers(dimension: Range | Choice) -> Range | Choice:
