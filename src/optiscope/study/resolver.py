@@ -18,19 +18,17 @@ from optiscope.problems.initialisation import drawable_layers
 from optiscope.records import Recipe
 from optiscope.records.kept_weights import Keep, KeepError
 from optiscope.stats.naming import DEFAULTS, stated_label
-from optiscope.study.declaration import (
+from optiscope.study.declaration import Partial, parse_declaration, read_declaration
+from optiscope.study.faults import Faults, StudyError
+from optiscope.study.study import Algorithm, SpeedQuestion, Study
+from optiscope.study.tables import (
     MOST_TRIALS,
     AlgorithmTable,
     ChoiceTable,
     Declaration,
-    Partial,
     RangeTable,
     SpeedTable,
-    parse_declaration,
-    read_declaration,
 )
-from optiscope.study.faults import Faults, StudyError
-from optiscope.study.study import Algorithm, SpeedQuestion, Study
 from optiscope.train.evaluation import validation_figures
 from optiscope.train.gradient import gradient_faults
 from optiscope.train.isolation import isolated
