@@ -1,16 +1,16 @@
 """What a study of tens of thousands of trials costs besides its training.
 
-Three parts, each a command of its own, because each takes minutes; ``--into FILE`` adds what it
+Four parts, each a command of its own, because each takes minutes; ``--into FILE`` adds what it
 measured to a record:
 
 - ``submit``: ``optiscope bench --on slurm`` of a study of 10,000 trials, in turn with one of 200
   and with the imports that both begin with. Slurm's commands are stand-ins that write down how they
   were called. Then a worker of it trains two trials as a job does, and the stand-ins tell whether
   it asked the queue for anything.
-- ``worker``: the time between two trials of a worker whose study has 1,000 and 20,000 entries:
-  seeing what is recorded, planning, the ledger, the claim, and the look at the new record. The
-  worker is the real one; in place of training, the record of a made-up run is written, outside of
-  the time that counts. All other entries have records, each in a folder of its own.
+- ``worker-1000``, ``worker-20000``: the time between two trials of a worker whose study has so many
+  entries: seeing what is recorded, planning, the ledger, the claim, and the look at the new record.
+  The worker is the real one; in place of training, the record of a made-up run is written, outside
+  of the time that counts. All other entries have records, each in a folder of its own.
 - ``pack``: 20,000 made-up runs of 126 random measurements are packed; then the table of summaries
   is read, and every run is read with all digests checked. Files and folders are counted.
 
@@ -23,6 +23,7 @@ Run with ``python benchmarks/scale.py PART --into FILE``.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -33,14 +34,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from optiscope.records import Measurement, Run, RunStore, Seconds, Status, StudyFolder, Trial
+from optiscope.records.record_file import digest_of, metrics_table
 from optiscope.records.run import summarise
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw", "nadam")
@@ -49,6 +52,8 @@ SEEDS = tuple(range(100, 110))
 EPOCHS = 20  # with the state before them, 21 times 3 splits times 2 figures: 126 measurements
 START = "from optiscope.cli import main; main()"
 IMPORTS = "import optiscope.study, optiscope.cli.bench, torch._dynamo; optiscope.study.load_study"
+KINDS = 1_000
+"""Different curves among the made-up runs: few enough to be made in a second."""
 STAND_IN = '#!/bin/sh\necho "$(basename "$0") $*" >> "$SCALE_CALLS"\necho "Submitted batch job 1"\n'
 SLURM = ("sbatch", "squeue", "sacct", "scontrol", "sinfo", "sstat", "sprio", "srun", "scancel")
 
@@ -119,6 +124,28 @@ def made_up(trial: Trial, chance: random.Random, surroundings: dict[str, Any]) -
     )
 
 
+def put(store: RunStore, run: Run) -> None:
+    """Write a record as the store does, without its guards against other writers."""
+    folder = store.path(run.trial.hash)
+    folder.mkdir(parents=True)
+    measured = metrics_bytes(tuple(run.metrics))
+    content = run.to_dict() | {"metrics_sha256": hashlib.sha256(measured).hexdigest()}
+    content["digest"] = digest_of(content)
+    (folder / "metrics.parquet").write_bytes(measured)
+    (folder / "run.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+@cache
+def metrics_bytes(metrics: tuple[Measurement, ...]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(metrics_table(metrics), sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
 def surroundings() -> dict[str, Any]:
     """What a record made here says about the machine."""
     import torch
@@ -127,6 +154,7 @@ def surroundings() -> dict[str, Any]:
     from optiscope.train.isolation import isolated
 
     with isolated():
+        torch.set_flush_denormal(True)  # as in workers, which take no runs of other arithmetic
         return dict(environment(torch.device("cpu")))
 
 
@@ -206,21 +234,12 @@ def _optiscope(words: Sequence[str], around: dict[str, str]) -> str:
 # --------------------------------------------------------------------------------------- worker
 
 
-def worker(place: Path, trials: int) -> dict[str, Any]:
-    """Time between trials of a worker, at 1,000 and at 20,000 entries."""
-    return {
-        str(entries): between_trials(place / f"{entries}", entries, trials)
-        for entries in (1_000, 20_000)
-    }
-
-
-def between_trials(path: Path, entries: int, trials: int) -> dict[str, Any]:
+def worker(entries: int, path: Path, trials: int) -> dict[str, Any]:
     """Has a worker go through the last ``trials`` entries of a study whose others are recorded."""
     from optiscope.study import load_study
     from optiscope.study import worker as module
     from optiscope.study.plan import Plan
 
-    path.mkdir()
     (path / "study.toml").write_text(study_text(entries))
     study, folder = load_study(path / "study.toml"), StudyFolder(path)
     folder.write_declaration(study.to_dict())
@@ -228,10 +247,11 @@ def between_trials(path: Path, entries: int, trials: int) -> dict[str, Any]:
     plan, left = Plan(study), entries - trials
     written = 0
     with unsynced():
+        folder.store.check_writable()
         while written < left and (new := plan.ask()):
             for trial in new[: left - written]:
-                run = made_up(trial, chance, around)
-                folder.store.write(run)
+                run = made_up(trial, random.Random(written % KINDS), around)
+                put(folder.store, run)
                 plan.tell(run)
                 written += 1
     gaps: list[float] = []
@@ -250,6 +270,8 @@ def between_trials(path: Path, entries: int, trials: int) -> dict[str, Any]:
     with patch.object(module, "record_trials", no_training), timed(start):
         did = module.work(study, folder, max_trials=trials)
     recorded = len(folder.store.hashes())
+    if (did.trained, recorded) != (trials, entries):
+        raise SystemExit(f"of {entries} entries {recorded} are recorded, {did.trained} by a worker")
     return {
         "entries": len(folder.ledger()),
         "records": recorded,
@@ -276,6 +298,7 @@ def pack(place: Path, count: int) -> dict[str, Any]:
     spent: dict[str, dict[str, float]] = {
         name: {} for name in ("write", "compact", "summary", "scan", "scan_summaries", "unpacked")
     }
+    store.check_writable()
     with unsynced(), timed(spent["write"]):
         for seed in range(count):
             chance = random.Random(seed)
@@ -283,7 +306,7 @@ def pack(place: Path, count: int) -> dict[str, Any]:
             optimizer = chance.choice(OPTIMIZERS)
             trial = replace(like, optimizer=optimizer, hyperparameters=point, seed=seed)
             if not store.path(trial.hash).exists():
-                store.write(made_up(trial, chance, around))
+                put(store, made_up(trial, random.Random(seed % KINDS), around))
     loose = _inodes(store.root)
     with timed(spent["unpacked"]):
         found = sum(isinstance(store.check(name), Run) for name in store.hashes())
@@ -316,7 +339,12 @@ def _inodes(folder: Path) -> dict[str, int]:
     return {"inodes": len(found), "bytes": sum(one.stat().st_size for one in found)}
 
 
-PARTS = {"submit": (submit, 5), "worker": (worker, 100), "pack": (pack, 20_000)}
+PARTS: dict[str, tuple[Callable[[Path, int], dict[str, Any]], int]] = {
+    "submit": (submit, 5),
+    "worker-1000": (partial(worker, 1_000), 100),
+    "worker-20000": (partial(worker, 20_000), 100),
+    "pack": (pack, 20_000),
+}
 
 
 def main() -> None:
