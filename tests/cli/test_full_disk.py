@@ -56,7 +56,7 @@ def test_a_study_on_a_disk_that_fills(small_disk: Path, tmp_path: Path, optiscop
     kept = {run.trial.hash: run for run in store.scan() if isinstance(run, Run)}
     assert 0 < len(kept) == len(store.hashes()) < 8
 
-    grow(small_disk, "160k")  # enough for the records, not for the page
+    grow(small_disk, "112k")  # enough for the records, not for the page
     assert says_that_it_is_full()
     assert len(store.hashes()) == 8
     assert not list((small_disk / "out").glob("*report*"))
