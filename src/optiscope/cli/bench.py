@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optiscope.cli.options import as_json, data_dir_option, json_option, study_device_option
-from optiscope.cli.terminal import terminal, words
+from optiscope.cli.terminal import leave_stopped, terminal, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,12 +212,7 @@ def command(
                 kept = run(declared.with_seeds(count))
         except KeyboardInterrupt:
             bar.stop()
-            console.print(
-                f"stopped; what is recorded stays in {folder}: run the same command again "
-                "to continue",
-                highlight=False,
-            )
-            click.get_current_context().exit(ExitCode.INTERRUPTED)
+            leave_stopped(console, folder)
     page = write_report(kept)
     evidence = read_evidence(kept)
     pairs = [(problem, label) for problem in evidence.problems for label in evidence.labels]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from optiscope.cli.options import as_json
-from optiscope.cli.terminal import terminal, words
-from optiscope.errors import ExitCode
+from optiscope.cli.terminal import leave_stopped, terminal, words
 
 if TYPE_CHECKING:
     from optiscope.study import Event, Study
@@ -72,12 +71,7 @@ def bench_speed(
             )
         except KeyboardInterrupt:
             bar.stop()
-            console.print(
-                f"stopped; what is recorded stays in {folder}: run the same command again "
-                "to continue",
-                highlight=False,
-            )
-            click.get_current_context().exit(ExitCode.INTERRUPTED)
+            leave_stopped(console, folder)
     for part in kept.values():
         write_report(part)
     page = write_speed_page(folder)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from optiscope.errors import ExitCode
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TextColumn
 
-__all__ = ["terminal", "words"]
+__all__ = ["leave_stopped", "terminal", "words"]
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -23,3 +28,11 @@ def words(text: str) -> TextColumn:
     from rich.progress import TextColumn
 
     return TextColumn(text, markup=False)
+
+
+def leave_stopped(console: Console, folder: Path) -> NoReturn:
+    """End a command that Ctrl-C stopped, with the one line that says how to go on."""
+    console.print(
+        f"stopped; what is recorded stays in {folder}: run the same command again to continue"
+    )
+    click.get_current_context().exit(ExitCode.INTERRUPTED)
