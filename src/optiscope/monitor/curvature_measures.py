@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -117,6 +117,29 @@ def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
     return signs.to(like.device, like.dtype)
 
 
+def _loss_at(
+    model: nn.Module,
+    forward: Forward,
+    target: Tensor,
+    loss: Callable[..., Any],
+    place: Mapping[str, Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss at a place of the weights, on copies of the buffers, and the leaves it hangs on."""
+    buffers = {n: b.clone() for n, b in model.named_buffers()}
+    leaves = {n: p.clone().requires_grad_() for n, p in place.items()}
+    output = functional_call(model, {**buffers, **leaves}, forward.args, forward.kwargs)
+    return on_output(loss)(output, target), leaves
+
+
+def _zeros_for_none(
+    leaves: Mapping[str, Tensor], gradients: Sequence[Tensor | None]
+) -> dict[str, Tensor]:
+    return {
+        n: torch.zeros_like(p) if g is None else g
+        for (n, p), g in zip(leaves.items(), gradients, strict=True)
+    }
+
+
 def _value_and_gradient(
     model: nn.Module,
     forward: Forward,
@@ -124,16 +147,10 @@ def _value_and_gradient(
     loss: Callable[..., Any],
     place: Mapping[str, Tensor],
 ) -> tuple[float, dict[str, Tensor]]:
-    buffers = {n: b.clone() for n, b in model.named_buffers()}
     with torch.enable_grad():
-        leaves = {n: p.clone().requires_grad_() for n, p in place.items()}
-        output = functional_call(model, {**buffers, **leaves}, forward.args, forward.kwargs)
-        value = on_output(loss)(output, target)
+        value, leaves = _loss_at(model, forward, target, loss, place)
         gradients = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-    return float(value.detach()), {
-        n: torch.zeros_like(p) if g is None else g
-        for (n, p), g in zip(leaves.items(), gradients, strict=True)
-    }
+    return float(value.detach()), _zeros_for_none(leaves, gradients)
 
 
 def _hessian_product(
@@ -144,18 +161,12 @@ def _hessian_product(
     place: Mapping[str, Tensor],
     v: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    buffers = {n: b.clone() for n, b in model.named_buffers()}
     with torch.enable_grad():
-        leaves = {n: p.clone().requires_grad_() for n, p in place.items()}
-        output = functional_call(model, {**buffers, **leaves}, forward.args, forward.kwargs)
-        value = on_output(loss)(output, target)
+        value, leaves = _loss_at(model, forward, target, loss, place)
         first = torch.autograd.grad(
             value, list(leaves.values()), create_graph=True, allow_unused=True
         )
         pairs = [(g, v[n]) for n, g in zip(leaves, first, strict=True) if g is not None]
         along = torch.stack([(g * x).sum() for g, x in pairs]).sum()
         second = torch.autograd.grad(along, list(leaves.values()), allow_unused=True)
-    return {
-        n: torch.zeros_like(p) if g is None else g
-        for (n, p), g in zip(leaves.items(), second, strict=True)
-    }
+    return _zeros_for_none(leaves, second)
